@@ -1,0 +1,320 @@
+"""What a trial and a sweep are: frozen, complete, strictly checked descriptions.
+
+In: YAML 1.2 text and `key=value` overrides. Out: `TrialConfig` and `SweepConfig`.
+What is not in a `TrialConfig` cannot change a trial's result. Unknown keys are refused with the
+file, the line and the nearest name. Imports neither torch nor ray, so a check takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+NoiseType = Literal[
+    "none",
+    "neftune",
+    "gaussian",
+    "bernoulli",
+    "symnoise",
+    "symuniform",
+    "symgaussian",
+    "independent",
+    "duplicate",
+]
+NOISELESS = ("none", "duplicate")
+"""Types that add nothing, so an alpha would have no meaning."""
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ModelConfig(Section):
+    """Which causal language model is fine-tuned."""
+
+    name: str = "demo"
+    """A Hugging Face model name, a folder, or `demo` (the embedded tiny LLaMA)."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model; a 40-digit commit is required for remote code."""
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    """Type of weights and activations; bf16 keeps fp32 master weights in the optimizer."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model; only with a pinned revision."""
+
+    @model_validator(mode="after")
+    def _remote_code_is_pinned(self) -> Self:
+        pinned = self.revision is not None and len(self.revision) == 40
+        if self.trust_remote_code and not pinned:
+            raise ValueError(
+                "model.trust_remote_code needs model.revision to be a 40-digit commit, "
+                f"but got revision={self.revision!r}"
+            )
+        return self
+
+
+class DataConfig(Section):
+    """What is trained on, and the prompts that are answered and judged."""
+
+    train: str = "demo"
+    """Training rows: a JSON or JSONL file (Alpaca rows or chat messages), a Hugging Face data
+    set name, or `demo`."""
+    eval_prompts: str | None = None
+    """Rows whose prompts are answered and judged in the search; the demo's own by default."""
+    confirm_prompts: str | None = None
+    """Rows kept for the confirmation; by default the demo's own. `held_back` (what a sweep that
+    confirms sets when there are none) keeps a seeded half of `eval_prompts` for it."""
+    prompts: Literal["eval", "confirm"] = "eval"
+    """Which of the two prompt sets this trial answers."""
+    template: Literal["auto", "alpaca", "vicuna", "short"] = "auto"
+    """Prompt text around a row; `auto` is `short` for the demo, else `alpaca` for instruction
+    rows and `vicuna` for conversations."""
+    max_length: int = Field(512, ge=8)
+    """Tokens per row at most; longer rows are cut at the end."""
+    max_train_rows: int | None = Field(None, ge=1)
+    """Use only the first so many training rows."""
+    max_eval_prompts: int | None = Field(None, ge=1)
+    """Use only the first so many prompts of each prompt set."""
+
+    @model_validator(mode="after")
+    def _prompts_are_known(self) -> Self:
+        if self.train != "demo" and self.eval_prompts is None:
+            raise ValueError(
+                "data.eval_prompts must be given when data.train is not 'demo', "
+                f"but got data.train={self.train!r} alone"
+            )
+        return self
+
+
+class NoiseConfig(Section):
+    """The noise that is added to the token embeddings in training, as the papers define it."""
+
+    type: NoiseType = "none"
+    """Law and pairing of the noise; `symnoise` trains on x+e and x-e with one shared e."""
+    alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Strength, dimensionless: a row of L tokens of width d gets noise of size
+    alpha/sqrt(L*d). Required by every type that adds noise, refused by the others."""
+    scale: Literal["published", "matched"] = "published"
+    """`published`: each law as its paper scales it; `matched`: all laws have the RMS norm
+    alpha/sqrt(3) per row that uniform noise has."""
+    length: Literal["true", "padded"] = "true"
+    """L in the scale: the row's real tokens (the NEFTune paper's code), or the padded length with
+    noise on the padding too (the Hugging Face hook)."""
+    execution: Literal["sequential", "concat"] = "sequential"
+    """How the copies of a pair run: one after the other (half the memory) or as one batch."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _uniform_is_neftune(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("type") == "uniform":
+            return {**values, "type": "neftune"}
+        return values
+
+    @model_validator(mode="after")
+    def _alpha_belongs_to_noise(self) -> Self:
+        if self.type in NOISELESS and self.alpha is not None:
+            raise ValueError(
+                f"noise.alpha has no meaning for noise.type={self.type}, but got "
+                f"noise.alpha={self.alpha:g}; leave it out, or vary it under a `when:`"
+            )
+        if self.type not in NOISELESS and self.alpha is None:
+            raise ValueError(f"noise.alpha must be given for noise.type={self.type}")
+        return self
+
+
+class OptimConfig(Section):
+    """AdamW and its learning-rate schedule."""
+
+    lr: float = Field(5e-5, gt=0, allow_inf_nan=False)
+    """Peak learning rate."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Course of the learning rate after warm-up; cosine and linear end at 0."""
+    warmup_ratio: float = Field(0.03, ge=0, lt=1)
+    """Fraction of the steps over which the learning rate rises from 0."""
+    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Decoupled weight decay."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of AdamW's two moments."""
+    eps: float = Field(1e-8, gt=0)
+    """AdamW's denominator offset."""
+    max_grad_norm: float = Field(1.0, ge=0, allow_inf_nan=False)
+    """Gradients are clipped to this L2 norm; 0 switches clipping off."""
+
+
+class TrainConfig(Section):
+    """How long and in which pieces a trial trains."""
+
+    num_epochs: float = Field(3.0, gt=0, allow_inf_nan=False)
+    """Passes over the training rows."""
+    max_steps: int | None = Field(None, ge=1)
+    """Optimizer steps at most, whatever `num_epochs` says."""
+    global_batch_size: int = Field(128, ge=1)
+    """Rows per optimizer step over all workers; the copies of a pair count once."""
+    micro_batch_size: int = Field(16, ge=1)
+    """Rows per forward pass and worker; changes memory and speed, not the gradient."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    """Seed of data order, noise and dropout."""
+    zero_stage: Literal[0, 1, 2] = 0
+    """DeepSpeed ZeRO: 0 replicates, 1 shards optimizer states, 2 gradients too."""
+    num_evals: int = Field(4, ge=1)
+    """How often the clean loss is measured, evenly over the steps, the last step included; it is
+    measured once more before the first."""
+    num_clean_rows: int = Field(32, ge=1)
+    """Training rows, drawn once by seed, on which the clean (noise-free) loss is measured."""
+    save_model: bool = False
+    """Keep the fine-tuned weights as a Hugging Face folder beside the results."""
+
+
+class GenerateConfig(Section):
+    """How a fine-tuned model answers the prompts (greedy decoding)."""
+
+    max_new_tokens: int = Field(128, ge=1)
+    """Tokens per answer at most."""
+    batch_size: int = Field(32, ge=1)
+    """Prompts decoded together on one worker."""
+    repetition_penalty: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """1 is none; the NEFTune paper decodes with 1.2."""
+
+
+class JudgeConfig(Section):
+    """Who says which of two answers is better, and against what."""
+
+    type: Literal["reference"] = "reference"
+    """`reference`: the answer nearer to the gold answer wins; deterministic and offline."""
+    reference: str = "baseline"
+    """`baseline` (the plain fine-tuned trial of this sweep) or a file of AlpacaEval model
+    outputs."""
+
+
+class TrialConfig(Section):
+    """Everything that can change a trial's result."""
+
+    model: ModelConfig = ModelConfig()
+    """The model that is fine-tuned."""
+    data: DataConfig = DataConfig()
+    """Training rows and prompts."""
+    noise: NoiseConfig = NoiseConfig()
+    """Embedding noise."""
+    optim: OptimConfig = OptimConfig()
+    """Optimizer."""
+    train: TrainConfig = TrainConfig()
+    """Steps, batches, seed, sharding."""
+    generate: GenerateConfig = GenerateConfig()
+    """Decoding."""
+    judge: JudgeConfig = JudgeConfig()
+    """Judge."""
+
+    def digest(self) -> str:
+        """Hash of the resolved configuration, equal on every rank of a trial."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Parameter(Section):
+    """One varied setting, in Optuna's words; both ends are inclusive."""
+
+    type: Literal["float", "int", "categorical"]
+    """Kind of distribution."""
+    low: float | None = None
+    """Smallest value."""
+    high: float | None = None
+    """Largest value."""
+    log: bool = False
+    """Sample the logarithm uniformly."""
+    step: float | None = Field(None, gt=0)
+    """Distance between values; without it a float is continuous."""
+    choices: tuple[bool | int | float | str | None, ...] | None = None
+    """Values of a categorical parameter."""
+    when: dict[str, tuple[Any, ...]] = {}
+    """Other parameters -> values for which this one is sampled at all."""
+
+    @model_validator(mode="after")
+    def _range_is_sound(self) -> Self:
+        if self.type == "categorical":
+            if not self.choices:
+                raise ValueError("a categorical parameter needs a non-empty list of choices")
+            if self.low is not None or self.high is not None or self.step is not None or self.log:
+                raise ValueError("a categorical parameter takes choices, not low, high, step, log")
+            return self
+        if self.choices is not None:
+            raise ValueError(f"choices belong to categorical, but type is {self.type}")
+        if self.low is None or self.high is None:
+            raise ValueError(f"a {self.type} parameter needs both low and high")
+        if not self.low <= self.high:
+            raise ValueError(
+                f"low <= high must hold, but got low={self.low:g}, high={self.high:g}"
+            )
+        if self.log and self.low <= 0:
+            raise ValueError(f"low > 0 must hold when log is true, but got low={self.low:g}")
+        if self.log and self.step is not None:
+            raise ValueError("log and step exclude each other; choose one")
+        return self
+
+
+class SearchConfig(Section):
+    """How the search proposes configurations."""
+
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    """`grid` tries every combination once and needs `step` or `choices` everywhere."""
+    num_trials: int | None = Field(None, ge=0)
+    """Trials beside the baselines; a grid's size by default, else required."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    """Seed of the sampler."""
+
+
+class ConfirmConfig(Section):
+    """Fresh seeds and fresh prompts for the best of the search, before anything is called best."""
+
+    top_k: int = Field(0, ge=0)
+    """Noise types confirmed, each by its best configuration; 0 confirms nothing."""
+    num_seeds: int = Field(2, ge=1)
+    """Fresh training seeds per confirmed configuration."""
+
+
+class WorkersConfig(Section):
+    """What one trial runs on, and how many trials run at once."""
+
+    num_workers: int = Field(1, ge=1)
+    """Ranks of one trial."""
+    cpus_per_worker: int = Field(1, ge=1)
+    """CPU cores of one rank; also its number of compute threads."""
+    gpus_per_worker: int = Field(0, ge=0, le=1)
+    """GPUs of one rank; 0 trains on the CPU over gloo."""
+    max_slots: int | None = Field(None, ge=1)
+    """Trials that train at once at most; by default as many as the cluster's resources hold."""
+
+
+class TrackingConfig(Section):
+    """Where runs are logged."""
+
+    uri: str | None = None
+    """MLflow tracking URI; by default a sqlite file beside the sweep directories."""
+    experiment: str = "symnoise_ray"
+    """MLflow experiment name."""
+
+
+class SweepConfig(Section):
+    """A sweep: what is held fixed, what is varied, what runs first, how it is judged at the end."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)
+    """Name of the sweep and of its directory."""
+    trial: dict[str, Any] = {}
+    """Settings held fixed; what is left out keeps its default."""
+    parameters: dict[str, Parameter] = {}
+    """Dotted path into the trial -> how it is varied."""
+    baselines: tuple[dict[str, Any], ...] = ()
+    """Settings that run first, flagged as baselines."""
+    search: SearchConfig = SearchConfig()
+    """Sampler and number of trials."""
+    confirm: ConfirmConfig = ConfirmConfig()
+    """Confirmation of the best."""
+    workers: WorkersConfig = WorkersConfig()
+    """Resources."""
+    tracking: TrackingConfig = TrackingConfig()
+    """MLflow."""

@@ -1,0 +1,99 @@
+"""Every way a command or a trial can end badly, each with its exit status.
+
+Errors cross process borders, so each takes exactly one argument (the message) and pickles.
+A message is one sentence: what must hold, what came, where, what to do.
+"""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USER = 2
+EXIT_PARTIAL = 3
+EXIT_SIGINT = 130
+EXIT_SIGTERM = 143
+
+
+class SymnoiseError(Exception):
+    """Base of all errors that are told in one line instead of a traceback."""
+
+    exit_code = EXIT_FAILED
+    kind = "error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class UserError(SymnoiseError, ValueError):
+    """The configuration or the command line asks for something that cannot be."""
+
+    exit_code = EXIT_USER
+    kind = "user"
+
+
+class DataError(UserError):
+    """A data file is missing, unreadable, or holds nothing that can be used."""
+
+    kind = "data"
+
+
+class JudgeError(SymnoiseError):
+    """Answers could not be judged, so there is no score."""
+
+    kind = "judge"
+
+
+class DivergedError(SymnoiseError, ArithmeticError):
+    """Training met a non-finite loss or gradient."""
+
+    kind = "diverged"
+
+
+class OutOfMemoryError(SymnoiseError, MemoryError):
+    """The device or the host ran out of memory."""
+
+    kind = "out of memory"
+
+
+class InfrastructureError(SymnoiseError, RuntimeError):
+    """A worker, node or connection was lost; the configuration is not to blame."""
+
+    kind = "infrastructure"
+
+
+class CancelledError(SymnoiseError):
+    """The trial was told to stop before its end."""
+
+    kind = "cancelled"
+
+
+ERRORS: dict[str, type[SymnoiseError]] = {
+    error.kind: error
+    for error in (
+        SymnoiseError,
+        UserError,
+        DataError,
+        JudgeError,
+        DivergedError,
+        OutOfMemoryError,
+        InfrastructureError,
+        CancelledError,
+    )
+}
+"""Kind -> class, to rebuild an error from what another process wrote down."""
+
+
+def kind_of(error: BaseException) -> str:
+    """Name the failure kind of any exception, ours or not."""
+    if isinstance(error, SymnoiseError):
+        return error.kind
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return OutOfMemoryError.kind
+    return SymnoiseError.kind
+
+
+def reason_of(error: BaseException) -> str:
+    """One line that says what went wrong, with the type where it is not one of ours."""
+    text = " ".join(str(error).split()) or "no message"
+    return text if isinstance(error, SymnoiseError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,97 @@
+"""A fine-tuned model's answers to prompts, in AlpacaEval's shape.
+
+In: a model, its tokenizer, examples. Out: `Completion`s in the order of the prompts.
+Greedy decoding, sorted by length, spread over the workers; the same model gives the same answers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from symnoise_ray.config import GenerateConfig
+from symnoise_ray.data import padding_id, tokenise_prompt
+from symnoise_ray.errors import DataError
+from symnoise_ray.prompts import Example
+from symnoise_ray.records import Completion
+
+
+def complete(
+    model: nn.Module, tokenizer: Any, examples: list[Example], template: str,
+    config: GenerateConfig, *, context: int | None, generator: str,
+    between_batches: Callable[[], None] = lambda: None,
+) -> tuple[list[Completion], Counter[str]]:
+    """Answer every prompt; on several workers each rank answers a share and all get all.
+
+    Prompts that leave no room for `max_new_tokens` lose their beginning, and are counted.
+    """
+    prompts, counts = _fitting(examples, tokenizer, template, config, context)
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    own = by_length[rank::world_size]
+    texts: dict[int, str] = {}
+    model.eval()
+    for start in range(0, len(own), config.batch_size):
+        between_batches()
+        indices = own[start : start + config.batch_size]
+        outputs = _decode([prompts[i] for i in indices], model, tokenizer, config)
+        texts |= dict(zip(indices, outputs, strict=True))
+    if world_size > 1:
+        shares: list[Any] = [None] * world_size
+        dist.all_gather_object(shares, texts)
+        texts = {index: text for share in shares for index, text in share.items()}
+    return [
+        Completion(example.instruction, texts[index], generator, example.dataset, example.gold)
+        for index, example in enumerate(examples)
+    ], counts
+
+
+def _fitting(
+    examples: list[Example], tokenizer: Any, template: str, config: GenerateConfig,
+    context: int | None,
+) -> tuple[list[list[int]], Counter[str]]:
+    counts: Counter[str] = Counter()
+    prompts = [tokenise_prompt(example, tokenizer, template) for example in examples]
+    if context is None:
+        return prompts, counts
+    room = context - config.max_new_tokens
+    if room < 1:
+        raise DataError(
+            f"generate.max_new_tokens must be smaller than the model's context of {context}, "
+            f"but got {config.max_new_tokens}"
+        )
+    counts["prompts truncated"] = sum(len(prompt) > room for prompt in prompts)
+    return [prompt[-room:] for prompt in prompts], +counts
+
+
+@torch.no_grad()
+def _decode(
+    prompts: list[list[int]], model: nn.Module, tokenizer: Any, config: GenerateConfig
+) -> list[str]:
+    """Greedy answers to left-padded prompts, without surrounding white space."""
+    length = max(len(prompt) for prompt in prompts)
+    device = next(model.parameters()).device
+    pad_id = padding_id(tokenizer)
+    input_ids = torch.full((len(prompts), length), pad_id)
+    mask = torch.zeros_like(input_ids)
+    for index, prompt in enumerate(prompts):
+        input_ids[index, length - len(prompt) :] = torch.tensor(prompt)
+        mask[index, length - len(prompt) :] = 1
+    tokens = model.generate(  # type: ignore[operator]
+        input_ids=input_ids.to(device),
+        attention_mask=mask.to(device),
+        max_new_tokens=config.max_new_tokens,
+        repetition_penalty=config.repetition_penalty,
+        do_sample=False,
+        num_beams=1,
+        pad_token_id=pad_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    texts = tokenizer.batch_decode(tokens[:, length:], skip_special_tokens=True)
+    return [text.strip() for text in texts]
+

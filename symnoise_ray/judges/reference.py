@@ -1,0 +1,55 @@
+"""The offline judge: of two answers, the one nearer to the gold answer wins.
+
+Nearer means equal after normalisation, else a higher chrF score (Popovic 2015, by sacrebleu), a
+character n-gram F-score that needs no tokenizer and works for any language. Deterministic, and
+symmetric by construction: each answer gets a score of its own, which the order cannot change.
+"""
+
+from __future__ import annotations
+
+import functools
+import unicodedata
+
+import sacrebleu
+
+from symnoise_ray.errors import DataError
+from symnoise_ray.records import Completion
+
+EXACT = 101.0
+"""Score of an answer equal to the gold one: above every chrF score."""
+
+
+class ReferenceJudge:
+    """Prefers the answer that is nearer to the prompt's gold answer."""
+
+    name = "reference-chrf"
+
+    def prefer(self, prompt: Completion, first: str, second: str) -> float:
+        """1 the first is nearer, 2 the second, 1.5 equally near.
+
+        Raises:
+            DataError: the prompt has no gold answer.
+        """
+        if not prompt.gold.strip():
+            raise DataError(
+                f"judge.type=reference needs a gold answer for every prompt, but "
+                f"{prompt.instruction[:60]!r} has none"
+            )
+        nearness = similarity(first, prompt.gold), similarity(second, prompt.gold)
+        if nearness[0] == nearness[1]:
+            return 1.5
+        return 1.0 if nearness[0] > nearness[1] else 2.0
+
+
+def normalise(text: str) -> str:
+    """Compatibility-normalised, lower-cased, white space collapsed."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+@functools.lru_cache(maxsize=65536)
+def similarity(answer: str, gold: str) -> float:
+    """chrF in percent, or `EXACT` for an answer that is right to the letter."""
+    answer, gold = normalise(answer), normalise(gold)
+    if answer == gold:
+        return EXACT
+    return float(sacrebleu.sentence_chrf(answer, [gold]).score)

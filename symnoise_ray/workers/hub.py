@@ -1,0 +1,316 @@
+"""The hub: a 0-CPU actor that hands trials to slots and their events back to the trials.
+
+A slot's ranks each ask for their n-th task; the hub binds it once, so all ranks get the same.
+Everything carries the slot's incarnation: a group that Ray Train restarted never meets its older
+self's words. A trial whose slot died goes back to the head of the queue, a bounded number of
+times; a slot that is silent or makes no progress is killed and comes back through Ray Train.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+POLL_SECONDS = 20.0
+"""Longest a slot's question for work stays open before it asks again."""
+MAX_ATTEMPTS = 4
+"""Times a trial is handed out before a lost slot counts as its failure."""
+MAX_START_FAILURES = 3
+"""Failed starts in a row, over all slots, after which no slot is waited for any more."""
+GRACE_SECONDS = 5.0
+"""How long a rank that ended waits for its peers before the group is given up."""
+
+
+@dataclass
+class Task:
+    """A trial on its way through the hub."""
+
+    payload: dict[str, Any]
+    pool: str
+    submitted: float = field(default_factory=time.monotonic)
+    attempt: int = 0
+    slot: str = ""
+    events: list[dict[str, Any]] = field(default_factory=list)
+    last_step: int = -1
+    cancelled: bool = False
+    outcome: dict[str, Any] | None = None
+    waited_seconds: float = 0.0
+
+
+@dataclass
+class Slot:
+    """A worker group as the hub knows it."""
+
+    pool: str
+    incarnation: str = ""
+    world_size: int = 0
+    ranks: dict[int, Any] = field(default_factory=dict)
+    pids: dict[int, int] = field(default_factory=dict)
+    bound: dict[int, str] = field(default_factory=dict)
+    task: str = ""
+    ended: dict[int, dict[str, Any]] = field(default_factory=dict)
+    last_beat: float = 0.0
+    last_progress: float = 0.0
+
+    @property
+    def up(self) -> bool:
+        """All ranks have reported."""
+        return bool(self.world_size) and len(self.ranks) == self.world_size
+
+
+class Hub:
+    """Bookkeeping of tasks and slots; every method is a coroutine of one actor."""
+
+    def __init__(self, silent_seconds: float = 30.0, stuck_seconds: float = 900.0) -> None:
+        self.silent_seconds = silent_seconds
+        self.stuck_seconds = stuck_seconds
+        self.tasks: dict[str, Task] = {}
+        self.queues: dict[str, deque[str]] = {}
+        self.slots: dict[str, Slot] = {}
+        self.start_failures = 0
+        self.last_failure = ""
+        self.closing = False
+        self._changed = asyncio.Condition()
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _until(self, ready: Callable[[], bool], timeout: float) -> bool:
+        """Wait for a condition; False on time-out."""
+        async with self._changed:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait_for(ready), timeout)
+        return ready()
+
+    # What trials ask.
+
+    async def submit(self, name: str, payload: dict[str, Any], pool: str) -> None:
+        """Queue a trial; a name is used once."""
+        if name in self.tasks:
+            raise ValueError(f"the trial name {name!r} was submitted before")
+        self.tasks[name] = Task(payload, pool)
+        self.queues.setdefault(pool, deque()).append(name)
+        if self.closing or self.start_failures >= MAX_START_FAILURES:
+            self._give_up()
+        await self._notify()
+
+    async def events(
+        self, name: str, after: int, timeout: float
+    ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+        """Events from number `after` on, and the outcome once there is one."""
+        task = self.tasks[name]
+        await self._until(lambda: len(task.events) > after or task.outcome is not None, timeout)
+        return task.events[after:], task.outcome
+
+    async def cancel(self, name: str) -> None:
+        """Stop a trial: at once when it waits, at the next step when it runs."""
+        task = self.tasks.get(name)
+        if task is None or task.outcome is not None:
+            return
+        task.cancelled = True
+        if not task.slot:
+            self.queues[task.pool].remove(name)
+            self._end(name, {"status": "cancelled", "kind": "cancelled", "reason": "cancelled"})
+        await self._notify()
+
+    async def close(self) -> None:
+        """Send every slot home; waiting trials end."""
+        self.closing = True
+        for task in self.tasks.values():
+            task.cancelled = True
+        self._give_up()
+        await self._notify()
+
+    async def state(self) -> dict[str, Any]:
+        """Slots and tasks, for status lines and tests."""
+        return {
+            "slots": {
+                name: {"up": slot.up, "task": slot.task, "pids": dict(slot.pids)}
+                for name, slot in self.slots.items()
+            },
+            "waiting": sum(len(queue) for queue in self.queues.values()),
+            "last_failure": self.last_failure,
+        }
+
+    # What slots ask.
+
+    async def slot_up(
+        self, name: str, pool: str, incarnation: str, rank: int, world_size: int, pid: int,
+        actor: Any,
+    ) -> bool:
+        """A rank has started; False sends it home."""
+        slot = self.slots.setdefault(name, Slot(pool))
+        if slot.incarnation != incarnation:
+            self._drop(name, "its worker group was restarted")
+            self.slots[name] = slot = Slot(pool, incarnation)
+        slot.world_size = world_size
+        slot.ranks[rank], slot.pids[rank] = actor, pid
+        slot.last_beat = slot.last_progress = time.monotonic()
+        if slot.up:
+            self.start_failures = 0
+        if self._watcher is None:
+            self._watcher = asyncio.create_task(self._watch())
+        await self._notify()
+        return not self.closing
+
+    async def take(self, name: str, incarnation: str, number: int) -> dict[str, Any] | None:
+        """A rank's n-th task; None to ask again, `{"stop": True}` to go home."""
+        slot = self.slots[name]
+        queue = self.queues.setdefault(slot.pool, deque())
+
+        def ready() -> bool:
+            return self.closing or number in slot.bound or bool(queue)
+
+        await self._until(ready, POLL_SECONDS)
+        if self.closing or slot.incarnation != incarnation or self.slots[name] is not slot:
+            return {"stop": True}
+        if number not in slot.bound:
+            if not queue:
+                return None
+            self._bind(name, slot, number, queue.popleft())
+            await self._notify()
+        task_name = slot.bound[number]
+        task = self.tasks[task_name]
+        return {"name": task_name, "attempt": task.attempt, **task.payload}
+
+    def _bind(self, name: str, slot: Slot, number: int, task_name: str) -> None:
+        task = self.tasks[task_name]
+        task.slot, task.attempt = name, task.attempt + 1
+        task.waited_seconds += time.monotonic() - task.submitted
+        slot.bound[number] = slot.task = task_name
+        slot.ended = {}
+        slot.last_progress = time.monotonic()
+
+    async def wait_cancel(self, task_name: str) -> bool:
+        """Resolves when the trial is to stop, or has ended."""
+        task = self.tasks[task_name]
+        while not (task.cancelled or task.outcome is not None):
+            await self._until(lambda: task.cancelled or task.outcome is not None, POLL_SECONDS)
+        return task.cancelled
+
+    async def event(
+        self, name: str, incarnation: str, task_name: str, record: dict[str, Any]
+    ) -> None:
+        """A record of the running trial; steps told before (a replay) are dropped."""
+        slot, task = self.slots[name], self.tasks[task_name]
+        if slot.incarnation != incarnation or slot.task != task_name:
+            return
+        if record["step"] > task.last_step:
+            task.last_step = record["step"]
+            task.events.append(record)
+            await self._notify()
+
+    async def beat(self, name: str, incarnation: str, progress_age: float) -> bool:
+        """A sign of life every second; False when this group is not the current one."""
+        slot = self.slots.get(name)
+        if slot is None or slot.incarnation != incarnation:
+            return False
+        slot.last_beat = time.monotonic()
+        slot.last_progress = max(slot.last_progress, slot.last_beat - progress_age)
+        return True
+
+    async def finish(
+        self, name: str, incarnation: str, task_name: str, rank: int, outcome: dict[str, Any]
+    ) -> str:
+        """A rank is through with a trial; `die` when its peers are stuck in a collective."""
+        slot = self.slots[name]
+        if slot.incarnation != incarnation or slot.task != task_name:
+            return "die"
+        slot.ended[rank] = outcome
+        await self._notify()
+        whole = await self._until(
+            lambda: len(slot.ended) == slot.world_size or self.slots[name] is not slot,
+            GRACE_SECONDS,
+        )
+        if self.slots[name] is not slot:
+            return "die"
+        if self.tasks[task_name].outcome is None:
+            self._end(task_name, self._worst(slot.ended))
+            await self._notify()
+        if whole:
+            slot.task = ""
+            return "ok"
+        return "die"
+
+    @staticmethod
+    def _worst(ended: dict[int, dict[str, Any]]) -> dict[str, Any]:
+        """One outcome of all ranks: a failure wins, then rank 0's word."""
+        for outcome in ended.values():
+            if outcome["status"] == "failed":
+                return outcome
+        return ended.get(0) or next(iter(ended.values()))
+
+    def _end(self, task_name: str, outcome: dict[str, Any]) -> None:
+        task = self.tasks[task_name]
+        task.outcome = {
+            **outcome, "waited_seconds": task.waited_seconds, "attempts": task.attempt
+        }
+
+    # When things break.
+
+    async def slot_down(self, name: str, pool: str, reason: str) -> None:
+        """Ray Train has seen a worker group die, or fail to start."""
+        slot = self.slots.setdefault(name, Slot(pool))
+        self.last_failure = reason
+        if not slot.up:
+            self.start_failures += 1
+            if self.start_failures >= MAX_START_FAILURES:
+                self._give_up()
+        self._drop(name, reason)
+        self.slots[name] = Slot(pool)
+        await self._notify()
+
+    def _drop(self, name: str, reason: str) -> None:
+        """Hand a lost slot's trial back to the queue, or end it after too many attempts."""
+        slot = self.slots[name]
+        task = self.tasks.get(slot.task)
+        if task is None or task.outcome is not None:
+            return
+        if task.cancelled:
+            self._end(slot.task, {"status": "cancelled", "kind": "cancelled", "reason": reason})
+        elif task.attempt >= MAX_ATTEMPTS:
+            self._end(slot.task, _lost(f"lost {task.attempt} times, last because {reason}"))
+        else:
+            task.slot, task.submitted = "", time.monotonic()
+            self.queues[task.pool].appendleft(slot.task)
+
+    def _give_up(self) -> None:
+        """End every waiting trial: no slot will come for it."""
+        reason = self.last_failure or "the sweep is closing"
+        for queue in self.queues.values():
+            while queue:
+                name = queue.popleft()
+                if self.closing:
+                    outcome = {"status": "cancelled", "kind": "cancelled", "reason": reason}
+                else:
+                    outcome = _lost(f"no worker group could be started: {reason}")
+                self._end(name, outcome)
+
+    async def _watch(self) -> None:
+        """Kill slots that are silent, or that run a trial without a step for too long."""
+        while not self.closing:
+            await asyncio.sleep(1.0)
+            now = time.monotonic()
+            for name, slot in list(self.slots.items()):
+                silent = now - slot.last_beat > self.silent_seconds
+                stuck = bool(slot.task) and now - slot.last_progress > self.stuck_seconds
+                if slot.up and (silent or stuck):
+                    why = "it was silent" if silent else "it made no progress"
+                    self._drop(name, f"{why} and was killed")
+                    self.slots[name] = Slot(slot.pool)
+                    for actor in slot.ranks.values():
+                        ray.kill(actor, no_restart=True)
+                    await self._notify()
+
+
+def _lost(reason: str) -> dict[str, Any]:
+    return {"status": "failed", "kind": "infrastructure", "reason": reason}

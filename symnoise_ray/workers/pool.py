@@ -1,0 +1,123 @@
+"""Starts the hub and its slots in the driver, and ends them.
+
+One homogeneous pool: every slot has the same number of workers and the same resources. Each slot
+is a `TorchTrainer.fit()` in a daemon thread of the driver.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any, Self
+
+import ray
+
+from symnoise_ray.config import TrialConfig, WorkersConfig
+from symnoise_ray.errors import InfrastructureError, UserError
+from symnoise_ray.workers.client import Workers
+from symnoise_ray.workers.hub import Hub
+
+log = logging.getLogger(__name__)
+
+CLOSE_SECONDS = 10.0
+
+
+def count_slots(workers: WorkersConfig, resources: dict[str, float], num_trials: int) -> int:
+    """How many trials train at once: what fits, at most `max_slots`, at most the trials.
+
+    Raises:
+        UserError: not one trial fits, and no `max_slots` says that the cluster will grow.
+    """
+    wanted = {
+        "CPU": workers.num_workers * workers.cpus_per_worker,
+        "GPU": workers.num_workers * workers.gpus_per_worker,
+    }
+    fitting = min(int(resources.get(name, 0) // need) for name, need in wanted.items() if need)
+    limits = [num_trials] + ([workers.max_slots] if workers.max_slots else [])
+    if fitting:
+        return max(1, min(fitting, *limits))
+    if workers.max_slots:
+        return max(1, min(limits))
+    have = ", ".join(f"{resources.get(name, 0):g} {name}" for name in wanted)
+    need_text = ", ".join(f"{need} {name}" for name, need in wanted.items() if need)
+    raise UserError(
+        f"workers: one trial needs {need_text}, but the cluster has {have}; lower "
+        "workers.num_workers, cpus_per_worker or gpus_per_worker, or, where the cluster grows on "
+        "demand, set workers.max_slots"
+    )
+
+
+class Pool:
+    """The warm slots of a sweep; a context manager that leaves nothing running."""
+
+    def __init__(
+        self, workers: WorkersConfig, num_slots: int, warm: TrialConfig, storage: Path
+    ) -> None:
+        self.config = workers
+        self.num_slots = num_slots
+        self.warm = warm.model_dump(mode="json")
+        self.storage = storage
+        self.name = f"{workers.num_workers}x{workers.cpus_per_worker}c{workers.gpus_per_worker}g"
+        self.threads: list[threading.Thread] = []
+        self.closing = False
+
+    def __enter__(self) -> Self:
+        actor = ray.remote(num_cpus=0, max_concurrency=1000)(Hub)
+        self.hub: Any = actor.options(name=f"symnoise-hub-{uuid.uuid4().hex[:8]}").remote()
+        self.workers = Workers(self.hub, self.name)
+        # The hub notices a death through these settings of Ray Train's controller.
+        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+        # A lost worker is replaced by the hub's own means; the watcher costs a process per slot.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+        for index in range(self.num_slots):
+            thread = threading.Thread(target=self._hold, args=(f"slot-{index}",), daemon=True)
+            thread.start()
+            self.threads.append(thread)
+        return self
+
+    def _hold(self, slot: str) -> None:
+        from symnoise_ray.workers.slots import run_slot  # imports torch, seconds the driver saves
+
+        try:
+            run_slot(self.hub, slot, self.name, self.config, self.warm, self.storage)
+        except Exception as error:
+            if not self.closing:
+                log.error("%s ended: %s", slot, error)
+                self._report_death(slot, error)
+
+    def _report_death(self, slot: str, error: Exception) -> None:
+        """A slot whose Ray Train run ended altogether will not come back."""
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        for _ in range(3):
+            self.hub.slot_down.remote(slot, self.name, lines[-1][:300])
+
+    def wait_until_up(self, timeout: float) -> None:
+        """Wait for the first slot.
+
+        Raises:
+            InfrastructureError: none came up in time, with the last reason.
+        """
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            state = ray.get(self.hub.state.remote())
+            if any(slot["up"] for slot in state["slots"].values()):
+                return
+            time.sleep(0.2)
+        raise InfrastructureError(
+            f"no worker group came up within {timeout:g} s; "
+            f"{state['last_failure'] or 'none of them reported a failure'}"
+        )
+
+    def __exit__(self, *_error: object) -> None:
+        self.closing = True
+        try:
+            ray.get(self.hub.close.remote(), timeout=CLOSE_SECONDS)
+        except (ray.exceptions.RayError, TimeoutError):
+            log.debug("the hub did not answer its closing", exc_info=True)
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for thread in self.threads:
+            thread.join(max(0.0, deadline - time.monotonic()))

@@ -1,0 +1,171 @@
+"""Slots: long Ray Train runs whose ranks take one trial after the other from the hub.
+
+Imports, process groups, base weights and tokenised data stay warm between trials. An idle rank
+waits in an actor call, never in a collective, so nothing times out between trials.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.collective
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from symnoise_ray.config import TrialConfig, WorkersConfig
+
+BEAT_SECONDS = 1.0
+COLLECTIVE_TIMEOUT_SECONDS = 600
+_ORPHANED = 18  # exit status of a rank whose sweep is gone
+
+
+class _TellHub(ray.train.UserCallback):
+    """In Ray Train's controller: tell the hub of a death at once, so its trial moves on."""
+
+    def __init__(self, hub: Any, slot: str, pool: str) -> None:
+        self.hub, self.slot, self.pool = hub, slot, pool
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Hand over the first rank's reason."""
+        error = next(iter(worker_exceptions.values()), None)
+        lines = str(error).strip().splitlines() or ["a worker died"]
+        self.hub.slot_down.remote(self.slot, self.pool, lines[-1][:300])
+
+
+def run_slot(
+    hub: Any, slot: str, pool: str, workers: WorkersConfig, warm: dict[str, Any], storage: Path
+) -> None:
+    """Hold one slot until the hub sends it home; Ray Train restarts it whenever it dies."""
+    resources = {"CPU": workers.cpus_per_worker, "GPU": workers.gpus_per_worker}
+    TorchTrainer(
+        slot_loop,
+        train_loop_config={
+            "hub": hub, "slot": slot, "pool": pool, "threads": workers.cpus_per_worker,
+            "warm": warm, "local": ray.get_runtime_context().get_node_id(),
+        },
+        torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_SECONDS),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers.num_workers,
+            use_gpu=workers.gpus_per_worker > 0,
+            resources_per_worker={name: count for name, count in resources.items() if count},
+        ),
+        run_config=ray.train.RunConfig(
+            name=f"{slot}-{uuid.uuid4().hex[:6]}",
+            storage_path=str(storage),
+            callbacks=[_TellHub(hub, slot, pool)],
+            failure_config=ray.train.FailureConfig(max_failures=-1),
+        ),
+    ).fit()
+
+
+def slot_loop(settings: dict[str, Any]) -> None:
+    """One rank of a slot: start once, then trial after trial."""
+    import torch
+
+    torch.set_num_threads(settings["threads"])
+    for noisy in ("deepspeed", "DeepSpeed", "transformers", "torch.distributed"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    from symnoise_ray.workers.task import run_task  # imports torch, transformers, deepspeed
+
+    rank = ray.train.get_context().get_world_rank()
+    _warm_up(TrialConfig.model_validate(settings["warm"]))
+    _Rank(settings, rank).serve(run_task)
+
+
+def _warm_up(config: TrialConfig) -> None:
+    """Pay first-time costs before the first trial: imports, weights, one small engine."""
+    import torch
+
+    from symnoise_ray import engine, model, train
+
+    device = train.choose_device()
+    engine.join_process_group(device)
+    model.load(config.model)
+    small = engine.start(torch.nn.Linear(2, 2).to(device, model.DTYPES[config.model.dtype]), config)
+    engine.stop(small)
+    del small
+    engine.give_memory_back()
+    gc.freeze()
+
+
+class _Rank:
+    """One rank's conversation with the hub."""
+
+    def __init__(self, settings: dict[str, Any], rank: int) -> None:
+        self.hub, self.slot, self.pool = settings["hub"], settings["slot"], settings["pool"]
+        self.rank = rank
+        self.world_size = ray.train.get_context().get_world_size()
+        self.incarnation: str = ray.train.collective.broadcast_from_rank_zero(
+            uuid.uuid4().hex if rank == 0 else None
+        )
+        self.progress = time.monotonic()
+
+    def serve(self, run_task: Any) -> None:
+        """Take tasks until the hub says stop."""
+        welcome = ray.get(
+            self.hub.slot_up.remote(
+                self.slot, self.pool, self.incarnation, self.rank, self.world_size, os.getpid(),
+                ray.get_runtime_context().current_actor,
+            )
+        )
+        if not welcome:
+            return
+        threading.Thread(target=self._beat, daemon=True).start()
+        number = 0
+        while True:
+            task = ray.get(self.hub.take.remote(self.slot, self.incarnation, number))
+            if task is None:
+                continue
+            if task.get("stop"):
+                return
+            self._run(task, run_task)
+            number += 1
+
+    def _run(self, task: dict[str, Any], run_task: Any) -> None:
+        name = task["name"]
+        wanted = self.hub.wait_cancel.remote(name)
+        sent: list[Any] = []
+
+        def report(record: dict[str, Any]) -> None:
+            self.progress = time.monotonic()
+            sent.append(self.hub.event.remote(self.slot, self.incarnation, name, record))
+
+        def cancelled() -> bool:
+            self.progress = time.monotonic()
+            return bool(ray.wait([wanted], timeout=0)[0])
+
+        self.progress = time.monotonic()
+        config = TrialConfig.model_validate(task["config"])
+        outcome = run_task(config, Path(task["directory"]), report=report, cancelled=cancelled)
+        ray.get(sent)
+        verdict = ray.get(
+            self.hub.finish.remote(
+                self.slot, self.incarnation, name, self.rank, outcome.to_json()
+            )
+        )
+        if verdict == "die":
+            # Only a restart of the whole group frees a peer that hangs in a collective.
+            raise RuntimeError("a peer of this worker did not come to the end of the trial")
+
+    def _beat(self) -> None:
+        """Tell the hub every second that this process lives; leave when the sweep is gone."""
+        parent = os.getppid()
+        while True:
+            time.sleep(BEAT_SECONDS)
+            if os.getppid() != parent:
+                os._exit(_ORPHANED)
+            try:
+                age = time.monotonic() - self.progress
+                ray.get(self.hub.beat.remote(self.slot, self.incarnation, age), timeout=60)
+            except ray.exceptions.GetTimeoutError:
+                continue
+            except ray.exceptions.RayActorError:
+                os._exit(_ORPHANED)

@@ -1,0 +1,110 @@
+"""What a worker does with one trial: train, answer the prompts, leave the files.
+
+In: a `TrialConfig` and a directory. Out: metrics.jsonl, completions.jsonl, on request model/, and
+an `Outcome`. Free of Ray, so a trial can be run in any process; every rank calls it alike.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from symnoise_ray.config import TrialConfig
+from symnoise_ray.engine import give_memory_back
+from symnoise_ray.errors import CancelledError, kind_of, reason_of
+from symnoise_ray.generate import complete
+from symnoise_ray.model import export
+from symnoise_ray.records import timed, write_lines
+from symnoise_ray.rows import read_prompts
+from symnoise_ray.train import Report, Trained, train
+
+
+@dataclass
+class Outcome:
+    """How a worker's part of a trial ended; `kind` and `reason` tell a failure."""
+
+    status: str
+    kind: str = ""
+    reason: str = ""
+    detail: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, to cross processes."""
+        return asdict(self)
+
+
+def run_task(
+    config: TrialConfig, directory: Path, *, report: Report, cancelled: Callable[[], bool]
+) -> Outcome:
+    """Run the worker's part of a trial; every exception becomes an outcome.
+
+    Args:
+        config: The trial.
+        directory: Where rank 0 writes the files; anything from an earlier attempt is replaced.
+        report: Called on rank 0 with every record that was written to metrics.jsonl.
+        cancelled: Asked on rank 0 between steps and between batches of answers.
+    """
+    seconds: dict[str, float] = {}
+    try:
+        outcome = _train_and_answer(config, directory, report, cancelled, seconds)
+    except CancelledError as error:
+        outcome = Outcome("cancelled", error.kind, error.message)
+    except Exception as error:
+        # The one place where a worker meets any failure of a trial: the process must survive it.
+        outcome = Outcome("failed", kind_of(error), reason_of(error), traceback.format_exc())
+    give_memory_back()
+    outcome.seconds = {phase: round(value, 4) for phase, value in seconds.items()}
+    return outcome
+
+
+def _train_and_answer(
+    config: TrialConfig, directory: Path, report: Report, cancelled: Callable[[], bool],
+    seconds: dict[str, float],
+) -> Outcome:
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "metrics.jsonl").open("w", encoding="utf-8") as metrics:
+
+        def record(values: dict[str, Any]) -> None:
+            if dist.get_rank() == 0:
+                metrics.write(json.dumps(values) + "\n")
+                metrics.flush()
+                report(values)
+
+        trained = train(config, record, cancelled=cancelled, seconds=seconds)
+    try:
+        with timed(seconds, "generate"):
+            counts = trained.counts + _answer(config, directory, trained, cancelled)
+        if config.train.save_model and dist.get_rank() == 0:
+            export(trained.model, trained.tokenizer, directory / "model")
+        return Outcome("done", summary=trained.summary, counts=dict(counts))
+    finally:
+        trained.release()
+
+
+def _answer(
+    config: TrialConfig, directory: Path, trained: Trained, cancelled: Callable[[], bool]
+) -> Any:
+    """Answer the trial's prompts and write them; returns what was left out or cut."""
+    prompts = read_prompts(config.data, config.data.prompts)
+
+    def check() -> None:
+        # Ranks decode shares of different length, so only a lone rank may leave early.
+        if dist.get_world_size() == 1 and cancelled():
+            raise CancelledError("cancelled while answering the prompts")
+
+    completions, counts = complete(
+        trained.model, trained.tokenizer, prompts.examples, trained.template, config.generate,
+        context=trained.context, generator=directory.name, between_batches=check,
+    )
+    if dist.get_rank() == 0:
+        write_lines(completions, directory / "completions.jsonl")
+    return counts + prompts.left_out
