@@ -247,9 +247,7 @@ class Parameter(Section):
         if self.low is None or self.high is None:
             raise ValueError(f"a {self.type} parameter needs both low and high")
         if not self.low <= self.high:
-            raise ValueError(
-                f"low <= high must hold, but got low={self.low:g}, high={self.high:g}"
-            )
+            raise ValueError(f"low <= high must hold, but got low={self.low:g}, high={self.high:g}")
         if self.log and self.low <= 0:
             raise ValueError(f"low > 0 must hold when log is true, but got low={self.low:g}")
         if self.log and self.step is not None:

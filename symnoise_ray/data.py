@@ -134,7 +134,12 @@ class Batches:
     """
 
     def __init__(
-        self, rows: list[TokenRow], *, global_batch_size: int, micro_batch_size: int, seed: int,
+        self,
+        rows: list[TokenRow],
+        *,
+        global_batch_size: int,
+        micro_batch_size: int,
+        seed: int,
         pad_id: int,
     ) -> None:
         self.rows = rows
@@ -164,8 +169,11 @@ class Batches:
         own = samples[rank::world_size]
         size = self.micro_batch_size
         return [
-            collate([self.rows[i] for i in own[start : start + size]], own[start : start + size],
-                    self.pad_id)
+            collate(
+                [self.rows[i] for i in own[start : start + size]],
+                own[start : start + size],
+                self.pad_id,
+            )
             for start in range(0, len(own), size)
         ]
 

@@ -39,6 +39,13 @@ def deepspeed_config(config: TrialConfig, world_size: int) -> dict[str, Any]:
     }
 
 
+def choose_device() -> torch.device:
+    """This rank's GPU where Ray Train or torch gives one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
 def join_process_group(device: torch.device) -> None:
     """Join the group that Ray Train or torchrun set up, or form a group of one."""
     if dist.is_initialized():
@@ -48,8 +55,11 @@ def join_process_group(device: torch.device) -> None:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         os.environ |= {
-            "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1",
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+            "RANK": "0",
+            "LOCAL_RANK": "0",
+            "WORLD_SIZE": "1",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
         }
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
@@ -63,8 +73,12 @@ def start(model: nn.Module, config: TrialConfig) -> Any:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     optim = config.optim
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=optim.lr, betas=optim.betas, eps=optim.eps,
-        weight_decay=optim.weight_decay, fused=True,
+        model.parameters(),
+        lr=optim.lr,
+        betas=optim.betas,
+        eps=optim.eps,
+        weight_decay=optim.weight_decay,
+        fused=True,
     )
     engine, *_ = deepspeed.initialize(
         model=model,

@@ -14,16 +14,25 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from symnoise_ray.config import GenerateConfig
+from symnoise_ray.config import GenerateConfig, ModelConfig, TrialConfig
 from symnoise_ray.data import padding_id, tokenise_prompt
+from symnoise_ray.engine import choose_device, join_process_group
 from symnoise_ray.errors import DataError
-from symnoise_ray.prompts import Example
+from symnoise_ray.model import load
+from symnoise_ray.prompts import Example, choose_template
 from symnoise_ray.records import Completion
+from symnoise_ray.rows import read_prompts, read_train
 
 
 def complete(
-    model: nn.Module, tokenizer: Any, examples: list[Example], template: str,
-    config: GenerateConfig, *, context: int | None, generator: str,
+    model: nn.Module,
+    tokenizer: Any,
+    examples: list[Example],
+    template: str,
+    config: GenerateConfig,
+    *,
+    context: int | None,
+    generator: str,
     between_batches: Callable[[], None] = lambda: None,
 ) -> tuple[list[Completion], Counter[str]]:
     """Answer every prompt; on several workers each rank answers a share and all get all.
@@ -51,8 +60,33 @@ def complete(
     ], counts
 
 
+def answer_alone(
+    config: TrialConfig, model: ModelConfig, *, generator: str
+) -> tuple[list[Completion], Counter[str]]:
+    """Answer a trial's prompts with a model from disk, in this process."""
+    device = choose_device()
+    join_process_group(device)
+    loaded = load(model)
+    prompts = read_prompts(config.data, config.data.prompts)
+    training = read_train(config.data).examples
+    template = choose_template(config.data.template, config.data.train, training)
+    completions, counts = complete(
+        loaded.model.to(device),
+        loaded.tokenizer,
+        prompts.examples,
+        template,
+        config.generate,
+        context=loaded.context,
+        generator=generator,
+    )
+    return completions, counts + prompts.left_out
+
+
 def _fitting(
-    examples: list[Example], tokenizer: Any, template: str, config: GenerateConfig,
+    examples: list[Example],
+    tokenizer: Any,
+    template: str,
+    config: GenerateConfig,
     context: int | None,
 ) -> tuple[list[list[int]], Counter[str]]:
     counts: Counter[str] = Counter()
@@ -94,4 +128,3 @@ def _decode(
     )
     texts = tokenizer.batch_decode(tokens[:, length:], skip_special_tokens=True)
     return [text.strip() for text in texts]
-

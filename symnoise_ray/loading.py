@@ -60,9 +60,7 @@ def read_yaml(text: str, source: str) -> Document:
         problem = str(error.problem).splitlines()[0].strip()
         raise UserError(f"{source}{line}: must be valid YAML, but {problem}") from None
     if not isinstance(tree, Mapping):
-        raise UserError(
-            f"{source}: must hold a mapping of settings, but got {type(tree).__name__}"
-        )
+        raise UserError(f"{source}: must hold a mapping of settings, but got {type(tree).__name__}")
     lines: dict[KeyPath, int] = {}
     values = _plain(tree, (), lines)
     return Document(values, {path: f"{source}:{line}" for path, line in lines.items()}, source)
@@ -214,3 +212,12 @@ def _read_text(path: Path) -> str:
         raise UserError(f"{path}: the configuration file must exist") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: must be readable UTF-8 text, but {error}") from None
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of a search space, its `trial` being partial: every setting has a default."""
+    tree = SweepConfig.model_json_schema()
+    trial = TrialConfig.model_json_schema(ref_template="#/$defs/{model}")
+    tree["$defs"] = {**tree.get("$defs", {}), **trial.pop("$defs")}
+    tree["properties"]["trial"] = trial
+    return tree

@@ -1,4 +1,4 @@
-"""Causal language models and tokenizers: checked without loading, loaded once, exported.
+"""Causal language models and tokenizers: loaded once, copied per trial, exported.
 
 In: a `ModelConfig`. Out: a model in memory and its tokenizer; later, a plain Hugging Face folder.
 Weights are read once per process and copied for every trial, so a warm worker loads nothing.
@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import copy
 import functools
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from symnoise_ray import demo
 from symnoise_ray.config import ModelConfig
 from symnoise_ray.errors import UserError
+from symnoise_ray.inputs import model_source
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -29,11 +27,6 @@ class Loaded(NamedTuple):
     model: nn.Module
     tokenizer: Any
     context: int | None
-
-
-def source_of(config: ModelConfig) -> str:
-    """Folder or hub name that a model's name stands for."""
-    return str(demo.model_dir()) if config.name == "demo" else config.name
 
 
 def load(config: ModelConfig) -> Loaded:
@@ -87,7 +80,7 @@ def _load_once(config: ModelConfig) -> tuple[nn.Module, Any]:
 
 def _location(config: ModelConfig) -> dict[str, Any]:
     return {
-        "pretrained_model_name_or_path": source_of(config),
+        "pretrained_model_name_or_path": model_source(config),
         "revision": config.revision or "main",
         "trust_remote_code": config.trust_remote_code,
     }
@@ -99,34 +92,6 @@ def _unreadable(config: ModelConfig, what: str) -> str:
 
 def _first_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-def check_folder(config: ModelConfig) -> None:
-    """Read the headers of a local model's files, without loading it.
-
-    Hub names are not checked here; they are resolved when the tokenizer is loaded.
-
-    Raises:
-        UserError: the folder is missing, or a file in it cannot be read.
-    """
-    folder = Path(source_of(config))
-    looks_local = folder.is_absolute() or config.name.startswith((".", "~"))
-    if not folder.exists():
-        if looks_local or config.name.count("/") > 1:
-            raise UserError(f"model.name={config.name}: the model folder must exist")
-        return
-    try:
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if "model_type" not in settings:
-            raise ValueError("config.json has no model_type")
-        weights = sorted(folder.glob("*.safetensors"))
-        if not weights:
-            raise ValueError("it holds no *.safetensors")
-        for file in weights:
-            with safe_open(file, framework="numpy"):
-                pass
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{_unreadable(config, 'model')}, but {_first_line(error)}") from None
 
 
 def export(model: nn.Module, tokenizer: Any, folder: Path) -> None:

@@ -64,7 +64,7 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
             product0 & _MASK,
         )
         k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
-    return list(torch.broadcast_tensors(c0, c1, c2, c3))
+    return list(torch.broadcast_tensors(c0, c1, c2, c3))  # type: ignore[no-untyped-call]
 
 
 def _words(index_BL: Tensor, row_B3: Tensor, num_words: int, seed: int) -> Tensor:
@@ -136,7 +136,12 @@ def noise_scale(lengths_B: Tensor, width: int, config: NoiseConfig) -> Tensor:
 
 
 def draw_noise(
-    mask_BL: Tensor, sample_B: Tensor, step: int, draw: int, width: int, config: NoiseConfig,
+    mask_BL: Tensor,
+    sample_B: Tensor,
+    step: int,
+    draw: int,
+    width: int,
+    config: NoiseConfig,
     seed: int,
 ) -> Tensor:
     """The scaled noise s * e of a batch, in fp32.

@@ -52,20 +52,33 @@ class Preference(NamedTuple):
 
 def write_json(value: Any, path: Path) -> None:
     """Write a JSON file that is either whole or not there."""
-    _replace(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", path)
 
 
 def write_lines(records: Iterable[Any], path: Path) -> None:
     """Write named tuples or dictionaries, one JSON object a line, whole or not at all."""
     rows = (record if isinstance(record, dict) else record._asdict() for record in records)
-    _replace(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), path)
 
 
-def _replace(path: Path, text: str) -> None:
+def write_text(text: str, path: Path) -> None:
+    """Write a text file that is either whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DataError: it is missing or broken.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: must be a readable JSON file, but {error}") from None
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -74,6 +87,50 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         return []
     text = path.read_text(encoding="utf-8")
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines() if line]
+
+
+def read_preferences(path: Path) -> list[Preference]:
+    """Read preferences.jsonl.
+
+    Raises:
+        DataError: the file is missing, or a line is no preference.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: the preferences must exist")
+    try:
+        return [Preference(**row) for row in read_lines(path)]
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: must hold one preference a line, but {error}") from None
+
+
+class Tail:
+    """Reads what is new in a growing JSON-lines file of steps.
+
+    A file that starts over (its trial was lost and runs again) is read again from its beginning;
+    steps that were read before are left out.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._offset = 0
+        self._last_step = -1
+
+    def new(self) -> list[dict[str, Any]]:
+        """Records since the last call."""
+        if not self.path.exists():
+            return []
+        with self.path.open("rb") as file:
+            if file.seek(0, os.SEEK_END) < self._offset:
+                self._offset = 0
+            file.seek(self._offset)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        records = [json.loads(line) for line in whole.splitlines()]
+        records = [record for record in records if record["step"] > self._last_step]
+        if records:
+            self._last_step = records[-1]["step"]
+        return records
 
 
 def read_completions(path: Path) -> list[Completion]:

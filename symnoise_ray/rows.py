@@ -41,10 +41,7 @@ def read_train(data: DataConfig) -> Rows:
 
 def read_prompts(data: DataConfig, part: str) -> Rows:
     """Prompts of the search (`eval`) or of the confirmation (`confirm`), with gold answers."""
-    if data.eval_prompts is None:
-        source = str(demo.eval_file())
-    else:
-        source = data.eval_prompts
+    source = str(demo.eval_file()) if data.eval_prompts is None else data.eval_prompts
     if part == "confirm" and data.confirm_prompts not in (None, HELD_BACK):
         source = str(data.confirm_prompts)
     elif part == "confirm" and data.confirm_prompts is None:
@@ -66,7 +63,7 @@ def _half(examples: list[Example], part: str) -> list[Example]:
 
 
 def _usable(source: str, why_left_out: str, limit: int | None) -> Rows:
-    examples = []
+    examples: list[Example] = []
     left_out: Counter[str] = Counter()
     for place, row in _records(source):
         example = to_example(row, place)

@@ -156,9 +156,7 @@ def compare(scores: dict[str, Floats]) -> list[Comparison]:
     """
     raw = {arm: _p_value(values) for arm, values in scores.items()}
     corrected = holm(raw)
-    return [
-        _judge_arm(arm, values, raw[arm], corrected[arm]) for arm, values in scores.items()
-    ]
+    return [_judge_arm(arm, values, raw[arm], corrected[arm]) for arm, values in scores.items()]
 
 
 def _p_value(scores_PS: Floats) -> float:
@@ -181,10 +179,8 @@ def holm(p_values: dict[str, float]) -> dict[str, float]:
 
 def _judge_arm(arm: str, scores_PS: Floats, p_value: float, p_holm: float) -> Comparison:
     mean = float(scores_PS.mean())
-    if p_holm >= SIGNIFICANCE:
-        verdict = "cannot tell yet"
-    else:
-        verdict = "better" if mean > 0.5 else "worse"
+    decided = "better" if mean > 0.5 else "worse"
+    verdict = decided if p_holm < SIGNIFICANCE else "cannot tell yet"
     return Comparison(
         arm=arm,
         win_rate=mean,
@@ -204,18 +200,14 @@ def _prompts_needed(scores_PS: Floats) -> int | None:
     gap = abs(float(per_prompt.mean()) - 0.5)
     if gap < 1e-9 or len(per_prompt) < 2:
         return None
-    spread = float(per_prompt.std(ddof=1))
-    return max(
-        scores_PS.shape[0] + 1, math.ceil(((_LEVEL_Z + _POWER_Z) * spread / gap) ** 2)
-    )
+    spread: float = float(per_prompt.std(ddof=1))
+    return max(scores_PS.shape[0] + 1, math.ceil(((_LEVEL_Z + _POWER_Z) * spread / gap) ** 2))
 
 
 def verdict_sentence(comparisons: Sequence[Comparison], labels: dict[str, str]) -> str:
     """The sweep's verdict in one sentence; `labels` gives each arm its setting in words."""
     if not comparisons:
-        return (
-            "Nothing was confirmed on fresh seeds and prompts, so the sweep names no winner."
-        )
+        return "Nothing was confirmed on fresh seeds and prompts, so the sweep names no winner."
     parts = []
     for comparison in sorted(comparisons, key=lambda c: c.win_rate, reverse=True):
         low, high = comparison.interval_95

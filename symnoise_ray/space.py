@@ -189,7 +189,7 @@ def check_sweep(sweep: SweepConfig, document: Document | None = None) -> None:
         for name in baseline:
             _check_known(name, known, where(("baselines", index, name)))
         resolve(sweep, baseline, document, where(("baselines", index)))
-    for point in _corners(Space(sweep.parameters)):
+    for point in corners(Space(sweep.parameters)):
         resolve(sweep, point, document, where(("parameters",)))
     _check_counts(sweep, where)
     _check_reference(sweep, where(("baselines",)), document)
@@ -223,7 +223,7 @@ def _check_condition(
             raise UserError(f"{where}: '{parent}' never takes the value {value!r}")
 
 
-def _corners(space: Space) -> Iterator[Params]:
+def corners(space: Space) -> Iterator[Params]:
     """Points that together hold every choice and both ends of every range."""
     ends = {
         name: list(p.choices or ()) if p.type == "categorical" else [p.low, p.high]
@@ -260,7 +260,7 @@ def _check_counts(sweep: SweepConfig, where: Any) -> None:
 def _check_reference(sweep: SweepConfig, where: str, document: Document | None) -> None:
     configs = [resolve(sweep, point, document) for point in sweep.baselines]
     plain = [config for config in configs if config.noise.type == "none"]
-    judged = configs or [resolve(sweep, next(_corners(Space(sweep.parameters))), document)]
+    judged = configs or [resolve(sweep, next(corners(Space(sweep.parameters))), document)]
     if judged[0].judge.reference == "baseline" and not plain:
         raise UserError(
             f"{where}: judge.reference=baseline needs a baseline with noise.type: none, "

@@ -91,15 +91,11 @@ def lr_at(step: int, num_steps: int, optim: OptimConfig) -> float:
     return optim.lr * factor
 
 
-def choose_device() -> torch.device:
-    """This rank's GPU where Ray Train or torch gives one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")
-
-
 def train(
-    config: TrialConfig, report: Report, *, cancelled: Callable[[], bool] = lambda: False,
+    config: TrialConfig,
+    report: Report,
+    *,
+    cancelled: Callable[[], bool] = lambda: False,
     seconds: dict[str, float] | None = None,
 ) -> Trained:
     """Fine-tune one model from start to end on this rank.
@@ -117,7 +113,7 @@ def train(
     """
     seconds = {} if seconds is None else seconds
     with timed(seconds, "load"):
-        device = choose_device()
+        device = deepspeed_engine.choose_device()
         deepspeed_engine.join_process_group(device)
         if config.train.global_batch_size % dist.get_world_size():
             raise UserError(
@@ -136,7 +132,7 @@ def train(
 
 
 def seed_everything(seed: int) -> None:
-    """Seed every generator a model or library may draw from; noise and data order have their own."""
+    """Seed what models and libraries draw from; noise and data order have their own generators."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -156,15 +152,22 @@ class _Loop:
     """The training loop of one trial."""
 
     def __init__(
-        self, config: TrialConfig, engine: Any, tokens: TokenRows, pad_id: int,
+        self,
+        config: TrialConfig,
+        engine: Any,
+        tokens: TokenRows,
+        pad_id: int,
         device: torch.device,
     ) -> None:
         train = config.train
         self.config, self.engine, self.device = config, engine, device
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self.batches = Batches(
-            tokens.rows, global_batch_size=train.global_batch_size,
-            micro_batch_size=train.micro_batch_size, seed=train.seed, pad_id=pad_id,
+            tokens.rows,
+            global_batch_size=train.global_batch_size,
+            micro_batch_size=train.micro_batch_size,
+            seed=train.seed,
+            pad_id=pad_id,
         )
         self.num_steps = self.batches.num_steps(train.num_epochs, train.max_steps)
         self.noisy = NoisyEmbedding(engine.module, config.noise, train.seed)
@@ -190,8 +193,11 @@ class _Loop:
             report(record)
         self.noisy.remove()
         return {
-            "num_steps": self.num_steps, "loss": loss, "clean_loss": clean,
-            "first_clean_loss": first_clean, "num_answer_tokens": num_tokens,
+            "num_steps": self.num_steps,
+            "loss": loss,
+            "clean_loss": clean,
+            "first_clean_loss": first_clean,
+            "num_answer_tokens": num_tokens,
         }
 
     def step(self, step: int, lr: float, cancelled: Callable[[], bool]) -> tuple[float, int]:
@@ -247,8 +253,10 @@ class _Loop:
         ).logits
         labels_BL = batch.labels_BL.repeat(num_copies, 1)
         return F.cross_entropy(
-            logits_BLV[:, :-1].flatten(0, 1).float(), labels_BL[:, 1:].flatten(),
-            ignore_index=IGNORE_INDEX, reduction="sum",
+            logits_BLV[:, :-1].flatten(0, 1).float(),
+            labels_BL[:, 1:].flatten(),
+            ignore_index=IGNORE_INDEX,
+            reduction="sum",
         )
 
     def _clean_batches(self, tokens: TokenRows, pad_id: int) -> list[Batch]:

@@ -33,7 +33,7 @@ class Workers:
 
     def run(
         self, name: str, config: TrialConfig, directory: Path, *, patience: float = 2.0
-    ) -> Iterator[dict[str, Any] | None | Finished]:
+    ) -> Iterator[dict[str, Any] | Finished | None]:
         """Run a trial on the next free slot.
 
         Yields records as they come, None when `patience` seconds brought none, and last of all

@@ -77,6 +77,8 @@ class Hub:
         self.start_failures = 0
         self.last_failure = ""
         self.closing = False
+        self.created = time.monotonic()
+        self.first_up_seconds: float | None = None
         self._changed = asyncio.Condition()
         self._watcher: asyncio.Task[None] | None = None
 
@@ -138,13 +140,20 @@ class Hub:
                 for name, slot in self.slots.items()
             },
             "waiting": sum(len(queue) for queue in self.queues.values()),
+            "first_up_seconds": self.first_up_seconds,
             "last_failure": self.last_failure,
         }
 
     # What slots ask.
 
     async def slot_up(
-        self, name: str, pool: str, incarnation: str, rank: int, world_size: int, pid: int,
+        self,
+        name: str,
+        pool: str,
+        incarnation: str,
+        rank: int,
+        world_size: int,
+        pid: int,
         actor: Any,
     ) -> bool:
         """A rank has started; False sends it home."""
@@ -157,6 +166,8 @@ class Hub:
         slot.last_beat = slot.last_progress = time.monotonic()
         if slot.up:
             self.start_failures = 0
+            if self.first_up_seconds is None:
+                self.first_up_seconds = time.monotonic() - self.created
         if self._watcher is None:
             self._watcher = asyncio.create_task(self._watch())
         await self._notify()
@@ -251,9 +262,7 @@ class Hub:
 
     def _end(self, task_name: str, outcome: dict[str, Any]) -> None:
         task = self.tasks[task_name]
-        task.outcome = {
-            **outcome, "waited_seconds": task.waited_seconds, "attempts": task.attempt
-        }
+        task.outcome = {**outcome, "waited_seconds": task.waited_seconds, "attempts": task.attempt}
 
     # When things break.
 

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -73,15 +74,16 @@ class Pool:
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
         # A lost worker is replaced by the hub's own means; the watcher costs a process per slot.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+        from symnoise_ray.workers.slots import run_slot  # ray.train and with it torch: seconds
+
         for index in range(self.num_slots):
-            thread = threading.Thread(target=self._hold, args=(f"slot-{index}",), daemon=True)
+            arguments = (run_slot, f"slot-{index}")
+            thread = threading.Thread(target=self._hold, args=arguments, daemon=True)
             thread.start()
             self.threads.append(thread)
         return self
 
-    def _hold(self, slot: str) -> None:
-        from symnoise_ray.workers.slots import run_slot  # imports torch, seconds the driver saves
-
+    def _hold(self, run_slot: Callable[..., None], slot: str) -> None:
         try:
             run_slot(self.hub, slot, self.name, self.config, self.warm, self.storage)
         except Exception as error:

@@ -27,7 +27,7 @@ COLLECTIVE_TIMEOUT_SECONDS = 600
 _ORPHANED = 18  # exit status of a rank whose sweep is gone
 
 
-class _TellHub(ray.train.UserCallback):
+class _TellHub(ray.train.UserCallback):  # type: ignore[misc]
     """In Ray Train's controller: tell the hub of a death at once, so its trial moves on."""
 
     def __init__(self, hub: Any, slot: str, pool: str) -> None:
@@ -48,8 +48,12 @@ def run_slot(
     TorchTrainer(
         slot_loop,
         train_loop_config={
-            "hub": hub, "slot": slot, "pool": pool, "threads": workers.cpus_per_worker,
-            "warm": warm, "local": ray.get_runtime_context().get_node_id(),
+            "hub": hub,
+            "slot": slot,
+            "pool": pool,
+            "threads": workers.cpus_per_worker,
+            "warm": warm,
+            "local": ray.get_runtime_context().get_node_id(),
         },
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_SECONDS),
         scaling_config=ray.train.ScalingConfig(
@@ -84,9 +88,9 @@ def _warm_up(config: TrialConfig) -> None:
     """Pay first-time costs before the first trial: imports, weights, one small engine."""
     import torch
 
-    from symnoise_ray import engine, model, train
+    from symnoise_ray import engine, model
 
-    device = train.choose_device()
+    device = engine.choose_device()
     engine.join_process_group(device)
     model.load(config.model)
     small = engine.start(torch.nn.Linear(2, 2).to(device, model.DTYPES[config.model.dtype]), config)
@@ -112,7 +116,12 @@ class _Rank:
         """Take tasks until the hub says stop."""
         welcome = ray.get(
             self.hub.slot_up.remote(
-                self.slot, self.pool, self.incarnation, self.rank, self.world_size, os.getpid(),
+                self.slot,
+                self.pool,
+                self.incarnation,
+                self.rank,
+                self.world_size,
+                os.getpid(),
                 ray.get_runtime_context().current_actor,
             )
         )
@@ -147,9 +156,7 @@ class _Rank:
         outcome = run_task(config, Path(task["directory"]), report=report, cancelled=cancelled)
         ray.get(sent)
         verdict = ray.get(
-            self.hub.finish.remote(
-                self.slot, self.incarnation, name, self.rank, outcome.to_json()
-            )
+            self.hub.finish.remote(self.slot, self.incarnation, name, self.rank, outcome.to_json())
         )
         if verdict == "die":
             # Only a restart of the whole group frees a peer that hangs in a collective.

@@ -67,7 +67,10 @@ def run_task(
 
 
 def _train_and_answer(
-    config: TrialConfig, directory: Path, report: Report, cancelled: Callable[[], bool],
+    config: TrialConfig,
+    directory: Path,
+    report: Report,
+    cancelled: Callable[[], bool],
     seconds: dict[str, float],
 ) -> Outcome:
     directory.mkdir(parents=True, exist_ok=True)
@@ -102,8 +105,14 @@ def _answer(
             raise CancelledError("cancelled while answering the prompts")
 
     completions, counts = complete(
-        trained.model, trained.tokenizer, prompts.examples, trained.template, config.generate,
-        context=trained.context, generator=directory.name, between_batches=check,
+        trained.model,
+        trained.tokenizer,
+        prompts.examples,
+        trained.template,
+        config.generate,
+        context=trained.context,
+        generator=directory.name,
+        between_batches=check,
     )
     if dist.get_rank() == 0:
         write_lines(completions, directory / "completions.jsonl")

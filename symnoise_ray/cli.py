@@ -1,0 +1,334 @@
+"""`symnoise-ray VERB`: the whole sweep, and every stage alone.
+
+Imports are lazy, so that `--help`, `validate` and `score` answer at once. An error is one line on
+stderr and an exit status: 1 failed, 2 the user's input, 3 some trials failed, 130 and 143
+interrupted. `--debug` shows the traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from symnoise_ray import __version__
+from symnoise_ray.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, SymnoiseError, reason_of
+
+
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit status."""
+    debug = "--debug" in (sys.argv if argv is None else argv)
+    try:
+        arguments = _parser().parse_args(argv)
+        warnings.filterwarnings("default" if debug else "ignore")
+        status: int = arguments.run(arguments)
+        return status
+    except KeyboardInterrupt as interrupt:
+        code = getattr(interrupt, "exit_code", EXIT_SIGINT)
+        print("interrupted; what was done is kept", file=sys.stderr)
+        return code
+    except SymnoiseError as error:
+        if debug:
+            raise
+        print(f"error: {error.message}", file=sys.stderr)
+        return error.exit_code
+    except Exception as error:
+        if debug:
+            raise
+        print(f"error: {reason_of(error)} (--debug shows where)", file=sys.stderr)
+        return EXIT_FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="symnoise-ray",
+        description="Fine-tune with embedding noise, and find out honestly whether it helps.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    for add in (_tune, _train, _generate, _judge, _score, _report, _validate, _schema, _sync):
+        add(verbs)
+    return parser
+
+
+def _verb(
+    verbs: Verbs,
+    name: str,
+    summary: str,
+    example: str,
+    run: Callable[[argparse.Namespace], int],
+) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=f"example: {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks and warnings")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _tune(verbs: Verbs) -> None:
+    parser = _verb(
+        verbs,
+        "tune",
+        "Run a sweep, from search space to verdict.",
+        "symnoise-ray tune quickstart train.num_epochs=1 --output runs/short",
+        _run_tune,
+    )
+    _add_space(parser)
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="new or empty directory (runs/NAME by default)"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check everything, start and create nothing"
+    )
+
+
+def _add_space(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "space",
+        nargs="?",
+        default="quickstart",
+        metavar="SPACE",
+        help="a YAML file or the name of a shipped space (default: quickstart)",
+    )
+    _add_overrides(parser)
+
+
+def _add_overrides(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings, such as optim.schedule=linear"
+    )
+
+
+def _split_space(arguments: argparse.Namespace) -> tuple[str, list[str]]:
+    """A first word with `=` is an override, so the space may be left out."""
+    space, overrides = arguments.space, list(arguments.overrides)
+    return ("quickstart", [space, *overrides]) if "=" in space else (space, overrides)
+
+
+def _run_tune(arguments: argparse.Namespace) -> int:
+    if arguments.dry_run:
+        return _run_validate(arguments)
+    from symnoise_ray.live import make_console
+    from symnoise_ray.tune import run_sweep
+
+    space, overrides = _split_space(arguments)
+    return run_sweep(space, overrides, arguments.output, make_console())
+
+
+def _train(verbs: Verbs) -> None:
+    parser = _verb(
+        verbs,
+        "train",
+        "Fine-tune one model in this process and keep it.",
+        "symnoise-ray train trial.yaml noise.type=symnoise noise.alpha=5 --output out",
+        _run_train,
+    )
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="a trial's YAML or config.json")
+    _add_overrides(parser)
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+
+
+def _run_train(arguments: argparse.Namespace) -> int:
+    from symnoise_ray.inputs import check_inputs
+    from symnoise_ray.loading import load_trial
+    from symnoise_ray.records import write_json
+
+    config = load_trial(arguments.config, arguments.overrides)
+    check_inputs([config])
+    from symnoise_ray.model import export
+    from symnoise_ray.train import train
+
+    directory: Path = arguments.output
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(config.model_dump(mode="json"), directory / "config.json")
+    with (directory / "metrics.jsonl").open("w", encoding="utf-8") as metrics:
+
+        def report(record: dict[str, float]) -> None:
+            line = json.dumps(record)
+            metrics.write(line + "\n")
+            print(line)
+
+        trained = train(config, report)
+    export(trained.model, trained.tokenizer, directory / "model")
+    for what, number in trained.counts.items():
+        print(f"{number} {what}", file=sys.stderr)
+    return EXIT_OK
+
+
+def _generate(verbs: Verbs) -> None:
+    parser = _verb(
+        verbs,
+        "generate",
+        "Answer a trial's prompts with a model.",
+        "symnoise-ray generate out/config.json --model out/model --output answers.jsonl",
+        _run_generate,
+    )
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="a trial's YAML or config.json")
+    _add_overrides(parser)
+    parser.add_argument("--model", metavar="DIR", help="the model; the trial's own by default")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE")
+
+
+def _run_generate(arguments: argparse.Namespace) -> int:
+    from symnoise_ray.inputs import check_inputs
+    from symnoise_ray.loading import load_trial
+    from symnoise_ray.records import write_lines
+
+    config = load_trial(arguments.config, arguments.overrides)
+    check_inputs([config])
+    from symnoise_ray.generate import answer_alone
+
+    model = config.model
+    if arguments.model:
+        model = model.model_copy(update={"name": arguments.model})
+    completions, counts = answer_alone(config, model, generator=arguments.output.stem)
+    write_lines(completions, arguments.output)
+    for what, number in counts.items():
+        print(f"{number} {what}", file=sys.stderr)
+    print(f"{len(completions)} answers in {arguments.output}")
+    return EXIT_OK
+
+
+def _judge(verbs: Verbs) -> None:
+    parser = _verb(
+        verbs,
+        "judge",
+        "Judge answers against a reference's, in both orders.",
+        "symnoise-ray judge answers.jsonl --reference baseline.jsonl --output preferences.jsonl",
+        _run_judge,
+    )
+    parser.add_argument("completions", type=Path, metavar="FILE")
+    parser.add_argument("--reference", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE")
+
+
+def _run_judge(arguments: argparse.Namespace) -> int:
+    from symnoise_ray.config import JudgeConfig
+    from symnoise_ray.judges import judge_all, make_judge
+    from symnoise_ray.records import read_completions, write_lines
+
+    completions = read_completions(arguments.completions)
+    reference = read_completions(arguments.reference)
+    preferences = judge_all(make_judge(JudgeConfig()), completions, reference)
+    write_lines(preferences, arguments.output)
+    print(f"{len(preferences)} verdicts on {len(completions)} items in {arguments.output}")
+    return EXIT_OK
+
+
+def _score(verbs: Verbs) -> None:
+    parser = _verb(
+        verbs,
+        "score",
+        "Win rate with its interval, from preferences.",
+        "symnoise-ray score preferences.jsonl --json",
+        _run_score,
+    )
+    parser.add_argument("preferences", type=Path, metavar="FILE")
+    parser.add_argument("--json", action="store_true", help="rates as fractions, as JSON")
+
+
+def _run_score(arguments: argparse.Namespace) -> int:
+    from symnoise_ray.live import score_text
+    from symnoise_ray.records import read_preferences
+    from symnoise_ray.score import win_rate
+
+    score = win_rate(read_preferences(arguments.preferences)).to_json()
+    if arguments.json:
+        print(json.dumps(score, indent=2))
+    else:
+        print(
+            f"{score_text(score)} of {score['n_total']} items: {score['n_wins']} won, "
+            f"{score['n_wins_reference']} lost, {score['n_draws']} tied"
+        )
+    return EXIT_OK
+
+
+def _report(verbs: Verbs) -> None:
+    parser = _verb(
+        verbs,
+        "report",
+        "Write a sweep's report again from its files.",
+        "symnoise-ray report runs/quickstart",
+        _run_report,
+    )
+    parser.add_argument("directory", type=Path, metavar="DIR")
+
+
+def _run_report(arguments: argparse.Namespace) -> int:
+    from symnoise_ray.records import read_json
+    from symnoise_ray.report import write_report
+
+    write_report(arguments.directory, read_json(arguments.directory / "results.json"))
+    print(arguments.directory / "report.html")
+    return EXIT_OK
+
+
+def _validate(verbs: Verbs) -> None:
+    parser = _verb(
+        verbs,
+        "validate",
+        "Check a search space, its data and its model; start nothing.",
+        "symnoise-ray validate my_space.yaml model.name=./model",
+        _run_validate,
+    )
+    _add_space(parser)
+
+
+def _run_validate(arguments: argparse.Namespace) -> int:
+    from symnoise_ray.plans import prepare, size_text
+
+    space, overrides = _split_space(arguments)
+    config = prepare(space, overrides)
+    print(f"{config.name}: {size_text(config)}; all settings, files and the model are usable")
+    return EXIT_OK
+
+
+def _schema(verbs: Verbs) -> None:
+    _verb(
+        verbs,
+        "schema",
+        "Print the JSON Schema of search spaces, for editors.",
+        "symnoise-ray schema > schema.json",
+        _run_schema,
+    )
+
+
+def _run_schema(_arguments: argparse.Namespace) -> int:
+    from symnoise_ray.loading import schema
+
+    print(json.dumps(schema(), indent=2))
+    return EXIT_OK
+
+
+def _sync(verbs: Verbs) -> None:
+    parser = _verb(
+        verbs,
+        "sync",
+        "Send to MLflow what a sweep could not send while it ran.",
+        "symnoise-ray sync runs/quickstart",
+        _run_sync,
+    )
+    parser.add_argument("directory", type=Path, metavar="DIR")
+    parser.add_argument("--uri", help="MLflow tracking URI; the sweep's own by default")
+
+
+def _run_sync(arguments: argparse.Namespace) -> int:
+    from symnoise_ray.records import read_json
+    from symnoise_ray.tracking import replay
+
+    tracking = read_json(arguments.directory / "results.json")["tracking"]
+    count = replay(arguments.directory, arguments.uri or tracking["uri"], tracking["experiment"])
+    print(f"{count} events sent")
+    return EXIT_OK

@@ -1,0 +1,96 @@
+"""The confirmation: the best of the search again, on fresh seeds and prompts it never met.
+
+In: the search's results. Out: trials of the best noise types and of plain fine-tuning, and from
+their preferences the comparisons that the verdict rests on. The search's own best number is
+flattered by choosing the best of many; these numbers are not.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from symnoise_ray.plans import SweepPlans, show
+from symnoise_ray.records import Preference, read_lines
+from symnoise_ray.score import Comparison, Floats, compare, item_scores
+from symnoise_ray.space import Params
+from symnoise_ray.trial import TrialPlan, run_trial
+from symnoise_ray.watch import Watch, read_result
+from symnoise_ray.workers.client import Workers
+
+
+def choose(results: list[dict[str, Any]], top_k: int) -> dict[str, Params]:
+    """The best configuration of plain fine-tuning and of the `top_k` best noise types.
+
+    Arm -> its point; plain fine-tuning is tuned like the others, so that it is a fair opponent.
+    Empty when plain fine-tuning or every noise type failed.
+    """
+    best: dict[str, dict[str, Any]] = {}
+    for result in sorted(results, key=lambda r: str(r["trial"])):
+        arm = result["arm"]
+        if result["status"] == "done" and (
+            arm not in best or result["win_rate"] > best[arm]["win_rate"]
+        ):
+            best[arm] = result
+    noisy = sorted((a for a in best if a != "none"), key=lambda a: -best[a]["win_rate"])[:top_k]
+    if "none" not in best or not noisy:
+        return {}
+    return {arm: best[arm]["params"] for arm in ["none", *noisy]}
+
+
+def run_confirmation(
+    plans: SweepPlans, arms: dict[str, Params], workers: Workers, watch: Watch, num_slots: int
+) -> dict[str, list[TrialPlan]]:
+    """Train and judge every arm on every fresh seed; returns the plans by arm."""
+    seeds = range(plans.sweep.confirm.num_seeds)
+    by_arm = {arm: [plans.confirm(arm, point, n) for n in seeds] for arm, point in arms.items()}
+    # Plain fine-tuning first: the others are judged against its answers.
+    queue = [plan for arm in arms for plan in by_arm[arm]]
+    executor = ThreadPoolExecutor(max_workers=num_slots + 1)
+    try:
+        for future in [executor.submit(_run, plan, workers, watch) for plan in queue]:
+            future.result()
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+    return by_arm
+
+
+def _run(plan: TrialPlan, workers: Workers, watch: Watch) -> None:
+    """Run one trial to its end; its result, good or bad, is in its directory."""
+    watch.add(plan)
+    try:
+        for _record in run_trial(plan, workers):
+            pass
+    except Exception:
+        if read_result(plan.directory) is None:
+            raise
+
+
+def comparisons(by_arm: dict[str, list[TrialPlan]]) -> list[Comparison]:
+    """Every noise type against plain fine-tuning, on the prompts that all its seeds answered."""
+    scores: dict[str, Floats] = {}
+    for arm, arm_plans in by_arm.items():
+        if arm == "none":
+            continue
+        by_seed = [_scores(plan) for plan in arm_plans]
+        by_seed = [items for items in by_seed if items]
+        if by_seed:
+            common = sorted(set.intersection(*(set(items) for items in by_seed)))
+            scores[arm] = np.array([[items[i] for items in by_seed] for i in common])
+    return compare(scores)
+
+
+def _scores(plan: TrialPlan) -> dict[int, float]:
+    """Item -> score of a confirmed trial; empty when it failed."""
+    result = read_result(plan.directory)
+    if result is None or result["status"] != "done":
+        return {}
+    rows = read_lines(plan.directory / "preferences.jsonl")
+    return item_scores(Preference(**row) for row in rows)[0]
+
+
+def labels(arms: dict[str, Params]) -> dict[str, str]:
+    """Each arm's setting in words."""
+    return {arm: show(point) for arm, point in arms.items()}

@@ -1,0 +1,137 @@
+"""What a sweep reads must be there and readable: checked in a moment, before anything starts.
+
+In: trial configurations. Out: nothing, or one error that names the file. Reads headers, rows and
+reference answers; loads neither a model nor torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from symnoise_ray import demo
+from symnoise_ray.config import DataConfig, JudgeConfig, ModelConfig, SweepConfig, TrialConfig
+from symnoise_ray.errors import DataError, UserError
+from symnoise_ray.records import read_completions
+from symnoise_ray.rows import HELD_BACK, read_prompts, read_train
+
+
+HUB_SECONDS = 5.0
+
+PATHS = ("model.name", "data.train", "data.eval_prompts", "data.confirm_prompts", "judge.reference")
+"""Settings that may name a file or folder."""
+
+
+def anchor_paths(sweep: SweepConfig) -> SweepConfig:
+    """Make the paths of existing files absolute: workers have other working directories."""
+    trial = {
+        section: {name: _anchor(f"{section}.{name}", value) for name, value in settings.items()}
+        for section, settings in sweep.trial.items()
+    }
+    baselines = tuple(
+        {name: _anchor(name, value) for name, value in point.items()} for point in sweep.baselines
+    )
+    parameters = {
+        name: parameter.model_copy(
+            update={"choices": tuple(_anchor(name, value) for value in parameter.choices)}
+        )
+        if parameter.choices
+        else parameter
+        for name, parameter in sweep.parameters.items()
+    }
+    return sweep.model_copy(
+        update={"trial": trial, "baselines": baselines, "parameters": parameters}
+    )
+
+
+def _anchor(name: str, value: Any) -> Any:
+    if name in PATHS and isinstance(value, str) and value and Path(value).exists():
+        return str(Path(value).resolve())
+    return value
+
+
+def model_source(config: ModelConfig) -> str:
+    """Folder or hub name that a model's name stands for."""
+    return str(demo.model_dir()) if config.name == "demo" else config.name
+
+
+def check_inputs(configs: Iterable[TrialConfig]) -> None:
+    """Check every distinct model, data set and reference of some trials.
+
+    Raises:
+        UserError: a model cannot be read, or is a folder that does not exist.
+        DataError: a data file is missing, broken or empty, or a reference lacks an answer.
+    """
+    configs = list(configs)
+    for data in dict.fromkeys(config.data for config in configs):
+        _check_data(data)
+    for model in dict.fromkeys(config.model for config in configs):
+        _check_model(model)
+    for data, judge in dict.fromkeys((config.data, config.judge) for config in configs):
+        _check_reference(data, judge)
+
+
+def _check_data(data: DataConfig) -> None:
+    read_train(data)
+    read_prompts(data, "eval")
+    if data.confirm_prompts is not None:
+        rows = read_prompts(data, "confirm")
+        if data.confirm_prompts == HELD_BACK and len(rows.examples) < 2:
+            raise DataError(
+                f"{data.eval_prompts}: must hold at least 4 prompts when half of them are held "
+                "back for the confirmation"
+            )
+
+
+def _check_model(config: ModelConfig) -> None:
+    """Read the headers of a local model's files, or the configuration of one on the hub."""
+    folder = Path(model_source(config))
+    if not folder.exists():
+        _check_hub_model(config)
+        return
+    try:
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if "model_type" not in settings:
+            raise ValueError("config.json has no model_type")
+        weights = sorted(folder.glob("*.safetensors"))
+        if not weights:
+            raise ValueError("it holds no *.safetensors")
+        for file in weights:
+            with safe_open(file, framework="numpy"):
+                pass
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"model.name={config.name}: must be readable, but {reason}") from None
+
+
+def _check_hub_model(config: ModelConfig) -> None:
+    import huggingface_hub  # a third of a second, for hub names only
+
+    try:
+        huggingface_hub.hf_hub_download(
+            config.name, "config.json", revision=config.revision, etag_timeout=HUB_SECONDS
+        )
+    except Exception as error:
+        # Every cause (no such name, no network and no cached copy, no access) is told alike.
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"model.name={config.name}: must be demo, a folder that exists, or the name of a model "
+            f"on the Hugging Face hub, but {reason}"
+        ) from None
+
+
+def _check_reference(data: DataConfig, judge: JudgeConfig) -> None:
+    if judge.reference == "baseline":
+        return
+    answered = {answer.instruction for answer in read_completions(Path(judge.reference))}
+    asked = [example.instruction for example in read_prompts(data, "eval").examples]
+    missing = [instruction for instruction in asked if instruction not in answered]
+    if missing:
+        raise DataError(
+            f"{judge.reference}: must answer every evaluation prompt, but lacks {len(missing)} of "
+            f"{len(asked)}, the first being {missing[0][:60]!r}"
+        )

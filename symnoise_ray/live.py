@@ -1,0 +1,138 @@
+"""What a person sees while a sweep runs: a live table on a terminal, else one line per event.
+
+In: trials as they start, move and end. Out: text on the given console. Knows nothing of Ray.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+PLAIN_WIDTH = 140
+"""Columns of the table where there is no terminal to ask."""
+STATUS_STYLES = {"done": "green", "failed": "red", "cancelled": "yellow", "running": "cyan"}
+
+
+def make_console() -> Console:
+    """Standard output: its own width on a terminal, wide enough for the table without one."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
+
+
+@dataclass
+class Line:
+    """One trial as the table shows it."""
+
+    name: str
+    varied: str
+    baseline: bool
+    confirms: bool = False
+    status: str = "waiting"
+    step: int = 0
+    loss: float | None = None
+    clean_loss: float | None = None
+    result: dict[str, Any] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
+
+
+def percent(rate: float) -> str:
+    """A fraction as it is printed."""
+    return f"{100 * rate:.1f}"
+
+
+def score_text(result: dict[str, Any]) -> str:
+    """`53.1 % [44.2, 61.9]`, or nothing where there is no score."""
+    if result.get("win_rate") is None:
+        return ""
+    low, high = result["interval_95"]
+    return f"{percent(result['win_rate'])} % [{percent(low)}, {percent(high)}]"
+
+
+class Board:
+    """The trials of a sweep; a context manager that draws while it is open."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        self.console = console
+        self.title = title
+        self.lines: dict[str, Line] = {}
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self._live = Live(self, console=self.console, refresh_per_second=4, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def __rich__(self) -> Table:
+        """The table as it is now."""
+        return self.table()
+
+    def say(self, text: str) -> None:
+        """One line for the person, above the table."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def start(self, name: str, varied: str, *, baseline: bool, confirms: bool) -> None:
+        """A trial was handed to the workers."""
+        self.lines[name] = Line(name, varied, baseline, confirms)
+
+    def move(self, name: str, record: dict[str, Any]) -> None:
+        """A running trial reported."""
+        line = self.lines[name]
+        if line.status == "waiting":
+            line.status, line.began = "running", time.monotonic()
+            if self._live is None:
+                self.say(f"{name:<24} started   {line.varied}")
+        line.step = record["step"]
+        line.loss = record.get("loss", line.loss)
+        line.clean_loss = record.get("clean_loss", line.clean_loss)
+
+    def end(self, name: str, result: dict[str, Any]) -> None:
+        """A trial ended, in whatever way."""
+        line = self.lines[name]
+        line.status, line.result = result["status"], result
+        if self._live is None:
+            spent = f"{time.monotonic() - line.began:.1f} s"
+            told = score_text(result) or f"{result['kind']}: {result['reason']}"
+            self.say(f"{name:<24} {line.status:<9} {told}  {spent}")
+
+    def summary(self) -> None:
+        """The table for good, and why trials failed."""
+        self.console.print(self.table())
+        for line in self.lines.values():
+            if line.result.get("reason"):
+                told = f"{line.result['kind']}: {line.result['reason']}"
+                self.say(f"{line.name} {line.status}, {told}")
+
+    def table(self) -> Table:
+        """All trials, those of the confirmation last."""
+        table = Table(title=self.title, title_justify="left", box=None, pad_edge=False)
+        for heading, justify in (
+            ("trial", "left"),
+            ("settings", "left"),
+            ("step", "right"),
+            ("clean loss", "right"),
+            ("wins against the reference, 95 %", "right"),
+            ("status", "left"),
+        ):
+            table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        for line in sorted(self.lines.values(), key=lambda line: (line.confirms, line.name)):
+            style = STATUS_STYLES.get(line.status, "dim")
+            table.add_row(
+                line.name,
+                line.varied + ("  (baseline)" if line.baseline else ""),
+                str(line.step or ""),
+                "" if line.clean_loss is None else f"{line.clean_loss:.3f}",
+                score_text(line.result),
+                f"[{style}]{line.status}[/]",
+            )
+        return table

@@ -1,0 +1,127 @@
+"""The trials of a sweep: their names, directories, configurations, and what each is judged against.
+
+In: a `SweepConfig` and its directory. Out: `TrialPlan`s for the search and for the confirmation.
+Picklable: the search's trials make their own plan where they run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from symnoise_ray.config import SweepConfig, TrialConfig
+from symnoise_ray.inputs import anchor_paths, check_inputs
+from symnoise_ray.loading import load_sweep
+from symnoise_ray.rows import HELD_BACK
+from symnoise_ray.space import (
+    Params,
+    Space,
+    check_sweep,
+    corners,
+    plain_baseline,
+    resolve,
+    search_size,
+)
+from symnoise_ray.trial import TrialPlan
+
+FRESH_SEED = 1000
+"""Distance of the confirmation's seeds from the search's."""
+
+
+@dataclass(frozen=True)
+class SweepPlans:
+    """Makes the plan of every trial of one sweep."""
+
+    sweep: SweepConfig
+    directory: Path
+
+    def config(self, point: Params) -> TrialConfig:
+        """The complete configuration of a point, prompts for the confirmation set apart."""
+        config = resolve(self.sweep, point)
+        own_prompts = config.data.eval_prompts is None
+        if self.sweep.confirm.top_k and not own_prompts and config.data.confirm_prompts is None:
+            return resolve(self.sweep, {**point, "data.confirm_prompts": HELD_BACK})
+        return config
+
+    def search(self, index: int, point: Params) -> TrialPlan:
+        """The plan of the index-th trial; the first ones are the baselines."""
+        config = self.config(point)
+        return TrialPlan(
+            name=self._search_name(index, config),
+            config=config,
+            directory=self._trial_directory(self._search_name(index, config)),
+            reference=self._reference(config),
+            params=point,
+            baseline=index < len(self.sweep.baselines),
+        )
+
+    def confirm(self, arm: str, point: Params, number: int) -> TrialPlan:
+        """The plan of one arm on the number-th fresh seed, judged against plain fine-tuning."""
+        seed = self.config(point).train.seed + FRESH_SEED + number
+        fresh: dict[str, Any] = {"train.seed": seed, "data.prompts": "confirm"}
+        name = f"confirm-{arm}-seed{seed}"
+        plain = self._trial_directory(f"confirm-none-seed{seed}")
+        return TrialPlan(
+            name=name,
+            config=self.config({**point, **fresh}),
+            directory=self._trial_directory(name),
+            reference=plain / "completions.jsonl",
+            params=point,
+            part="confirm",
+            baseline=arm == "none",
+        )
+
+    def _reference(self, config: TrialConfig) -> Path:
+        if config.judge.reference != "baseline":
+            return Path(config.judge.reference)
+        index = plain_baseline(self.sweep)
+        assert index is not None
+        plain = self.config(self.sweep.baselines[index])
+        return self._trial_directory(self._search_name(index, plain)) / "completions.jsonl"
+
+    def _trial_directory(self, name: str) -> Path:
+        return self.directory / "trials" / name
+
+    @staticmethod
+    def _search_name(index: int, config: TrialConfig) -> str:
+        return f"{index:03d}-{config.noise.type}"
+
+
+def prepare(space: str, overrides: Sequence[str]) -> SweepConfig:
+    """Read and check everything that can be checked without starting anything.
+
+    Raises:
+        UserError: the search space, a data file or a model is not usable.
+    """
+    config, document = load_sweep(space, overrides)
+    check_sweep(config, document)
+    config = anchor_paths(config)
+    plans = SweepPlans(config, Path())
+    check_inputs(plans.config(point) for point in config.baselines or (first_point(config),))
+    return config
+
+
+def first_point(sweep: SweepConfig) -> Params:
+    """A point that stands for the sweep: the first baseline, or a corner of the space."""
+    return dict(sweep.baselines[0]) if sweep.baselines else next(corners(Space(sweep.parameters)))
+
+
+def size_text(sweep: SweepConfig) -> str:
+    """How many trials a sweep has, in words."""
+    top_k, num_seeds = sweep.confirm.top_k, sweep.confirm.num_seeds
+    confirmed = (top_k + 1) * num_seeds if top_k else 0
+    return (
+        f"{len(sweep.baselines)} baselines, {search_size(sweep)} searched trials, at most "
+        f"{confirmed} to confirm"
+    )
+
+
+def show(point: Params) -> str:
+    """A point in words, for tables and logs: `symnoise, alpha=5, lr=0.003`."""
+    words = []
+    for name, value in point.items():
+        shown = f"{value:.3g}" if isinstance(value, float) else str(value)
+        words.append(shown if name == "noise.type" else f"{name.split('.')[-1]}={shown}")
+    return ", ".join(words)

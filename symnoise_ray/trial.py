@@ -1,0 +1,150 @@
+"""One trial from its description to its score: the page where the stages meet.
+
+config -> data -> noise -> train -> generate -> judge -> score. The worker's part (up to the
+answers) runs on a warm slot; judging and scoring run here, beside the next trial's training.
+Everything a trial knows lies in its directory, the last file being trial.json.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from symnoise_ray.config import TrialConfig
+from symnoise_ray.errors import CancelledError, JudgeError, SymnoiseError, kind_of, reason_of
+from symnoise_ray.judges import judge_all, make_judge
+from symnoise_ray.records import (
+    PHASES,
+    Completion,
+    read_completions,
+    timed,
+    write_json,
+    write_lines,
+)
+from symnoise_ray.score import WinRate, win_rate
+from symnoise_ray.space import Params, arm_of, describe
+from symnoise_ray.workers.client import Finished, Workers
+
+WAIT_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """A trial's place in its sweep: what it is called, what it is, what it is judged against."""
+
+    name: str
+    config: TrialConfig
+    directory: Path
+    reference: Path
+    params: Params
+    part: str = "search"
+    baseline: bool = False
+
+    def record(self, **values: Any) -> dict[str, Any]:
+        """The trial's line in results.json."""
+        return {
+            "trial": self.name,
+            "part": self.part,
+            "baseline": self.baseline,
+            "is_reference": self.reference == self.directory / "completions.jsonl",
+            "arm": arm_of(self.config),
+            "label": describe(self.config),
+            "params": self.params,
+            "seed": self.config.train.seed,
+            **values,
+        }
+
+
+def run_trial(plan: TrialPlan, workers: Workers) -> Iterator[dict[str, Any] | None]:
+    """Run a trial, yielding its records, None when there is nothing new, and last its result.
+
+    The result (with a `status`) is also in trial.json, whatever happened.
+
+    Raises:
+        SymnoiseError: the trial failed; its result was written and yielded before.
+    """
+    seconds: dict[str, float] = {}
+    directory = plan.directory
+    try:
+        write_json(plan.config.model_dump(mode="json"), directory / "config.json")
+        trained = yield from _train_and_answer(plan, workers)
+        seconds |= trained.seconds
+        completions = read_completions(directory / "completions.jsonl")
+        reference = yield from _await_reference(plan)
+        with timed(seconds, "judge"):
+            score = _judge(plan, completions, reference)
+    except Exception as error:
+        # Every failure is the trial's own: told as FAILED with its reason, never as a score.
+        yield _finish(plan, seconds, **_failure(error))
+        raise
+    yield _finish(
+        plan,
+        seconds,
+        status="done",
+        counts=trained.counts,
+        attempts=trained.attempts,
+        **trained.summary,
+        **score.to_json(),
+    )
+
+
+def _train_and_answer(
+    plan: TrialPlan, workers: Workers
+) -> Generator[dict[str, Any] | None, None, Finished]:
+    for record in workers.run(plan.name, plan.config, plan.directory):
+        if isinstance(record, Finished):
+            return record
+        yield record
+    raise AssertionError("a worker's last word is Finished or an exception")
+
+
+def _await_reference(plan: TrialPlan) -> Generator[None, None, list[Completion]]:
+    """The reference's answers; the plain baseline may still be training on another slot."""
+    while not plan.reference.exists():
+        ended = plan.reference.parent / "trial.json"
+        if ended.exists() and not plan.reference.exists():
+            raise JudgeError(
+                f"the baseline {plan.reference.parent.name} failed, so there are no answers to "
+                "compare with"
+            )
+        time.sleep(WAIT_SECONDS)
+        yield None
+    return read_completions(plan.reference)
+
+
+def _judge(plan: TrialPlan, completions: list[Completion], reference: list[Completion]) -> WinRate:
+    """Preferences and score, and their files.
+
+    Raises:
+        JudgeError: the score is not a number.
+    """
+    preferences = judge_all(make_judge(plan.config.judge), completions, reference)
+    write_lines(preferences, plan.directory / "preferences.jsonl")
+    score = win_rate(preferences)
+    if not math.isfinite(score.win_rate):
+        raise JudgeError(f"the win rate must be a number, but is {score.win_rate}")
+    write_json(score.to_json(), plan.directory / "score.json")
+    return score
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    status = "cancelled" if isinstance(error, CancelledError) else "failed"
+    notes = "\n".join(getattr(error, "__notes__", []))
+    return {"status": status, "kind": kind_of(error), "reason": reason_of(error), "detail": notes}
+
+
+def _finish(plan: TrialPlan, seconds: dict[str, float], **values: Any) -> dict[str, Any]:
+    """Write trial.json: the trial's result, whatever it is."""
+    phases = {name: round(seconds[name], 3) for name in PHASES if name in seconds}
+    result = plan.record(**values, seconds=phases)
+    write_json(result, plan.directory / "trial.json")
+    return result
+
+
+def fail(plan: TrialPlan, error: SymnoiseError) -> dict[str, Any]:
+    """The result of a trial that could not even be started."""
+    return _finish(plan, {}, **_failure(error))

@@ -1,0 +1,145 @@
+"""Follows running trials by their files, for the live table and the tracker.
+
+In: the plans of trials that were started. Out: board lines and journal events. A trial's directory
+is the contract, so it does not matter where the trial runs or who started it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any, Self
+
+from symnoise_ray.live import Board
+from symnoise_ray.plans import show
+from symnoise_ray.records import Tail
+from symnoise_ray.space import flat
+from symnoise_ray.tracking import Tracker
+from symnoise_ray.trial import TrialPlan
+
+POLL_SECONDS = 0.25
+
+SCORES = (
+    "win_rate",
+    "discrete_win_rate",
+    "standard_error",
+    "n_total",
+    "n_wins",
+    "n_wins_reference",
+    "n_draws",
+    "n_invalid",
+    "position_bias",
+    "avg_length",
+    "first_clean_loss",
+    "num_answer_tokens",
+    "attempts",
+)
+
+
+class Watch:
+    """A thread that reads the directories of unfinished trials."""
+
+    def __init__(self, sweep: str, board: Board, tracker: Tracker) -> None:
+        self.sweep, self.board, self.tracker = sweep, board, tracker
+        self.results: list[dict[str, Any]] = []
+        self._plans: dict[str, TrialPlan] = {}
+        self._tails: dict[str, Tail] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.poll()
+
+    def add(self, plan: TrialPlan) -> None:
+        """A trial was started."""
+        self.board.start(
+            plan.name,
+            show(plan.params),
+            baseline=plan.baseline,
+            confirms=plan.part == "confirm",
+        )
+        self.tracker.log(
+            "start",
+            plan.name,
+            parent=self.sweep,
+            params={**flat(plan.config), "config.digest": plan.config.digest()},
+            tags={
+                "symnoise.part": plan.part,
+                "symnoise.arm": plan.record()["arm"],
+                "symnoise.baseline": str(plan.baseline).lower(),
+                "symnoise.varied": ", ".join(plan.params),
+            },
+        )
+        with self._lock:
+            self._plans[plan.name] = plan
+            self._tails[plan.name] = Tail(plan.directory / "metrics.jsonl")
+
+    def _run(self) -> None:
+        while not self._stop.wait(POLL_SECONDS):
+            self.poll()
+
+    def poll(self) -> None:
+        """Read what is new in every unfinished trial's directory."""
+        with self._lock:
+            for plan in list(self._plans.values()):
+                ended = read_result(plan.directory)  # before the curve, so that its end is seen
+                self._follow(plan)
+                if ended is not None:
+                    self._end(plan, ended)
+
+    def _follow(self, plan: TrialPlan) -> None:
+        records = self._tails[plan.name].new()
+        for record in records:
+            self.board.move(plan.name, record)
+        if records:
+            self.tracker.log("metrics", plan.name, records=records)
+
+    def _end(self, plan: TrialPlan, result: dict[str, Any]) -> None:
+        del self._plans[plan.name]
+        self.results.append(result)
+        self.board.end(plan.name, result)
+        scores = {name: result[name] for name in SCORES if result.get(name) is not None}
+        if result.get("interval_95"):
+            low, high = result["interval_95"]
+            scores |= {"win_rate_low_95": low, "win_rate_high_95": high}
+        scores |= {f"seconds/{name}": value for name, value in result["seconds"].items()}
+        step = result.get("num_steps", 0)
+        self.tracker.log("metrics", plan.name, records=[{"step": step, **scores}])
+        for file in ("completions", "preferences"):
+            if (plan.directory / f"{file}.jsonl").exists():
+                path = f"trials/{plan.name}/{file}.jsonl"
+                shown = {"completions": "answers.json", "preferences": "verdicts.json"}[file]
+                self.tracker.log("table", plan.name, path=path, file=shown)
+        status = {"done": "FINISHED", "failed": "FAILED"}.get(result["status"], "KILLED")
+        tags = {"symnoise.reason": result["reason"]} if result.get("reason") else {}
+        self.tracker.log("end", plan.name, status=status, tags=tags)
+
+    def abandon(self) -> None:
+        """The sweep was interrupted: trials still running are told as killed."""
+        with self._lock:
+            for name in self._plans:
+                self.tracker.log("end", name, status="KILLED", tags={})
+            self._plans.clear()
+
+    @property
+    def unfinished(self) -> list[TrialPlan]:
+        """Trials that were started and have no result."""
+        with self._lock:
+            return list(self._plans.values())
+
+
+def read_result(directory: Path) -> dict[str, Any] | None:
+    """A trial's result, once it has one."""
+    path = directory / "trial.json"
+    if not path.exists():
+        return None
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result
