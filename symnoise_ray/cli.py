@@ -18,7 +18,6 @@ from typing import TypeAlias
 from symnoise_ray import __version__
 from symnoise_ray.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, SymnoiseError, reason_of
 
-
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 

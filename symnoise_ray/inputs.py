@@ -19,7 +19,6 @@ from symnoise_ray.errors import DataError, UserError
 from symnoise_ray.records import read_completions
 from symnoise_ray.rows import HELD_BACK, read_prompts, read_train
 
-
 HUB_SECONDS = 5.0
 
 PATHS = ("model.name", "data.train", "data.eval_prompts", "data.confirm_prompts", "judge.reference")

@@ -65,7 +65,8 @@ def write_text(text: str, path: Path) -> None:
     """Write a text file that is either whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
+    # A lone surrogate has no UTF-8 form; written as its escape it is still valid JSON.
+    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     partial.replace(path)
 
 
@@ -86,7 +87,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines() if line]
+    return [json.loads(line) for line in text.split("\n")[:-1] if line]
 
 
 def read_preferences(path: Path) -> list[Preference]:
@@ -126,7 +127,7 @@ class Tail:
             text = file.read()
         whole = text[: text.rfind(b"\n") + 1]
         self._offset += len(whole)
-        records = [json.loads(line) for line in whole.splitlines()]
+        records = [json.loads(line) for line in whole.split(b"\n")[:-1]]
         records = [record for record in records if record["step"] > self._last_step]
         if records:
             self._last_step = records[-1]["step"]
@@ -144,7 +145,7 @@ def read_completions(path: Path) -> list[Completion]:
         if text.lstrip().startswith("["):
             rows = json.loads(text)
         else:
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: must be readable model outputs, but {error}") from None
     known = set(Completion._fields)

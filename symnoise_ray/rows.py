@@ -149,7 +149,7 @@ def _file_records(path: Path) -> Iterator[tuple[str, Any]]:
             raise DataError(f"{path}:{error.lineno}: must be valid JSON, but {error.msg}") from None
         yield from ((f"{path} row {number}", row) for number, row in enumerate(rows, 1))
         return
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 yield f"{path}:{number}", json.loads(line)

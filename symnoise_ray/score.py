@@ -1,19 +1,20 @@
 """Preferences to numbers: win rates with intervals, paired comparisons, and the verdict in words.
 
 In: preferences per item (and training seed). Out: frozen results; rates are fractions in [0, 1].
-Pure numpy. An interval resamples what would differ in a repetition: the prompts, and where a
-configuration was trained several times, the seeds as well.
+Pure numpy and scipy. An interval covers what would differ in a repetition: the prompts, and where
+a configuration was trained several times, the seeds as well.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtr, stdtrit
 
 from symnoise_ray.errors import JudgeError
 from symnoise_ray.records import Preference
@@ -25,6 +26,7 @@ SIGNIFICANCE = 0.05
 _BOOTSTRAP_SEED = 20231202
 _POWER_Z = 0.8416  # 80 % power
 _LEVEL_Z = 1.9600  # two-sided 5 %
+_SEARCHED = 150  # steps of 5 %, so up to about 1,500 times the present number
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def win_rate(preferences: Sequence[Preference]) -> WinRate:
     lengths = {p.item: len(p.output_2) for p in preferences}
     return WinRate(
         win_rate=float(values.mean()),
-        interval_95=bootstrap_interval(values[:, None]),
+        interval_95=bootstrap_interval(values),
         standard_error=_standard_error(values),
         discrete_win_rate=float(np.where(values == 0.5, 0.5, values > 0.5).mean()),
         n_total=len(values),
@@ -105,35 +107,42 @@ def _standard_error(values: Floats) -> float:
     return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
-def _bootstrap_means(scores_PS: Floats) -> Floats:
-    """Means of resampled prompts x resampled seeds; shape (replicates,)."""
-    num_prompts, num_seeds = scores_PS.shape
-    generator = np.random.default_rng(_BOOTSTRAP_SEED)
-    prompts = generator.multinomial(num_prompts, [1 / num_prompts] * num_prompts, NUM_REPLICATES)
-    seeds = generator.multinomial(num_seeds, [1 / num_seeds] * num_seeds, NUM_REPLICATES)
-    totals = np.einsum("rp,ps,rs->r", prompts, scores_PS, seeds, optimize=True)
-    means: Floats = totals / (num_prompts * num_seeds)
-    return means
+def bootstrap_interval(scores: Floats) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the items' mean.
 
-
-def bootstrap_interval(scores_PS: Floats) -> tuple[float, float]:
-    """95 % percentile interval of the mean.
-
-    Prompts and seeds are resampled independently (the pigeonhole bootstrap, Owen 2007), so the
-    interval covers both another prompt set and another training run.
-
-    Shapes: scores_PS, P prompts by S seeds.
+    Shapes: scores (P,), one score per prompt.
     """
-    low, high = np.quantile(_bootstrap_means(scores_PS), [0.025, 0.975])
+    generator = np.random.default_rng(_BOOTSTRAP_SEED)
+    count = len(scores)
+    drawn = generator.multinomial(count, [1 / count] * count, NUM_REPLICATES)
+    low, high = np.quantile(drawn @ scores / count, [0.025, 0.975])
     return float(low), float(high)
+
+
+class Spread(NamedTuple):
+    """What the mean of P prompts by S seeds varies with: variance components of one score."""
+
+    prompts: float
+    seeds: float
+    rest: float
+
+    def of_mean(self, num_prompts: int, num_seeds: int) -> float:
+        """Variance of the mean over so many prompts and seeds."""
+        return (
+            self.prompts / num_prompts
+            + self.seeds / num_seeds
+            + self.rest / (num_prompts * num_seeds)
+        )
 
 
 @dataclass(frozen=True)
 class Comparison:
     """One noise type against plain fine-tuning, over fresh prompts and seeds.
 
-    `verdict` is `better`, `worse` or `cannot tell yet`, at 5 % after Holm's correction;
-    `prompts_needed` would decide a difference of the observed size with 80 % power.
+    `verdict` is `better`, `worse` or `cannot tell yet`, at 5 % after Holm's correction. A
+    difference of the observed size would be decided with 80 % power by `prompts_needed` prompts
+    with as many seeds, or by `seeds_needed` seeds with as many prompts; None where no number is
+    enough.
     """
 
     arm: str
@@ -145,6 +154,14 @@ class Comparison:
     num_seeds: int
     verdict: str
     prompts_needed: int | None
+    seeds_needed: int | None
+
+
+class _Tested(NamedTuple):
+    mean: float
+    interval: tuple[float, float]
+    p_value: float
+    spread: Spread
 
 
 def compare(scores: dict[str, Floats]) -> list[Comparison]:
@@ -154,17 +171,55 @@ def compare(scores: dict[str, Floats]) -> list[Comparison]:
         scores: Arm -> item scores of shape (P, S): prompts by seeds, paired with the plain
             model of the same seed.
     """
-    raw = {arm: _p_value(values) for arm, values in scores.items()}
-    corrected = holm(raw)
-    return [_judge_arm(arm, values, raw[arm], corrected[arm]) for arm, values in scores.items()]
+    tested = {arm: _test(values) for arm, values in scores.items()}
+    corrected = holm({arm: test.p_value for arm, test in tested.items()})
+    return [
+        _judge_arm(arm, tested[arm], corrected[arm], values.shape) for arm, values in scores.items()
+    ]
 
 
-def _p_value(scores_PS: Floats) -> float:
-    """Two-sided bootstrap p-value of the mean being one half."""
-    means = _bootstrap_means(scores_PS)
-    below = (np.sum(means <= 0.5) + 1) / (len(means) + 1)
-    above = (np.sum(means >= 0.5) + 1) / (len(means) + 1)
-    return float(min(1.0, 2 * min(below, above)))
+def _test(scores_PS: Floats) -> _Tested:
+    """Mean, 95 % interval and two-sided p-value of the mean being one half.
+
+    Source: two-way analysis of variance with random prompts and seeds and one observation per
+        cell; the mean's variance is estimated from its mean squares, and its degrees of freedom
+        by Satterthwaite (1946). With one seed only the prompts are covered.
+    """
+    num_prompts, num_seeds = scores_PS.shape
+    mean = float(scores_PS.mean())
+    if num_prompts < 2:
+        return _Tested(mean, (0.0, 1.0), 1.0, Spread(0.0, 0.0, 0.0))
+    by_prompt, by_seed = scores_PS.mean(axis=1) - mean, scores_PS.mean(axis=0) - mean
+    squares = num_seeds * float(by_prompt @ by_prompt) / (num_prompts - 1)
+    variance, freedom = squares / (num_prompts * num_seeds), num_prompts - 1.0
+    spread = Spread(squares, 0.0, 0.0)
+    if num_seeds > 1:
+        seed_squares = num_prompts * float(by_seed @ by_seed) / (num_seeds - 1)
+        rest = scores_PS - mean - by_prompt[:, None] - by_seed[None, :]
+        rest_squares = float((rest**2).sum()) / ((num_prompts - 1) * (num_seeds - 1))
+        spread = Spread(
+            max(0.0, (squares - rest_squares) / num_seeds),
+            max(0.0, (seed_squares - rest_squares) / num_prompts),
+            rest_squares,
+        )
+        if seed_squares > rest_squares:
+            total = squares + seed_squares - rest_squares
+            variance = total / (num_prompts * num_seeds)
+            freedom = total**2 / (
+                squares**2 / (num_prompts - 1)
+                + seed_squares**2 / (num_seeds - 1)
+                + rest_squares**2 / ((num_prompts - 1) * (num_seeds - 1))
+            )
+    return _Tested(mean, *_t_test(mean, math.sqrt(variance), freedom), spread)
+
+
+def _t_test(mean: float, error: float, freedom: float) -> tuple[tuple[float, float], float]:
+    """95 % interval, within [0, 1], and two-sided p-value of one half."""
+    if error == 0:
+        return (mean, mean), float(mean == 0.5)
+    half = float(stdtrit(freedom, 0.975)) * error
+    p_value = 2 * float(stdtr(freedom, -abs(mean - 0.5) / error))
+    return (max(0.0, mean - half), min(1.0, mean + half)), p_value
 
 
 def holm(p_values: dict[str, float]) -> dict[str, float]:
@@ -177,31 +232,44 @@ def holm(p_values: dict[str, float]) -> dict[str, float]:
     return corrected
 
 
-def _judge_arm(arm: str, scores_PS: Floats, p_value: float, p_holm: float) -> Comparison:
-    mean = float(scores_PS.mean())
-    decided = "better" if mean > 0.5 else "worse"
+def _judge_arm(arm: str, test: _Tested, p_holm: float, shape: tuple[int, ...]) -> Comparison:
+    num_prompts, num_seeds = shape
+    decided = "better" if test.mean > 0.5 else "worse"
     verdict = decided if p_holm < SIGNIFICANCE else "cannot tell yet"
+    prompts = seeds = None
+    if verdict == "cannot tell yet":
+        gap = abs(test.mean - 0.5)
+        prompts = _needed(gap, lambda n: test.spread.of_mean(n, num_seeds), num_prompts)
+        seeds = _needed(gap, lambda n: test.spread.of_mean(num_prompts, n), num_seeds)
     return Comparison(
-        arm=arm,
-        win_rate=mean,
-        interval_95=bootstrap_interval(scores_PS),
-        p_value=p_value,
-        p_holm=p_holm,
-        num_prompts=scores_PS.shape[0],
-        num_seeds=scores_PS.shape[1],
-        verdict=verdict,
-        prompts_needed=_prompts_needed(scores_PS) if verdict == "cannot tell yet" else None,
+        arm,
+        test.mean,
+        test.interval,
+        test.p_value,
+        p_holm,
+        num_prompts,
+        num_seeds,
+        verdict,
+        prompts,
+        seeds if num_seeds > 1 else None,
     )
 
 
-def _prompts_needed(scores_PS: Floats) -> int | None:
-    """Prompts that would decide a gap of the observed size; None when there is no gap."""
-    per_prompt = scores_PS.mean(axis=1)
-    gap = abs(float(per_prompt.mean()) - 0.5)
-    if gap < 1e-9 or len(per_prompt) < 2:
-        return None
-    spread: float = float(per_prompt.std(ddof=1))
-    return max(scores_PS.shape[0] + 1, math.ceil(((_LEVEL_Z + _POWER_Z) * spread / gap) ** 2))
+def _needed(gap: float, variance: Callable[[int], float], present: int) -> int | None:
+    """Smallest number at which a gap of this size is decided with 80 % power, if any is."""
+    wanted = (gap / (_LEVEL_Z + _POWER_Z)) ** 2
+    numbers = (present + 1, *(int(present * 1.05**step) + 1 for step in range(1, _SEARCHED)))
+    return next((number for number in numbers if variance(number) <= wanted), None)
+
+
+def needed_text(comparison: Comparison) -> str:
+    """How many more prompts or seeds would tell, in words."""
+    ways = []
+    if comparison.prompts_needed:
+        ways.append(f"{comparison.prompts_needed} prompts")
+    if comparison.seeds_needed:
+        ways.append(f"{comparison.seeds_needed} seeds")
+    return f"about {' or '.join(ways)} would tell" if ways else "the gap is too small to plan for"
 
 
 def verdict_sentence(comparisons: Sequence[Comparison], labels: dict[str, str]) -> str:
@@ -217,9 +285,8 @@ def verdict_sentence(comparisons: Sequence[Comparison], labels: dict[str, str]) 
         )
         label = labels[comparison.arm]
         if comparison.verdict == "cannot tell yet":
-            needed = comparison.prompts_needed
-            more = f", about {needed} prompts would tell" if needed else ", no gap was seen"
-            parts.append(f"whether {label} differs cannot be told yet ({evidence}{more})")
+            told = needed_text(comparison)
+            parts.append(f"whether {label} differs cannot be told yet ({evidence}; {told})")
         else:
             parts.append(f"{label} is {comparison.verdict} ({evidence})")
     first = comparisons[0]

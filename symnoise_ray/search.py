@@ -30,12 +30,12 @@ METRIC = "win_rate"
 SLICE_SECONDS = 2.0
 """A trial hands control back to Tune this often, so that it can be stopped."""
 
-SAMPLERS = {
-    "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, constant_liar=True),
-    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
-    # Every grid point is enqueued; the sampler is never asked.
-    "grid": lambda seed: optuna.samplers.RandomSampler(seed=seed),
-}
+
+def make_sampler(name: str, seed: int) -> Any:
+    """Optuna's sampler; a grid's points are all enqueued, so its sampler is never asked."""
+    if name == "tpe":
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+    return optuna.samplers.RandomSampler(seed=seed)
 
 
 class SweepSearch(OptunaSearch):  # type: ignore[misc]
@@ -61,7 +61,7 @@ class SweepSearch(OptunaSearch):  # type: ignore[misc]
             metric=METRIC,
             mode="max",
             points_to_evaluate=[dict(point) for point in points],
-            sampler=SAMPLERS[sweep.search.sampler](sweep.search.seed),
+            sampler=make_sampler(sweep.search.sampler, sweep.search.seed),
             study_name=sweep.name,
             storage=optuna.storages.RDBStorage(f"sqlite:///{storage}"),
         )

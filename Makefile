@@ -1,0 +1,40 @@
+# make sweep: install what is needed and run the shipped sweep.   make test: the same, and the tests.
+# SPACE and ARGS are handed on: make sweep ARGS="search.num_trials=4 --output runs/short"
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+SPACE ?= quickstart
+ARGS ?=
+
+.PHONY: sweep test test-slow check clean
+
+sweep: $(VENV)/.installed
+	@$(RUN) -m symnoise_ray.tune $(SPACE) $(ARGS)
+
+test: $(VENV)/.installed-dev
+	$(RUN) -m pytest $(ARGS)
+
+test-slow: $(VENV)/.installed-dev
+	$(RUN) -m pytest -m slow $(ARGS)
+
+check: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+# torch comes first and alone: with it in place, nothing asks for another build of it.
+$(VENV)/.installed: requirements.txt pyproject.toml
+	@echo "Installing into $(VENV) (once; some minutes) ..."
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip
+	$(RUN) -m pip install --quiet "$$(grep '^torch==' requirements.txt)"
+	$(RUN) -m pip install --quiet -r requirements.txt
+	$(RUN) -m pip install --quiet --no-deps -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
+	$(RUN) -m pip install --quiet -r requirements-dev.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info
