@@ -120,7 +120,7 @@ def _run_tune(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _run_validate(arguments)
     from symnoise_ray.live import make_console
-    from symnoise_ray.tune import run_sweep
+    from symnoise_ray.sweep import run_sweep
 
     space, overrides = _split_space(arguments)
     return run_sweep(space, overrides, arguments.output, make_console())

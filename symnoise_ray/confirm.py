@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from symnoise_ray.plans import SweepPlans, show
+from symnoise_ray.plans import SweepPlans, TrialPlan, show
 from symnoise_ray.records import Preference, read_lines
 from symnoise_ray.score import Comparison, Floats, compare, item_scores
 from symnoise_ray.space import Params
-from symnoise_ray.trial import TrialPlan, run_trial
+from symnoise_ray.trial import run_trial
 from symnoise_ray.watch import Watch, read_result
 from symnoise_ray.workers.client import Workers
 

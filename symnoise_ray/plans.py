@@ -18,16 +18,44 @@ from symnoise_ray.rows import HELD_BACK
 from symnoise_ray.space import (
     Params,
     Space,
+    arm_of,
     check_sweep,
     corners,
+    describe,
     plain_baseline,
     resolve,
     search_size,
 )
-from symnoise_ray.trial import TrialPlan
 
 FRESH_SEED = 1000
 """Distance of the confirmation's seeds from the search's."""
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """A trial's place in its sweep: what it is called, what it is, what it is judged against."""
+
+    name: str
+    config: TrialConfig
+    directory: Path
+    reference: Path
+    params: Params
+    part: str = "search"
+    baseline: bool = False
+
+    def record(self, **values: Any) -> dict[str, Any]:
+        """The trial's line in results.json."""
+        return {
+            "trial": self.name,
+            "part": self.part,
+            "baseline": self.baseline,
+            "is_reference": self.reference == self.directory / "completions.jsonl",
+            "arm": arm_of(self.config),
+            "label": describe(self.config),
+            "params": self.params,
+            "seed": self.config.train.seed,
+            **values,
+        }
 
 
 @dataclass(frozen=True)

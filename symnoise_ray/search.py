@@ -20,9 +20,9 @@ from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 
 from symnoise_ray.errors import InfrastructureError
-from symnoise_ray.plans import SweepPlans
+from symnoise_ray.plans import SweepPlans, TrialPlan
 from symnoise_ray.space import Params, Space, search_size
-from symnoise_ray.trial import TrialPlan, fail, run_trial
+from symnoise_ray.trial import fail, run_trial
 from symnoise_ray.watch import Watch, read_result
 from symnoise_ray.workers.client import Workers
 
@@ -156,7 +156,7 @@ def run_search(
         tune.with_parameters(SearchTrial, plans=plans, workers=workers),
         {"memory": 1 << 20},  # no CPU: the work is done on the slots
     )
-    tune.Tuner(
+    outcome = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             metric=METRIC,
@@ -173,8 +173,23 @@ def run_search(
             verbose=0,
             callbacks=[_Starts(plans, watch)],
             failure_config=tune.FailureConfig(max_failures=0),
+            # A trial's state is its own files; there is nothing for Tune to save.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     ).fit()
+    watch.poll()
+    _check_told(outcome, watch)
+
+
+def _check_told(outcome: Any, watch: Watch) -> None:
+    """Tune, and with it Optuna, must have seen as failed exactly what failed."""
+    failed = sum(result["status"] != "done" for result in watch.results)
+    if outcome.num_errors != failed:
+        first = str(outcome.errors[0]).strip().splitlines()[-1] if outcome.errors else "none"
+        raise InfrastructureError(
+            f"Tune counts {outcome.num_errors} failed trials but {failed} have failed; its first "
+            f"error is: {first}"
+        )
 
 
 def _quieten() -> None:

@@ -6,6 +6,7 @@ a private local Ray and ends it; inside a job, or where RAY_ADDRESS names a clus
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -13,10 +14,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import psutil
+
 from symnoise_ray.errors import EXIT_SIGINT, EXIT_SIGTERM, InfrastructureError
 
 OBJECT_STORE_BYTES = 200 * 2**20
 """Of a private local Ray; trials pass files, not objects."""
+
+
+END_SECONDS = 1.0
+"""How long the processes of a private local Ray may take to leave by themselves."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -37,14 +44,36 @@ def ray_session() -> Iterator[dict[str, float]]:
     """Connect to Ray; yields the cluster's resources.
 
     Raises:
-        InfrastructureError: the cluster that RAY_ADDRESS names does not answer.
+        InfrastructureError: Ray does not start, or the cluster that RAY_ADDRESS names does not
+            answer.
     """
     import ray  # half a second, which a check of the configuration need not pay
 
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    private = "RAY_ADDRESS" not in os.environ and not in_ray_job()
     try:
-        if "RAY_ADDRESS" in os.environ or in_ray_job():
-            ray.init(log_to_driver=False, logging_level=logging.ERROR)
-        else:
+        _connect(private)
+        # ray.init replaces the handler of SIGTERM, so ours is set again.
+        signal.signal(signal.SIGTERM, _interrupt)
+        yield ray.cluster_resources()
+    except KeyboardInterrupt:
+        # Ray hands on a plain KeyboardInterrupt, whatever the handler raised.
+        raise Interrupted(_received[-1] if _received else EXIT_SIGINT) from None
+    finally:
+        # What is left to do takes a moment; a second Ctrl-C must not leave processes behind.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        started = psutil.Process().children(recursive=True) if private else []
+        ray.shutdown()
+        _end(started)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _connect(private: bool) -> None:
+    import ray
+
+    try:
+        if private:
             ray.init(
                 address="local",
                 num_cpus=os.cpu_count(),
@@ -53,20 +82,24 @@ def ray_session() -> Iterator[dict[str, float]]:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
+        else:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InfrastructureError(f"Ray must start or answer, but {reason}") from None
-    # ray.init replaces the handler of SIGTERM, so ours is set after it.
-    previous = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield ray.cluster_resources()
-    finally:
-        # What is left to do takes a moment; a second Ctrl-C must not leave processes behind.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        ray.shutdown()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, previous)
 
 
-def _interrupt(number: int, _frame: FrameType | None) -> None:
-    raise Interrupted(EXIT_SIGTERM if number == signal.SIGTERM else EXIT_SIGINT)
+def _end(processes: list[psutil.Process]) -> None:
+    """Wait for the processes of our own Ray, and end those that stay."""
+    _, alive = psutil.wait_procs(processes, timeout=END_SECONDS)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+_received: list[int] = []
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    _received.append(EXIT_SIGTERM)
+    raise Interrupted(EXIT_SIGTERM)

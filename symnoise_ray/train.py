@@ -286,7 +286,7 @@ class _Loop:
         return float(loss / count)
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # the command line stands above this floor, so only here
     from symnoise_ray.cli import main
 
     sys.exit(main(["train", *sys.argv[1:]]))

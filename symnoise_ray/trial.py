@@ -10,13 +10,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from symnoise_ray.config import TrialConfig
 from symnoise_ray.errors import CancelledError, JudgeError, SymnoiseError, kind_of, reason_of
 from symnoise_ray.judges import judge_all, make_judge
+from symnoise_ray.plans import TrialPlan
 from symnoise_ray.records import (
     PHASES,
     Completion,
@@ -26,37 +24,9 @@ from symnoise_ray.records import (
     write_lines,
 )
 from symnoise_ray.score import WinRate, win_rate
-from symnoise_ray.space import Params, arm_of, describe
 from symnoise_ray.workers.client import Finished, Workers
 
 WAIT_SECONDS = 0.2
-
-
-@dataclass(frozen=True)
-class TrialPlan:
-    """A trial's place in its sweep: what it is called, what it is, what it is judged against."""
-
-    name: str
-    config: TrialConfig
-    directory: Path
-    reference: Path
-    params: Params
-    part: str = "search"
-    baseline: bool = False
-
-    def record(self, **values: Any) -> dict[str, Any]:
-        """The trial's line in results.json."""
-        return {
-            "trial": self.name,
-            "part": self.part,
-            "baseline": self.baseline,
-            "is_reference": self.reference == self.directory / "completions.jsonl",
-            "arm": arm_of(self.config),
-            "label": describe(self.config),
-            "params": self.params,
-            "seed": self.config.train.seed,
-            **values,
-        }
 
 
 def run_trial(plan: TrialPlan, workers: Workers) -> Iterator[dict[str, Any] | None]:

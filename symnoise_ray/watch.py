@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from symnoise_ray.live import Board
-from symnoise_ray.plans import show
+from symnoise_ray.plans import TrialPlan, show
 from symnoise_ray.records import Tail
 from symnoise_ray.space import flat
 from symnoise_ray.tracking import Tracker
-from symnoise_ray.trial import TrialPlan
 
 POLL_SECONDS = 0.25
 

@@ -25,6 +25,8 @@ from symnoise_ray.workers.hub import Hub
 log = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 10.0
+INTERRUPTED_CLOSE_SECONDS = 0.5
+"""After an interruption the end of the driver ends the slots."""
 
 
 def count_slots(workers: WorkersConfig, resources: dict[str, float], num_trials: int) -> int:
@@ -114,12 +116,13 @@ class Pool:
             f"{state['last_failure'] or 'none of them reported a failure'}"
         )
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
         self.closing = True
+        patience = CLOSE_SECONDS if kind is None else INTERRUPTED_CLOSE_SECONDS
         try:
-            ray.get(self.hub.close.remote(), timeout=CLOSE_SECONDS)
+            ray.get(self.hub.close.remote(), timeout=patience)
         except (ray.exceptions.RayError, TimeoutError):
             log.debug("the hub did not answer its closing", exc_info=True)
-        deadline = time.monotonic() + CLOSE_SECONDS
+        deadline = time.monotonic() + patience
         for thread in self.threads:
             thread.join(max(0.0, deadline - time.monotonic()))

@@ -1,0 +1,253 @@
+"""Whole sweeps through real Ray, DeepSpeed, Optuna and MLflow, run as a user runs them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import psutil
+import pytest
+
+from symnoise_ray.records import PHASES, read_json, read_lines
+from symnoise_ray.search import study_states
+
+ROOT = Path(__file__).resolve().parent.parent
+
+SPACE = """
+name: small
+trial:
+  data: {max_eval_prompts: 24}
+  train: {max_steps: 8, global_batch_size: 16, num_clean_rows: 16, num_evals: 2}
+  generate: {max_new_tokens: 12}
+parameters:
+  noise.type: {type: categorical, choices: [symnoise]}
+  noise.alpha: {type: float, low: 1, high: 10, log: true}
+  optim.lr: {type: categorical, choices: [0.002]}
+baselines:
+  - {noise.type: none, optim.lr: 0.002}
+search: {num_trials: 1}
+confirm: {top_k: 1, num_seeds: 2}
+workers: {max_slots: 1}
+"""
+
+
+def tune(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "symnoise_ray.tune", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, check=False, timeout=280
+    )
+
+
+def ray_processes() -> set[int]:
+    """Processes of any Ray on this machine."""
+    found = set()
+    for process in psutil.process_iter(["name", "status"]):
+        name = process.info["name"]
+        if process.info["status"] != psutil.STATUS_ZOMBIE and (
+            name.startswith(("raylet", "gcs_server", "ray::"))
+        ):
+            found.add(process.pid)
+    return found
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a sweep of one baseline, one searched trial, and their confirmation."""
+    folder = tmp_path_factory.mktemp("sweep")
+    (folder / "small.yaml").write_text(SPACE)
+    before = ray_processes()
+    run = tune("small.yaml", cwd=folder)
+    (folder / "stdout.txt").write_text(run.stdout)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stderr == ""
+    assert ray_processes() <= before, "nothing is left running"
+    return folder
+
+
+def runs_by_name(folder: Path) -> dict[str, Any]:
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'runs' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("symnoise_ray")
+    found = client.search_runs([experiment.experiment_id], max_results=100)
+    return {run.data.tags["mlflow.runName"]: run for run in found}
+
+
+def test_the_screen_ends_with_table_verdict_and_what_to_open(small: Path):
+    text = (small / "stdout.txt").read_text()
+    assert "001-symnoise" in text
+    assert "50.0 % [50.0, 50.0]" in text
+    assert "Verdict: Against plain fine-tuning, on 24 fresh prompts and 2 fresh seeds" in text
+    report, runs = text.strip().splitlines()[-2:]
+    assert report.startswith("report:")
+    assert "report.html" in report
+    assert "mlflow ui --backend-store-uri sqlite:///" in runs
+
+
+def test_every_trial_leaves_its_files(small: Path):
+    trials = small / "runs" / "small" / "trials"
+    names = {path.name for path in trials.iterdir()}
+    confirmed = {
+        f"confirm-{arm}-seed{seed}" for arm in ("none", "symnoise") for seed in (1000, 1001)
+    }
+    assert names == {"000-none", "001-symnoise"} | confirmed
+    for folder in trials.iterdir():
+        files = {path.name for path in folder.iterdir()}
+        assert files == {
+            "config.json",
+            "metrics.jsonl",
+            "completions.jsonl",
+            "preferences.jsonl",
+            "score.json",
+            "trial.json",
+        }
+        assert set(read_json(folder / "trial.json")["seconds"]) >= set(PHASES) - {"track"}
+
+
+def test_the_sweep_says_what_it_found_and_where_the_time_went(small: Path):
+    results = read_json(small / "runs" / "small" / "results.json")
+    assert results["status"] == "whole"
+    assert len(results["trials"]) == 6
+    assert all(set(trial["seconds"]) == set(PHASES) for trial in results["trials"])
+    assert set(results["seconds"]["by_phase"]) == set(PHASES)
+    assert {"start", "search", "confirm", "wall"} <= set(results["seconds"])
+    (comparison,) = results["verdict"]["comparisons"]
+    assert comparison["arm"] == "symnoise"
+    assert comparison["num_seeds"] == 2
+    reference = next(trial for trial in results["trials"] if trial["trial"] == "000-none")
+    assert reference["is_reference"]
+    assert reference["win_rate"] == 0.5
+
+
+def test_the_study_is_on_disk_and_holds_the_search_alone(small: Path):
+    assert study_states(small / "runs" / "small", "small") == ["COMPLETE"]
+
+
+def test_mlflow_shows_the_trials_below_their_sweep(small: Path):
+    runs = runs_by_name(small)
+    parent = runs["small"]
+    assert len(runs) == 7
+    for name, run in runs.items():
+        assert run.info.status == "FINISHED"
+        if name != "small":
+            assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert parent.data.params["train.max_steps"] == "8"
+    assert parent.data.params["search.sampler"] == "tpe"
+    assert "Against plain fine-tuning" in parent.data.tags["mlflow.note.content"]
+    assert {f"seconds/trials/{phase}" for phase in PHASES} <= set(parent.data.metrics)
+
+
+def test_mlflow_has_every_setting_metrics_by_step_and_tables(small: Path):
+    run = runs_by_name(small)["001-symnoise"]
+    config = read_json(small / "runs" / "small" / "trials" / "001-symnoise" / "config.json")
+    for section, settings in config.items():
+        for name, value in settings.items():
+            assert run.data.params[f"{section}.{name}"] == str(value)
+    assert {f"seconds/{phase}" for phase in PHASES} <= set(run.data.metrics)
+    score = read_json(small / "runs" / "small" / "trials" / "001-symnoise" / "score.json")
+    assert run.data.metrics["win_rate"] == score["win_rate"]
+    client = mlflow.MlflowClient(f"sqlite:///{small / 'runs' / 'mlflow.db'}")
+    history = client.get_metric_history(run.info.run_id, "loss")
+    assert [point.step for point in history] == list(range(1, 9))
+    files = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
+    assert files == {"answers.json", "verdicts.json"}
+    table = json.loads(run.data.tags["mlflow.loggedArtifacts"])
+    assert {entry["type"] for entry in table} == {"table"}
+
+
+def test_answers_and_verdicts_are_in_alpacaevals_shape(small: Path):
+    folder = small / "runs" / "small" / "trials" / "001-symnoise"
+    completions = read_lines(folder / "completions.jsonl")
+    assert len(completions) == 24
+    assert set(completions[0]) >= {"instruction", "output", "generator", "dataset"}
+    preferences = read_lines(folder / "preferences.jsonl")
+    assert len(preferences) == 2 * 24
+    for first, second in zip(preferences[::2], preferences[1::2], strict=True):
+        assert first["preference"] == second["preference"], "the order changes nothing"
+
+
+def test_a_report_can_be_written_again(small: Path):
+    directory = small / "runs" / "small"
+    before = (directory / "report.html").read_text()
+    (directory / "report.html").unlink()
+    command = [sys.executable, "-m", "symnoise_ray", "report", str(directory)]
+    subprocess.run(command, check=True, capture_output=True)
+    assert (directory / "report.html").read_text() == before
+
+
+def test_trials_that_diverge_are_failed_and_the_rest_goes_on(tmp_path: Path):
+    space = SPACE.replace("choices: [0.002]", "choices: [0.002, 1.0e+30]")
+    space = space.replace("{num_trials: 1}", "{sampler: grid}").replace("top_k: 1", "top_k: 0")
+    space = space.replace("type: float, low: 1, high: 10, log: true", "type: int, low: 5, high: 5")
+    (tmp_path / "some.yaml").write_text(space)
+    run = tune("some.yaml", "--output", "out", cwd=tmp_path)
+    assert run.returncode == 3, run.stdout + run.stderr
+    assert "Traceback" not in run.stdout + run.stderr
+    assert "failed, diverged: the training loss must be finite" in run.stdout
+    results = read_json(tmp_path / "out" / "results.json")
+    assert results["status"] == "partial"
+    states = [trial["status"] for trial in results["trials"]]
+    assert sorted(states) == ["done", "done", "failed"]
+    failed = next(trial for trial in results["trials"] if trial["status"] == "failed")
+    assert failed["kind"] == "diverged"
+    assert "win_rate" not in failed
+    assert sorted(study_states(tmp_path / "out", "small")) == ["COMPLETE", "FAIL"]
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    run_info = next(
+        found
+        for found in client.search_runs(["1"])
+        if found.data.tags["mlflow.runName"] == failed["trial"]
+    )
+    assert run_info.info.status == "FAILED"
+    assert "must be finite" in run_info.data.tags["symnoise.reason"]
+
+
+def start_and_signal(tmp_path: Path, number: int, wanted: str) -> subprocess.Popen[str]:
+    """Start a sweep, and signal it once a line of its output holds a word.
+
+    Ctrl-C reaches the whole process group, as a terminal sends it; SIGTERM the process alone.
+    """
+    (tmp_path / "small.yaml").write_text(SPACE.replace("max_steps: 8", "max_steps: 4000"))
+    command = [sys.executable, "-u", "-m", "symnoise_ray.tune", "small.yaml", "--output", "out"]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=tmp_path,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if wanted in line:
+            break
+    send = os.killpg if number == signal.SIGINT else os.kill
+    send(process.pid, number)
+    return process
+
+
+@pytest.mark.parametrize(
+    ("number", "wanted", "status"),
+    [
+        (signal.SIGINT, "results in", 130),
+        (signal.SIGINT, "000-none", 130),
+        (signal.SIGTERM, "000-none", 143),
+    ],
+)
+def test_an_interrupted_sweep_leaves_no_process_and_no_traceback(
+    number: int, wanted: str, status: int, tmp_path: Path
+):
+    before = ray_processes()
+    process = start_and_signal(tmp_path, number, wanted)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == status, output
+    assert output == "interrupted; what was done is kept\n"
+    deadline = time.monotonic() + 5
+    while ray_processes() - before and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert ray_processes() - before == set()
+    if wanted == "000-none":
+        assert read_json(tmp_path / "out" / "results.json")["status"] == "interrupted"
