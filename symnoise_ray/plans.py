@@ -148,8 +148,10 @@ def size_text(sweep: SweepConfig) -> str:
 
 def show(point: Params) -> str:
     """A point in words, for tables and logs: `symnoise, alpha=5, lr=0.003`."""
+    first = ("noise.type", "noise.alpha")
     words = []
-    for name, value in point.items():
+    for name in sorted(point, key=lambda name: (name not in first, name != first[0])):
+        value = point[name]
         shown = f"{value:.3g}" if isinstance(value, float) else str(value)
         words.append(shown if name == "noise.type" else f"{name.split('.')[-1]}={shown}")
     return ", ".join(words)

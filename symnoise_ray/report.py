@@ -46,7 +46,7 @@ READING = (
     "An interval of the search covers another choice of prompts; an interval of the confirmation "
     "covers other training seeds as well.",
     "\u201cCannot tell yet\u201d is a result: the gap is too small for this many prompts and "
-    "seeds. \u201cPrompts needed\u201d is how many would decide a gap of the size that was seen.",
+    "seeds. \u201cWould be decided by\u201d holds for a gap of the size that was seen.",
     "The clean loss is measured without noise, on the same training rows for every trial. A lower "
     "one says that the rows were learned better, not that other prompts are answered better.",
     "One tiny model says nothing about a large one. Repeat the sweep with the model and the data "
@@ -218,15 +218,14 @@ def _confirmation(results: dict[str, Any]) -> Section:
         ),
         (
             Table(
-                "lrrrlrr",
+                "lrrrll",
                 (
                     "setting",
                     "wins %",
                     "95 % interval",
                     "p (Holm)",
                     "verdict",
-                    "prompts needed",
-                    "or seeds",
+                    "would be decided by",
                 ),
                 [_comparison_row(row) for row in comparisons],
                 tuple(str(row.get("arm")) for row in comparisons),
@@ -237,14 +236,16 @@ def _confirmation(results: dict[str, Any]) -> Section:
 
 
 def _comparison_row(row: dict[str, Any]) -> tuple[str, ...]:
-    needed = [row.get(name) for name in ("prompts_needed", "seeds_needed")]
+    numbers = (("prompts_needed", "prompts"), ("seeds_needed", "seeds"))
+    needed = [f"{row[name]:,} {what}" for name, what in numbers if row.get(name)]
+    link = " and " if row.get("needed_together") else " or "
     return (
         charts.setting(row),
         percent(row.get("win_rate")),
         interval(row),
         _number(row.get("p_holm"), 2),
         str(row.get("verdict") or DASH),
-        *(DASH if number is None else f"{number:,}" for number in needed),
+        link.join(needed) or DASH,
     )
 
 

@@ -26,7 +26,7 @@ SIGNIFICANCE = 0.05
 _BOOTSTRAP_SEED = 20231202
 _POWER_Z = 0.8416  # 80 % power
 _LEVEL_Z = 1.9600  # two-sided 5 %
-_SEARCHED = 150  # steps of 5 %, so up to about 1,500 times the present number
+_STEP, _NUM_STEPS = 1.05, 150  # plans reach to about 1,500 times what is present
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Spread(NamedTuple):
     seeds: float
     rest: float
 
-    def of_mean(self, num_prompts: int, num_seeds: int) -> float:
+    def of_mean(self, num_prompts: float, num_seeds: float) -> float:
         """Variance of the mean over so many prompts and seeds."""
         return (
             self.prompts / num_prompts
@@ -141,8 +141,8 @@ class Comparison:
 
     `verdict` is `better`, `worse` or `cannot tell yet`, at 5 % after Holm's correction. A
     difference of the observed size would be decided with 80 % power by `prompts_needed` prompts
-    with as many seeds, or by `seeds_needed` seeds with as many prompts; None where no number is
-    enough.
+    with as many seeds, or by `seeds_needed` seeds with as many prompts; where neither is enough
+    alone, by both (`needed_together`). None where no plan is.
     """
 
     arm: str
@@ -155,6 +155,7 @@ class Comparison:
     verdict: str
     prompts_needed: int | None
     seeds_needed: int | None
+    needed_together: bool = False
 
 
 class _Tested(NamedTuple):
@@ -237,29 +238,45 @@ def _judge_arm(arm: str, test: _Tested, p_holm: float, shape: tuple[int, ...]) -
     decided = "better" if test.mean > 0.5 else "worse"
     verdict = decided if p_holm < SIGNIFICANCE else "cannot tell yet"
     prompts = seeds = None
+    together = False
     if verdict == "cannot tell yet":
-        gap = abs(test.mean - 0.5)
-        prompts = _needed(gap, lambda n: test.spread.of_mean(n, num_seeds), num_prompts)
-        seeds = _needed(gap, lambda n: test.spread.of_mean(num_prompts, n), num_seeds)
+        gap, of_mean = abs(test.mean - 0.5), test.spread.of_mean
+        prompts = _needed(gap, lambda factor: of_mean(factor * num_prompts, num_seeds), num_prompts)
+        if num_seeds > 1:
+            seeds = _needed(gap, lambda factor: of_mean(num_prompts, factor * num_seeds), num_seeds)
+            together = prompts is None and seeds is None
+        if together:
+            prompts, seeds = (
+                _needed(gap, lambda factor: of_mean(factor * num_prompts, factor * num_seeds), n)
+                for n in shape
+            )
     return Comparison(
-        arm,
-        test.mean,
-        test.interval,
-        test.p_value,
-        p_holm,
-        num_prompts,
-        num_seeds,
-        verdict,
-        prompts,
-        seeds if num_seeds > 1 else None,
+        arm=arm,
+        win_rate=test.mean,
+        interval_95=test.interval,
+        p_value=test.p_value,
+        p_holm=p_holm,
+        num_prompts=num_prompts,
+        num_seeds=num_seeds,
+        verdict=verdict,
+        prompts_needed=prompts,
+        seeds_needed=seeds,
+        needed_together=together,
     )
 
 
-def _needed(gap: float, variance: Callable[[int], float], present: int) -> int | None:
-    """Smallest number at which a gap of this size is decided with 80 % power, if any is."""
+def _needed(gap: float, variance: Callable[[float], float], present: int) -> int | None:
+    """Number at which a gap of this size is decided with 80 % power, if any is.
+
+    Args:
+        gap: Distance of the mean from one half.
+        variance: Of the mean, when there is so many times what is present.
+        present: The present number.
+    """
     wanted = (gap / (_LEVEL_Z + _POWER_Z)) ** 2
-    numbers = (present + 1, *(int(present * 1.05**step) + 1 for step in range(1, _SEARCHED)))
-    return next((number for number in numbers if variance(number) <= wanted), None)
+    factors = (_STEP**step for step in range(1, _NUM_STEPS))
+    factor = next((factor for factor in factors if variance(factor) <= wanted), None)
+    return None if factor is None else max(present + 1, math.ceil(factor * present))
 
 
 def needed_text(comparison: Comparison) -> str:
@@ -269,7 +286,8 @@ def needed_text(comparison: Comparison) -> str:
         ways.append(f"{comparison.prompts_needed} prompts")
     if comparison.seeds_needed:
         ways.append(f"{comparison.seeds_needed} seeds")
-    return f"about {' or '.join(ways)} would tell" if ways else "the gap is too small to plan for"
+    link = " and " if comparison.needed_together else " or "
+    return f"about {link.join(ways)} would tell" if ways else "the gap is too small to plan for"
 
 
 def verdict_sentence(comparisons: Sequence[Comparison], labels: dict[str, str]) -> str:

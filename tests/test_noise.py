@@ -474,7 +474,7 @@ def gradients(
                 reduction="sum",
             )
             (loss / count).backward()
-        total += float(loss) / count
+        total += float(loss.detach()) / count
     noisy.remove()
     return total, [p.grad.clone() for p in model.parameters() if p.grad is not None]
 

@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from symnoise_ray.config import OptimConfig, TrialConfig
+from symnoise_ray.data import Batches, tokenise
 from symnoise_ray.engine import deepspeed_config, give_memory_back
 from symnoise_ray.errors import CancelledError, DivergedError, UserError
 from symnoise_ray.generate import complete
-from symnoise_ray.noise import NOISES
-from symnoise_ray.rows import read_prompts
+from symnoise_ray.model import load
+from symnoise_ray.noise import NOISES, Copy, NoisyEmbedding
+from symnoise_ray.rows import read_prompts, read_train
 from symnoise_ray.train import lr_at, train
 
 pytestmark = pytest.mark.usefixtures("process_group")
@@ -101,18 +103,11 @@ def test_the_time_of_loading_and_training_is_kept_apart(trial: Trial) -> None:
 # Noise and nothing else
 
 
-@pytest.fixture
-def plain(trial: Trial) -> tuple[list[float], list[str]]:
-    """Losses and answers of plain fine-tuning."""
-    return losses_and_answers(trial(train__max_steps=4))
-
-
-@pytest.mark.parametrize("noise_type", [name for name, noise in NOISES.items() if noise.law])
-def test_alpha_zero_trains_and_answers_like_no_noise_bit_for_bit(
-    trial: Trial, plain: tuple[list[float], list[str]], noise_type: str
-) -> None:
-    config = trial(train__max_steps=4, noise__type=noise_type, noise__alpha=0)
-    assert losses_and_answers(config) == plain
+def test_alpha_zero_trains_and_answers_like_no_noise_bit_for_bit(trial: Trial) -> None:
+    plain = losses_and_answers(trial(train__max_steps=4))
+    for noise_type in (name for name, noise in NOISES.items() if noise.law):
+        config = trial(train__max_steps=4, noise__type=noise_type, noise__alpha=0)
+        assert losses_and_answers(config) == plain, noise_type
 
 
 def test_one_seed_gives_the_same_losses_and_answers_bit_for_bit(trial: Trial) -> None:
@@ -144,6 +139,20 @@ def test_both_executions_of_a_pair_train_alike(trial: Trial) -> None:
     )
     assert concat[:3] == pytest.approx(sequential[:3], rel=1e-5)
     assert sequential != losses(trial())
+
+
+def test_every_row_gets_the_noise_of_its_own_number(trial: Trial) -> None:
+    config = trial(noise__type="bernoulli", noise__alpha=50, train__max_steps=1)
+    model, tokenizer, _ = load(config.model)
+    tokens = tokenise(read_train(config.data).examples, tokenizer, "short", 96)
+    batches = Batches(tokens.rows, global_batch_size=4, micro_batch_size=4, seed=0, pad_id=0)
+    (batch,) = batches.micro_batches(batches.next_step(), rank=0, world_size=1)
+    noisy = NoisyEmbedding(model, config.noise, config.train.seed)
+    with torch.no_grad(), noisy.applied((Copy(+1),), batch.mask_BL, batch.sample_B, 1):
+        logits_BLV = model(input_ids=batch.input_ids_BL, attention_mask=batch.mask_BL).logits
+    labels = batch.labels_BL[:, 1:].flatten()
+    expected = torch.nn.functional.cross_entropy(logits_BLV[:, :-1].flatten(0, 1), labels)
+    assert losses(config) == pytest.approx([float(expected)], rel=1e-5)
 
 
 def test_the_clean_loss_is_measured_without_noise(trial: Trial) -> None:
@@ -302,11 +311,12 @@ def test_deepspeeds_settings_follow_the_trial(trial: Trial) -> None:
 
 
 def engines_alive() -> int:
-    """DeepSpeed engines that were made in these tests and are still there."""
+    """Engines and optimizers that were made in these tests and are still there."""
     from deepspeed.runtime.engine import DeepSpeedEngine
 
     give_memory_back()
-    return sum(isinstance(thing, DeepSpeedEngine) for thing in gc.get_objects())
+    kinds = (DeepSpeedEngine, torch.optim.Optimizer)
+    return sum(isinstance(thing, kinds) for thing in gc.get_objects())
 
 
 def tensor_bytes_alive() -> int:
