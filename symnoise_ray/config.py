@@ -11,7 +11,14 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 NoiseType = Literal[
     "none",
@@ -27,13 +34,22 @@ NoiseType = Literal[
 NOISELESS = ("none", "duplicate")
 """Types that add nothing, so an alpha would have no meaning."""
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
     """Base of all sections: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Python would take true for 1 where a number is due."""
+        field = cls.model_fields[str(info.field_name)]
+        if isinstance(value, bool) and "bool" not in str(field.annotation):
+            raise ValueError(f"must be a number or text, but got {value}")
+        return value
 
 
 class ModelConfig(Section):
@@ -139,9 +155,9 @@ class OptimConfig(Section):
     """Fraction of the steps over which the learning rate rises from 0."""
     weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
     """Decoupled weight decay."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     """Decay rates of AdamW's two moments."""
-    eps: float = Field(1e-8, gt=0)
+    eps: float = Field(1e-8, gt=0, allow_inf_nan=False)
     """AdamW's denominator offset."""
     max_grad_norm: float = Field(1.0, ge=0, allow_inf_nan=False)
     """Gradients are clipped to this L2 norm; 0 switches clipping off."""
@@ -241,6 +257,8 @@ class Parameter(Section):
                 raise ValueError("a categorical parameter needs a non-empty list of choices")
             if self.low is not None or self.high is not None or self.step is not None or self.log:
                 raise ValueError("a categorical parameter takes choices, not low, high, step, log")
+            if len(set(map(repr, self.choices))) < len(self.choices):
+                raise ValueError("choices must differ from each other")
             return self
         if self.choices is not None:
             raise ValueError(f"choices belong to categorical, but type is {self.type}")
@@ -248,6 +266,9 @@ class Parameter(Section):
             raise ValueError(f"a {self.type} parameter needs both low and high")
         if not self.low <= self.high:
             raise ValueError(f"low <= high must hold, but got low={self.low:g}, high={self.high:g}")
+        numbers = (self.low, self.high, self.step or 1)
+        if self.type == "int" and any(number != int(number) for number in numbers):
+            raise ValueError("low, high and step of an int parameter must be whole numbers")
         if self.log and self.low <= 0:
             raise ValueError(f"low > 0 must hold when log is true, but got low={self.low:g}")
         if self.log and self.step is not None:

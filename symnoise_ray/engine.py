@@ -101,6 +101,20 @@ def accumulate(engine: Any, loss: torch.Tensor, *, last: bool) -> None:
     engine.backward(loss, scale_wrt_gas=False)
 
 
+def step(engine: Any) -> float:
+    """Clip, update the weights, and clear the gradients; returns the norm before clipping."""
+    own = None
+    if engine.get_global_grad_norm() is None:  # plain fp32 at stage 0 measures none
+        gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
+        own = torch.nn.utils.get_total_norm(gradients)
+    engine.step()
+    norm = engine.get_global_grad_norm()
+    if norm is not None:
+        return float(norm)
+    assert own is not None
+    return float(own)
+
+
 def stop(engine: Any) -> None:
     """Release everything an engine holds, so that one process can train trial after trial.
 

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.scalarbool import ScalarBoolean
 
 from symnoise_ray.config import SweepConfig, TrialConfig
 from symnoise_ray.errors import UserError
@@ -54,10 +55,10 @@ def read_yaml(text: str, source: str) -> Document:
     """
     try:
         tree = YAML().load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        problem = str(error.problem).splitlines()[0].strip()
+        problem = str(getattr(error, "problem", None) or error).splitlines()[0].strip()
         raise UserError(f"{source}{line}: must be valid YAML, but {problem}") from None
     if not isinstance(tree, Mapping):
         raise UserError(f"{source}: must hold a mapping of settings, but got {type(tree).__name__}")
@@ -70,12 +71,16 @@ def _plain(node: Any, path: KeyPath, lines: dict[KeyPath, int]) -> Any:
     """Strip the parser's own types and collect the line of every key and item."""
     if isinstance(node, Mapping):
         for key in node:
-            lines[(*path, key)] = node.lc.key(key)[0] + 1  # type: ignore[attr-defined]
+            if key in (node.lc.data or {}):  # type: ignore[attr-defined]
+                # A key that was merged in by `<<` has no place of its own.
+                lines[(*path, key)] = node.lc.key(key)[0] + 1  # type: ignore[attr-defined]
         return {str(key): _plain(value, (*path, key), lines) for key, value in node.items()}
     if isinstance(node, list):
         for index in range(len(node)):
             lines[(*path, index)] = node.lc.item(index)[0] + 1  # type: ignore[attr-defined]
         return [_plain(value, (*path, index), lines) for index, value in enumerate(node)]
+    if isinstance(node, ScalarBoolean):
+        return bool(node)
     for plain in (bool, int, float, str):
         if isinstance(node, plain):
             return plain(node)

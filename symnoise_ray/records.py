@@ -127,7 +127,14 @@ class Tail:
             text = file.read()
         whole = text[: text.rfind(b"\n") + 1]
         self._offset += len(whole)
-        records = [json.loads(line) for line in whole.split(b"\n")[:-1]]
+        try:
+            records = [json.loads(line) for line in whole.split(b"\n")[:-1]]
+        except json.JSONDecodeError:
+            if self._offset == len(whole):
+                raise  # read from its beginning, the file itself is broken
+            # The file started over and has outgrown the old offset: we stand within a line.
+            self._offset = 0
+            return self.new()
         records = [record for record in records if record["step"] > self._last_step]
         if records:
             self._last_step = records[-1]["step"]
@@ -141,7 +148,7 @@ def read_completions(path: Path) -> list[Completion]:
         DataError: the file cannot be read, or an entry lacks instruction or output.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         if text.lstrip().startswith("["):
             rows = json.loads(text)
         else:
@@ -153,7 +160,11 @@ def read_completions(path: Path) -> list[Completion]:
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict) or not {"instruction", "output"} <= set(row):
             raise DataError(f"{path} entry {number}: must have instruction and output")
-        fields = {key: str(value) for key, value in row.items() if key in known}
+        if not isinstance(row["instruction"], str) or not isinstance(row["output"], str):
+            raise DataError(f"{path} entry {number}: instruction and output must be text")
+        fields = {
+            key: str(value) for key, value in row.items() if key in known and value is not None
+        }
         completions.append(Completion(**{"generator": path.stem, **fields}))
     if not completions:
         raise DataError(f"{path}: must hold at least one model output, but got none")

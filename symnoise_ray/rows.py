@@ -89,7 +89,7 @@ def to_example(row: Any, place: str) -> Example:
     if "instruction" in row and "output" in row:
         instruction, output = _text(row, "instruction", place), _text(row, "output", place)
         given = _text(row, "input", place) if row.get("input") is not None else ""
-        return Example(((instruction, output),), given, dataset=str(row.get("dataset", "")))
+        return Example(((instruction, output),), given, dataset=str(row.get("dataset") or ""))
     keys = ", ".join(sorted(map(str, row))) or "none"
     raise DataError(
         f"{place}: a row must have `instruction` and `output`, or `messages`, but its keys are "
@@ -100,7 +100,18 @@ def to_example(row: Any, place: str) -> Example:
 def _text(row: dict[str, Any], key: str, place: str) -> str:
     if not isinstance(row[key], str):
         raise DataError(f"{place}: {key} must be text, but got {type(row[key]).__name__}")
-    return str(row[key])
+    return _encodable(row[key], key, place)
+
+
+def _encodable(text: str, key: str, place: str) -> str:
+    """The text, if it has a UTF-8 form; half a surrogate pair has none."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{place}: {key} must be Unicode text, but half of a pair is missing"
+        ) from (None)
+    return text
 
 
 def _from_messages(row: dict[str, Any], place: str) -> Example:
@@ -121,9 +132,9 @@ def _from_messages(row: dict[str, Any], place: str) -> Example:
             f"{place}: messages must alternate user, assistant and end with an answer, "
             f"but got {', '.join(roles) or 'none'}"
         )
-    texts = [message["content"] for message in messages]
+    texts = [_encodable(message["content"], "content", place) for message in messages]
     turns = tuple(zip(texts[::2], texts[1::2], strict=True))
-    return Example(turns, system=system, dataset=str(row.get("dataset", "")))
+    return Example(turns, system=system, dataset=str(row.get("dataset") or ""))
 
 
 def _records(source: str) -> Iterator[tuple[str, Any]]:

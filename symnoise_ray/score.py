@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit
+from scipy.special import stdtrit
 
 from symnoise_ray.errors import JudgeError
 from symnoise_ray.records import Preference
@@ -24,6 +24,8 @@ Floats = NDArray[np.float64]
 NUM_REPLICATES = 2000
 SIGNIFICANCE = 0.05
 _BOOTSTRAP_SEED = 20231202
+_NO_SPREAD = 1e-12
+_SMALLEST_P = 1e-15
 _POWER_Z = 0.8416  # 80 % power
 _LEVEL_Z = 1.9600  # two-sided 5 %
 _STEP, _NUM_STEPS = 1.05, 150  # plans reach to about 1,500 times what is present
@@ -112,27 +114,43 @@ def bootstrap_interval(scores: Floats) -> tuple[float, float]:
 
     Shapes: scores (P,), one score per prompt.
     """
-    generator = np.random.default_rng(_BOOTSTRAP_SEED)
     count = len(scores)
+    if scores[0] in (0, 1) and np.all(scores == scores[0]):
+        return _unanimous(float(scores[0]), count)[0]  # resampling would show no width at all
+    generator = np.random.default_rng(_BOOTSTRAP_SEED)
     drawn = generator.multinomial(count, [1 / count] * count, NUM_REPLICATES)
     low, high = np.quantile(drawn @ scores / count, [0.025, 0.975])
     return float(low), float(high)
 
 
 class Spread(NamedTuple):
-    """What the mean of P prompts by S seeds varies with: variance components of one score."""
+    """Variance components of one score: of its prompt, of its seed, and of the rest."""
 
     prompts: float
     seeds: float
     rest: float
 
-    def of_mean(self, num_prompts: float, num_seeds: float) -> float:
-        """Variance of the mean over so many prompts and seeds."""
-        return (
-            self.prompts / num_prompts
-            + self.seeds / num_seeds
-            + self.rest / (num_prompts * num_seeds)
-        )
+    def half_width(self, num_prompts: float, num_seeds: float, level: float = 0.95) -> float:
+        """Expected half-width of the mean's interval over so many prompts and seeds."""
+        by_prompt = self.rest + num_seeds * self.prompts
+        by_seed = self.rest + num_prompts * self.seeds
+        return _half_width(by_prompt, by_seed, num_prompts, num_seeds, level)
+
+
+def _half_width(
+    by_prompt: float, by_seed: float, num_prompts: float, num_seeds: float, level: float
+) -> float:
+    """Half-width of the mean's interval from the two mean squares.
+
+    Prompts and seeds each give a t interval of their own; the squared half-widths add up. That
+    keeps the level whatever the seeds' share of the variance is, at the price of some width.
+    Source: recovery of variance estimates from the two intervals, Zou and Donner (2008).
+    """
+    quantile = 0.5 + level / 2
+    squared = stdtrit(num_prompts - 1, quantile) ** 2 * by_prompt
+    if num_seeds > 1:
+        squared += stdtrit(num_seeds - 1, quantile) ** 2 * by_seed
+    return math.sqrt(squared / (num_prompts * num_seeds))
 
 
 @dataclass(frozen=True)
@@ -182,45 +200,51 @@ def compare(scores: dict[str, Floats]) -> list[Comparison]:
 def _test(scores_PS: Floats) -> _Tested:
     """Mean, 95 % interval and two-sided p-value of the mean being one half.
 
-    Source: two-way analysis of variance with random prompts and seeds and one observation per
-        cell; the mean's variance is estimated from its mean squares, and its degrees of freedom
-        by Satterthwaite (1946). With one seed only the prompts are covered.
+    Two-way layout with random prompts and seeds and one observation per cell. With one seed only
+    the prompts are covered.
     """
     num_prompts, num_seeds = scores_PS.shape
     mean = float(scores_PS.mean())
-    if num_prompts < 2:
-        return _Tested(mean, (0.0, 1.0), 1.0, Spread(0.0, 0.0, 0.0))
     by_prompt, by_seed = scores_PS.mean(axis=1) - mean, scores_PS.mean(axis=0) - mean
-    squares = num_seeds * float(by_prompt @ by_prompt) / (num_prompts - 1)
-    variance, freedom = squares / (num_prompts * num_seeds), num_prompts - 1.0
-    spread = Spread(squares, 0.0, 0.0)
-    if num_seeds > 1:
-        seed_squares = num_prompts * float(by_seed @ by_seed) / (num_seeds - 1)
-        rest = scores_PS - mean - by_prompt[:, None] - by_seed[None, :]
-        rest_squares = float((rest**2).sum()) / ((num_prompts - 1) * (num_seeds - 1))
-        spread = Spread(
-            max(0.0, (squares - rest_squares) / num_seeds),
-            max(0.0, (seed_squares - rest_squares) / num_prompts),
-            rest_squares,
-        )
-        if seed_squares > rest_squares:
-            total = squares + seed_squares - rest_squares
-            variance = total / (num_prompts * num_seeds)
-            freedom = total**2 / (
-                squares**2 / (num_prompts - 1)
-                + seed_squares**2 / (num_seeds - 1)
-                + rest_squares**2 / ((num_prompts - 1) * (num_seeds - 1))
-            )
-    return _Tested(mean, *_t_test(mean, math.sqrt(variance), freedom), spread)
+    rest = scores_PS - mean - by_prompt[:, None] - by_seed[None, :]
+    freedom = max(1, num_prompts - 1), max(1, num_seeds - 1)
+    prompt_squares = num_seeds * float(by_prompt @ by_prompt) / freedom[0]
+    seed_squares = num_prompts * float(by_seed @ by_seed) / freedom[1]
+    rest_squares = float((rest**2).sum()) / (freedom[0] * freedom[1])
+    spread = Spread(
+        max(0.0, (prompt_squares - rest_squares) / num_seeds),
+        max(0.0, (seed_squares - rest_squares) / num_prompts),
+        rest_squares,
+    )
+    if prompt_squares + seed_squares < _NO_SPREAD:
+        return _Tested(mean, *_unanimous(mean, num_prompts), spread)
+
+    def half_width(level: float) -> float:
+        return _half_width(prompt_squares, seed_squares, num_prompts, num_seeds, level)
+
+    half = half_width(0.95)
+    interval = (max(0.0, mean - half), min(1.0, mean + half))
+    return _Tested(mean, interval, _p_value(abs(mean - 0.5), half_width), spread)
 
 
-def _t_test(mean: float, error: float, freedom: float) -> tuple[tuple[float, float], float]:
-    """95 % interval, within [0, 1], and two-sided p-value of one half."""
-    if error == 0:
-        return (mean, mean), float(mean == 0.5)
-    half = float(stdtrit(freedom, 0.975)) * error
-    p_value = 2 * float(stdtr(freedom, -abs(mean - 0.5) / error))
-    return (max(0.0, mean - half), min(1.0, mean + half)), p_value
+def _p_value(gap: float, half_width: Callable[[float], float]) -> float:
+    """The p-value at which an interval's half-width is just the gap, found by bisection."""
+    low, high = _SMALLEST_P, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if half_width(1 - middle) < gap else (middle, high)
+    return high
+
+
+def _unanimous(score: float, num_prompts: int) -> tuple[tuple[float, float], float]:
+    """Interval and p-value when all scores are the same, so that no spread can be estimated.
+
+    What was never seen in n prompts may still happen on a share q of them, (1-q)^n = 2.5 %; the
+    p-value is the sign test's.
+    """
+    unseen = 1 - 0.025 ** (1 / num_prompts)
+    interval = ((1 - unseen) * score, (1 - unseen) * score + unseen)
+    return interval, 1.0 if score == 0.5 else min(1.0, 2 * 0.5**num_prompts)
 
 
 def holm(p_values: dict[str, float]) -> dict[str, float]:
@@ -239,16 +263,15 @@ def _judge_arm(arm: str, test: _Tested, p_holm: float, shape: tuple[int, ...]) -
     verdict = decided if p_holm < SIGNIFICANCE else "cannot tell yet"
     prompts = seeds = None
     together = False
-    if verdict == "cannot tell yet":
-        gap, of_mean = abs(test.mean - 0.5), test.spread.of_mean
-        prompts = _needed(gap, lambda factor: of_mean(factor * num_prompts, num_seeds), num_prompts)
+    if verdict == "cannot tell yet" and num_prompts > 1:
+        gap, half_width = abs(test.mean - 0.5), test.spread.half_width
+        prompts = _needed(gap, lambda k: half_width(k * num_prompts, num_seeds), num_prompts)
         if num_seeds > 1:
-            seeds = _needed(gap, lambda factor: of_mean(num_prompts, factor * num_seeds), num_seeds)
+            seeds = _needed(gap, lambda k: half_width(num_prompts, k * num_seeds), num_seeds)
             together = prompts is None and seeds is None
         if together:
             prompts, seeds = (
-                _needed(gap, lambda factor: of_mean(factor * num_prompts, factor * num_seeds), n)
-                for n in shape
+                _needed(gap, lambda k: half_width(k * num_prompts, k * num_seeds), n) for n in shape
             )
     return Comparison(
         arm=arm,
@@ -265,17 +288,19 @@ def _judge_arm(arm: str, test: _Tested, p_holm: float, shape: tuple[int, ...]) -
     )
 
 
-def _needed(gap: float, variance: Callable[[float], float], present: int) -> int | None:
-    """Number at which a gap of this size is decided with 80 % power, if any is.
+def _needed(gap: float, half_width: Callable[[float], float], present: int) -> int | None:
+    """Number at which a gap of this size is decided with about 80 % power, if any is.
 
     Args:
         gap: Distance of the mean from one half.
-        variance: Of the mean, when there is so many times what is present.
+        half_width: Of the interval, when there is so many times what is present.
         present: The present number.
     """
-    wanted = (gap / (_LEVEL_Z + _POWER_Z)) ** 2
+    if gap < _NO_SPREAD:
+        return None
+    wanted = gap * _LEVEL_Z / (_LEVEL_Z + _POWER_Z)
     factors = (_STEP**step for step in range(1, _NUM_STEPS))
-    factor = next((factor for factor in factors if variance(factor) <= wanted), None)
+    factor = next((factor for factor in factors if half_width(factor) <= wanted), None)
     return None if factor is None else max(present + 1, math.ceil(factor * present))
 
 

@@ -127,7 +127,10 @@ def _in_range(parameter: Parameter, value: Any) -> bool:
         return False
     assert parameter.low is not None
     assert parameter.high is not None
-    on_step = parameter.step is None or not (value - parameter.low) % parameter.step
+    if parameter.type == "int" and value != int(value):
+        return False
+    steps = (value - parameter.low) / parameter.step if parameter.step else 0.0
+    on_step = abs(steps - round(steps)) < 1e-6  # 0.1 + 2 * 0.1 is not 0.3 to the last bit
     return parameter.low <= value <= parameter.high and on_step
 
 
@@ -202,7 +205,8 @@ def _check_known(name: str, known: list[str], where: str) -> None:
 
 def _check_not_fixed(name: str, trial: Params, where: str) -> None:
     section, _, key = name.partition(".")
-    if key in (trial.get(section) or {}):
+    settings = trial.get(section)
+    if isinstance(settings, dict) and key in settings:
         raise UserError(
             f"{where}: '{name}' is varied by `parameters` and held fixed by `trial` or an "
             "override; remove one of the two"
@@ -218,6 +222,8 @@ def _check_condition(
             f"{where}: the condition of '{name}' names '{parent}', which is not varied."
             f"{nearest(parent, list(sweep.parameters))}"
         )
+    if not values:
+        raise UserError(f"{where}: the condition of '{name}' lists no value of '{parent}'")
     for value in values:
         if not _in_range(other, value):
             raise UserError(f"{where}: '{parent}' never takes the value {value!r}")
@@ -282,10 +288,13 @@ def plain_baseline(sweep: SweepConfig) -> int | None:
 
 
 def search_size(sweep: SweepConfig) -> int:
-    """Number of trials beside the baselines."""
-    if sweep.search.num_trials is not None:
-        return sweep.search.num_trials
-    return len(Space(sweep.parameters).grid())
+    """Number of trials beside the baselines; a grid leaves out what the baselines have."""
+    wanted = sweep.search.num_trials
+    if sweep.search.sampler != "grid":
+        assert wanted is not None
+        return wanted
+    points = [p for p in Space(sweep.parameters).grid() if p not in sweep.baselines]
+    return len(points) if wanted is None else min(wanted, len(points))
 
 
 def arm_of(config: TrialConfig) -> str:

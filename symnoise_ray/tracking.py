@@ -39,7 +39,8 @@ class Journal:
         """Write one event; `run` is the trial's name, or the sweep's for the parent."""
         event = {"kind": kind, "run": run, "time_ms": int(time.time() * 1000), **values}
         line = json.dumps(event, ensure_ascii=False) + "\n"
-        with self._lock, self.path.open("a", encoding="utf-8") as file:
+        # A lone surrogate has no UTF-8 form, and MLflow takes none: it becomes a question mark.
+        with self._lock, self.path.open("a", encoding="utf-8", errors="replace") as file:
             file.write(line)
 
 

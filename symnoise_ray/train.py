@@ -178,18 +178,16 @@ class _Loop:
 
     def run(self, report: Report, cancelled: Callable[[], bool]) -> dict[str, Any]:
         """Train all steps; the clean loss is measured before, on the way, and after."""
-        first_clean = clean = self.clean_loss()
+        first_clean = clean = self.clean_loss(0)
         report({"step": 0, "clean_loss": clean})
         loss, num_tokens = math.nan, 0
         for step in range(1, self.num_steps + 1):
             lr = lr_at(step - 1, self.num_steps, self.config.optim)
-            loss, num_answer_tokens = self.step(step, lr, cancelled)
+            loss, grad_norm, num_answer_tokens = self.step(step, lr, cancelled)
             num_tokens += num_answer_tokens
-            record = {"step": step, "loss": loss, "lr": lr}
-            if (norm := self.engine.get_global_grad_norm()) is not None:
-                record["grad_norm"] = float(norm)
+            record = {"step": step, "loss": loss, "grad_norm": grad_norm, "lr": lr}
             if step in self.eval_steps:
-                record["clean_loss"] = clean = self.clean_loss()
+                record["clean_loss"] = clean = self.clean_loss(step)
             report(record)
         self.noisy.remove()
         return {
@@ -200,8 +198,12 @@ class _Loop:
             "num_answer_tokens": num_tokens,
         }
 
-    def step(self, step: int, lr: float, cancelled: Callable[[], bool]) -> tuple[float, int]:
-        """One optimizer step; returns the mean training loss per answer token, noise included.
+    def step(self, step: int, lr: float, cancelled: Callable[[], bool]) -> tuple[float, float, int]:
+        """One optimizer step.
+
+        Returns:
+            The mean training loss per answer token, noise included; the L2 norm of the gradient
+            before clipping; and the number of answer tokens.
 
         Every copy of a pair counts each token again, so the sum is divided by tokens times
         copies: the loss, and with it the gradient, is a mean that pairing never doubles.
@@ -225,8 +227,9 @@ class _Loop:
                 )
             total += loss.detach()
         mean_loss = self._agree(total, step, cancelled)
-        self.engine.step()
-        return mean_loss, num_tokens
+        grad_norm = deepspeed_engine.step(self.engine)
+        self._check_finite("gradient norm", grad_norm, step)
+        return mean_loss, grad_norm, num_tokens
 
     def _agree(self, loss: Tensor, step: int, cancelled: Callable[[], bool]) -> float:
         """The loss over all workers; with it travels rank 0's wish to stop."""
@@ -237,12 +240,15 @@ class _Loop:
         mean_loss, stopped = both.tolist()
         if stopped:
             raise CancelledError(f"cancelled at step {step} of {self.num_steps}")
-        if not math.isfinite(mean_loss):
-            raise DivergedError(
-                f"the training loss must be finite, but is {mean_loss} at step {step} of "
-                f"{self.num_steps}; a smaller optim.lr or noise.alpha may help"
-            )
+        self._check_finite("training loss", mean_loss, step)
         return float(mean_loss)
+
+    def _check_finite(self, what: str, value: float, step: int) -> None:
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"the {what} must be finite, but is {value} at step {step} of {self.num_steps}; a "
+                "smaller optim.lr or noise.alpha may help"
+            )
 
     def token_loss(self, batch: Batch, num_copies: int = 1) -> Tensor:
         """Summed cross-entropy of the answer tokens, over all copies in this pass."""
@@ -273,7 +279,7 @@ class _Loop:
         ]
 
     @torch.no_grad()
-    def clean_loss(self) -> float:
+    def clean_loss(self, step: int) -> float:
         """Mean loss per answer token without noise, on the same rows every time."""
         self.engine.eval()
         total = torch.zeros(2, device=self.device)
@@ -283,6 +289,7 @@ class _Loop:
         if self.world_size > 1:
             dist.all_reduce(total)
         loss, count = total.tolist()
+        self._check_finite("clean loss", loss / count, step)
         return float(loss / count)
 
 

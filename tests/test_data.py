@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import PAIRS, byte_tokenizer
 
 from symnoise_ray.config import ModelConfig
 from symnoise_ray.data import (
@@ -21,6 +20,7 @@ from symnoise_ray.data import (
 from symnoise_ray.errors import DataError
 from symnoise_ray.model import load
 from symnoise_ray.prompts import TEMPLATES, Example, render
+from tests.conftest import PAIRS, byte_tokenizer
 
 EXAMPLES = [Example((pair,)) for pair in PAIRS]
 CONVERSATION = Example(

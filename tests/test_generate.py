@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import PAIRS
 
 from symnoise_ray.config import GenerateConfig, ModelConfig, TrialConfig
 from symnoise_ray.data import tokenise_prompt
@@ -15,6 +14,7 @@ from symnoise_ray.generate import answer_alone, complete
 from symnoise_ray.model import Loaded, load
 from symnoise_ray.prompts import Example
 from symnoise_ray.records import Completion
+from tests.conftest import PAIRS
 
 pytestmark = pytest.mark.usefixtures("process_group")
 

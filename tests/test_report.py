@@ -198,7 +198,7 @@ def test_hostile_text_is_shown_not_run() -> None:
     page = report.html(results, CURVES, [example])
     page.encode()
     assert "<script" not in page
-    assert _words(page).count('<script>alert("x")</script> & \'a\' | b\nc `d`') >= 10
+    assert _words(page).count("<script>alert(\"x\")</script> & 'a' | b\nc `d`") >= 10
     text = report.markdown(results)
     text.encode()
     assert "<script" not in text
