@@ -99,7 +99,7 @@ def test_an_output_directory_in_use_is_refused(tmp_path: Path, capsys: pytest.Ca
 def test_a_dry_run_checks_and_creates_nothing(tmp_path: Path):
     run = run_module("--dry-run", cwd=tmp_path)
     assert run.returncode == 0
-    assert "5 baselines, 8 searched trials, at most 9 to confirm" in run.stdout
+    assert "5 baselines, 6 searched trials, at most 9 to confirm" in run.stdout
     assert list(tmp_path.iterdir()) == []
 
 
