@@ -307,6 +307,8 @@ class WorkersConfig(Section):
     """GPUs of one rank; 0 trains on the CPU over gloo."""
     max_slots: int | None = Field(None, ge=1)
     """Trials that train at once at most; by default as many as the cluster's resources hold."""
+    start_minutes: float = Field(15.0, gt=0, allow_inf_nan=False)
+    """Minutes within which the first worker group must be up, new machines included."""
 
 
 class TrackingConfig(Section):

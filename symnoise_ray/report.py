@@ -32,10 +32,10 @@ Trial = dict[str, Any]
 
 NUM_EXAMPLES = 8
 STATUS = {
-    "whole": "every trial finished",
-    "partial": "finished, but some trials have no result",
-    "failed": "failed",
-    "interrupted": "interrupted; it can be resumed",
+    "whole": "Every trial finished",
+    "partial": "Finished, but some trials have no result",
+    "failed": "Failed",
+    "interrupted": "Interrupted before its end",
 }
 READING = (
     "The win rate is the share of prompts on which a trial's answer is nearer to the gold answer "
@@ -157,7 +157,7 @@ def _status(results: dict[str, Any]) -> str:
     told = ", ".join(f"{ends.count(end)} {end}" for end in sorted(set(ends), key=_end_order))
     wall = (results.get("seconds") or {}).get("wall")
     return (
-        f"Sweep {STATUS.get(status, status)}. {len(ends)} trials ({told or 'none'}) in "
+        f"{STATUS.get(status, status)}. {len(ends)} trials ({told or 'none'}) in "
         f"{_duration(wall)}, {when}. symnoise_ray {results.get('version', DASH)}."
     )
 

@@ -125,16 +125,15 @@ def _run(sweep: Sweep, resources: dict[str, float]) -> dict[str, Any]:
 
 
 def _search_and_confirm(sweep: Sweep, pool: Any, watch: Watch, num_slots: int) -> None:
-    import ray
-
     from symnoise_ray.confirm import choose, comparisons, labels, run_confirmation
     from symnoise_ray.search import run_search  # ray.tune and optuna: over a second
 
     plans = sweep.plans
+    pool.wait_until_up()
     started = time.monotonic()
+    sweep.seconds["start"] = started - sweep.began
     run_search(plans, pool.workers, watch, num_slots=num_slots, storage=sweep.directory)
-    sweep.seconds["start"] = ray.get(pool.hub.state.remote())["first_up_seconds"] or 0.0
-    sweep.seconds["search"] = time.monotonic() - started - sweep.seconds["start"]
+    sweep.seconds["search"] = time.monotonic() - started
     if top_k := sweep.config.confirm.top_k:
         started = time.monotonic()
         arms = choose(watch.results, top_k)

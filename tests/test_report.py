@@ -132,7 +132,7 @@ def test_everything_is_told(kind: str) -> None:
         assert trial["trial"] in text
     for words in (
         "It cannot be told yet.",
-        "finished, but some trials have no result",
+        "Finished, but some trials have no result",
         "5 trials (4 done, 1 failed) in 1 min 35 s",
         "the loss is nan at step 31",
         "49.2 to 63.4",
@@ -226,7 +226,7 @@ def test_bare_results_break_nothing() -> None:
         results = {"name": "n", "status": "interrupted", "trials": trials}
         words = _words(report.html(results, {}, []))
         assert "The sweep ended before a verdict could be given." in words
-        assert "it can be resumed" in report.markdown(results)
+        assert "Interrupted before its end" in report.markdown(results)
 
 
 def test_no_comparison_is_said_in_words() -> None:

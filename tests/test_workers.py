@@ -25,7 +25,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         with Pool(WorkersConfig(), 1, short_trial(), storage) as opened:
-            opened.wait_until_up(180)
+            opened.wait_until_up()
             yield opened
     finally:
         ray.shutdown()

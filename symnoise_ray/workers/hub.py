@@ -77,8 +77,7 @@ class Hub:
         self.start_failures = 0
         self.last_failure = ""
         self.closing = False
-        self.created = time.monotonic()
-        self.first_up_seconds: float | None = None
+        self.ever_up = False
         self._changed = asyncio.Condition()
         self._watcher: asyncio.Task[None] | None = None
 
@@ -140,7 +139,8 @@ class Hub:
                 for name, slot in self.slots.items()
             },
             "waiting": sum(len(queue) for queue in self.queues.values()),
-            "first_up_seconds": self.first_up_seconds,
+            "ever_up": self.ever_up,
+            "gave_up": self.start_failures >= MAX_START_FAILURES,
             "last_failure": self.last_failure,
         }
 
@@ -166,8 +166,7 @@ class Hub:
         slot.last_beat = slot.last_progress = time.monotonic()
         if slot.up:
             self.start_failures = 0
-            if self.first_up_seconds is None:
-                self.first_up_seconds = time.monotonic() - self.created
+            self.ever_up = True
         if self._watcher is None:
             self._watcher = asyncio.create_task(self._watch())
         await self._notify()

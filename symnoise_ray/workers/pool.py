@@ -99,22 +99,26 @@ class Pool:
         for _ in range(3):
             self.hub.slot_down.remote(slot, self.name, lines[-1][:300])
 
-    def wait_until_up(self, timeout: float) -> None:
+    def wait_until_up(self) -> None:
         """Wait for the first slot.
 
         Raises:
-            InfrastructureError: none came up in time, with the last reason.
+            InfrastructureError: none can be started, or none came up in time, with the reason.
         """
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            state = ray.get(self.hub.state.remote())
-            if any(slot["up"] for slot in state["slots"].values()):
-                return
+        minutes = self.config.start_minutes
+        deadline = time.monotonic() + 60 * minutes
+        state = ray.get(self.hub.state.remote())
+        while not state["ever_up"]:
+            reason = state["last_failure"] or "none of them reported a failure"
+            if state["gave_up"]:
+                raise InfrastructureError(f"no worker group could be started: {reason}")
+            if time.monotonic() > deadline:
+                raise InfrastructureError(
+                    f"a worker group must be up within workers.start_minutes={minutes:g}, but none "
+                    f"is; {reason}"
+                )
             time.sleep(0.2)
-        raise InfrastructureError(
-            f"no worker group came up within {timeout:g} s; "
-            f"{state['last_failure'] or 'none of them reported a failure'}"
-        )
+            state = ray.get(self.hub.state.remote())
 
     def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
         self.closing = True
