@@ -23,6 +23,13 @@ Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status."""
+    status = _run(argv)
+    if session := sys.modules.get("symnoise_ray.session"):
+        session.leave(status)
+    return status
+
+
+def _run(argv: Sequence[str] | None) -> int:
     debug = "--debug" in (sys.argv if argv is None else argv)
     try:
         arguments = _parser().parse_args(argv)

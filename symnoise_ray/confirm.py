@@ -15,6 +15,7 @@ import numpy as np
 from symnoise_ray.plans import SweepPlans, TrialPlan, show
 from symnoise_ray.records import Preference, read_lines
 from symnoise_ray.score import Comparison, Floats, compare, item_scores
+from symnoise_ray.session import THREAD_PREFIX
 from symnoise_ray.space import Params
 from symnoise_ray.trial import run_trial
 from symnoise_ray.watch import Watch, read_result
@@ -48,12 +49,14 @@ def run_confirmation(
     by_arm = {arm: [plans.confirm(arm, point, n) for n in seeds] for arm, point in arms.items()}
     # Plain fine-tuning first: the others are judged against its answers.
     queue = [plan for arm in arms for plan in by_arm[arm]]
-    executor = ThreadPoolExecutor(max_workers=num_slots + 1)
+    executor = ThreadPoolExecutor(num_slots + 1, thread_name_prefix=THREAD_PREFIX)
     try:
         for future in [executor.submit(_run, plan, workers, watch) for plan in queue]:
             future.result()
-    finally:
+    except BaseException:
         executor.shutdown(wait=False, cancel_futures=True)
+        raise
+    executor.shutdown()
     return by_arm
 
 

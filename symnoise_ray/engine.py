@@ -42,6 +42,8 @@ def deepspeed_config(config: TrialConfig, world_size: int) -> dict[str, Any]:
 def choose_device() -> torch.device:
     """This rank's GPU where Ray Train or torch gives one, else the CPU."""
     if torch.cuda.is_available():
+        if not dist.is_initialized():  # under Ray Train the worker has chosen its GPU already
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
 

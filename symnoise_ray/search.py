@@ -202,9 +202,3 @@ def _quieten() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-
-
-def study_states(storage: Path, name: str) -> list[str]:
-    """States of the trials in a study on disk, in order."""
-    study = optuna.load_study(study_name=name, storage=f"sqlite:///{storage / 'optuna.db'}")
-    return [trial.state.name for trial in study.trials]

@@ -10,6 +10,8 @@ import contextlib
 import logging
 import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -21,6 +23,9 @@ from symnoise_ray.errors import EXIT_SIGINT, EXIT_SIGTERM, InfrastructureError
 OBJECT_STORE_BYTES = 200 * 2**20
 """Of a private local Ray; trials pass files, not objects."""
 
+
+THREAD_PREFIX = "symnoise-in-ray"
+"""Names of threads that block in calls of Ray begin so."""
 
 END_SECONDS = 1.0
 """How long the processes of a private local Ray may take to leave by themselves."""
@@ -63,8 +68,12 @@ def ray_session() -> Iterator[dict[str, float]]:
         # What is left to do takes a moment; a second Ctrl-C must not leave processes behind.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         started = psutil.Process().children(recursive=True) if private else []
-        ray.shutdown()
-        _end(started)
+        if threads_in_ray():
+            _kill(started)
+        else:
+            ray.shutdown()
+            _, alive = psutil.wait_procs(started, timeout=END_SECONDS)
+            _kill(alive)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, previous)
 
@@ -89,12 +98,28 @@ def _connect(private: bool) -> None:
         raise InfrastructureError(f"Ray must start or answer, but {reason}") from None
 
 
-def _end(processes: list[psutil.Process]) -> None:
-    """Wait for the processes of our own Ray, and end those that stay."""
-    _, alive = psutil.wait_procs(processes, timeout=END_SECONDS)
-    for process in alive:
+def _kill(processes: list[psutil.Process]) -> None:
+    """End processes of our own Ray by their ids."""
+    for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+
+
+def threads_in_ray() -> list[threading.Thread]:
+    """Our threads that still wait for an answer of Ray.
+
+    Ray ends the whole process when such a thread calls it after a shutdown, so with any of them
+    left there must be none: the caller leaves by `leave`.
+    """
+    return [thread for thread in threading.enumerate() if thread.name.startswith(THREAD_PREFIX)]
+
+
+def leave(status: int) -> None:
+    """Exit at once if threads are left in Ray; an ordinary exit would meet them again."""
+    if threads_in_ray():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 _received: list[int] = []

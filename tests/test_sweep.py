@@ -5,16 +5,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import mlflow
+import optuna
 import psutil
 import pytest
 
 from symnoise_ray.records import PHASES, read_json, read_lines
-from symnoise_ray.search import study_states
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -67,6 +66,11 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert run.stderr == ""
     assert ray_processes() <= before, "nothing is left running"
     return folder
+
+
+def study_states(directory: Path, name: str) -> list[str]:
+    study = optuna.load_study(study_name=name, storage=f"sqlite:///{directory / 'optuna.db'}")
+    return [trial.state.name for trial in study.trials]
 
 
 def runs_by_name(folder: Path) -> dict[str, Any]:
@@ -205,10 +209,15 @@ def test_trials_that_diverge_are_failed_and_the_rest_goes_on(tmp_path: Path):
     assert "must be finite" in run_info.data.tags["symnoise.reason"]
 
 
-def start_and_signal(tmp_path: Path, number: int, wanted: str) -> subprocess.Popen[str]:
+def start_and_signal(
+    tmp_path: Path, number: int, wanted: str
+) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
     """Start a sweep, and signal it once a line of its output holds a word.
 
     Ctrl-C reaches the whole process group, as a terminal sends it; SIGTERM the process alone.
+
+    Returns:
+        The sweep, and the processes that it had started by then.
     """
     (tmp_path / "small.yaml").write_text(SPACE.replace("max_steps: 8", "max_steps: 4000"))
     command = [sys.executable, "-u", "-m", "symnoise_ray.tune", "small.yaml", "--output", "out"]
@@ -224,9 +233,10 @@ def start_and_signal(tmp_path: Path, number: int, wanted: str) -> subprocess.Pop
     for line in process.stdout:
         if wanted in line:
             break
+    started = psutil.Process(process.pid).children(recursive=True)
     send = os.killpg if number == signal.SIGINT else os.kill
     send(process.pid, number)
-    return process
+    return process, started
 
 
 @pytest.mark.parametrize(
@@ -240,14 +250,11 @@ def start_and_signal(tmp_path: Path, number: int, wanted: str) -> subprocess.Pop
 def test_an_interrupted_sweep_leaves_no_process_and_no_traceback(
     number: int, wanted: str, status: int, tmp_path: Path
 ):
-    before = ray_processes()
-    process = start_and_signal(tmp_path, number, wanted)
+    process, started = start_and_signal(tmp_path, number, wanted)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == status, output
     assert output == "interrupted; what was done is kept\n"
-    deadline = time.monotonic() + 5
-    while ray_processes() - before and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert ray_processes() - before == set()
+    _, alive = psutil.wait_procs(started, timeout=5)
+    assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
     if wanted == "000-none":
         assert read_json(tmp_path / "out" / "results.json")["status"] == "interrupted"

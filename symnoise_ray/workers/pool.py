@@ -19,6 +19,7 @@ import ray
 
 from symnoise_ray.config import TrialConfig, WorkersConfig
 from symnoise_ray.errors import InfrastructureError, UserError
+from symnoise_ray.session import THREAD_PREFIX
 from symnoise_ray.workers.client import Workers
 from symnoise_ray.workers.hub import Hub
 
@@ -80,7 +81,8 @@ class Pool:
 
         for index in range(self.num_slots):
             arguments = (run_slot, f"slot-{index}")
-            thread = threading.Thread(target=self._hold, args=arguments, daemon=True)
+            name = f"{THREAD_PREFIX}-slot-{index}"
+            thread = threading.Thread(target=self._hold, args=arguments, name=name, daemon=True)
             thread.start()
             self.threads.append(thread)
         return self

@@ -18,6 +18,7 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.collective
+import ray.train.torch
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from symnoise_ray.config import TrialConfig, WorkersConfig
@@ -53,7 +54,6 @@ def run_slot(
             "pool": pool,
             "threads": workers.cpus_per_worker,
             "warm": warm,
-            "local": ray.get_runtime_context().get_node_id(),
         },
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_SECONDS),
         scaling_config=ray.train.ScalingConfig(
@@ -79,6 +79,9 @@ def slot_loop(settings: dict[str, Any]) -> None:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     from symnoise_ray.workers.task import run_task  # imports torch, transformers, deepspeed
 
+    if torch.cuda.is_available():
+        # Ranks on one machine see each other's GPUs; the current device is this rank's own.
+        torch.cuda.set_device(ray.train.torch.get_device())
     rank = ray.train.get_context().get_world_rank()
     _warm_up(TrialConfig.model_validate(settings["warm"]))
     _Rank(settings, rank).serve(run_task)
