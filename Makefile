@@ -5,6 +5,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 SPACE ?= quickstart
 ARGS ?=
+# Handed to pip for torch alone, to choose another build of it.
+TORCH_ARGS ?=
 
 .PHONY: sweep test test-slow check clean
 
@@ -27,7 +29,7 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	@echo "Installing into $(VENV) (once; some minutes) ..."
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
-	$(RUN) -m pip install --quiet "$$(grep '^torch==' requirements.txt)"
+	$(RUN) -m pip install --quiet $(TORCH_ARGS) "$$(grep '^torch==' requirements.txt)"
 	$(RUN) -m pip install --quiet -r requirements.txt
 	$(RUN) -m pip install --quiet --no-deps -e .
 	@touch $@
