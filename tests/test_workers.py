@@ -22,7 +22,7 @@ from symnoise_ray.workers.pool import Pool, count_slots
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
     """One warm slot of one worker on a private Ray."""
     storage = tmp_path_factory.mktemp("slots")
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
     try:
         with Pool(WorkersConfig(), 1, short_trial(), storage) as opened:
             opened.wait_until_up()
@@ -174,6 +174,25 @@ def test_a_killed_workers_trial_is_finished_all_the_same(pool: Pool, tmp_path: P
     undisturbed = read_lines(tmp_path / "undisturbed" / metrics)
     assert read_lines(tmp_path / "killed" / metrics) == undisturbed
     assert answers(tmp_path / "killed") == answers(tmp_path / "undisturbed")
+
+
+def test_two_workers_train_like_one(pool: Pool, tmp_path: Path):
+    """Same rows, same noise, one loss over all tokens: only the order of sums differs."""
+    run(pool, "one", short_trial(), tmp_path / "one")
+    one = read_lines(tmp_path / "one" / "metrics.jsonl")
+    with Pool(WorkersConfig(num_workers=2), 1, short_trial(), tmp_path) as pair:
+        pair.wait_until_up()
+        for stage in range(3):
+            directory = tmp_path / f"two-{stage}"
+            run(pair, f"two-{stage}", short_trial(zero_stage=stage), directory)
+            for expected, record in zip(one, read_lines(directory / "metrics.jsonl"), strict=True):
+                assert record == pytest.approx(expected, rel=1e-4)
+            assert len(answers(directory)) == len(answers(tmp_path / "one"))
+        running = pair.workers.run("both", short_trial(max_steps=5000), tmp_path / "both")
+        next(running)
+        pair.workers.cancel("both")
+        with pytest.raises(CancelledError, match="cancelled at step"):
+            list(running)
 
 
 def test_the_number_of_slots_follows_from_the_cluster():
