@@ -1,5 +1,6 @@
 """Whole sweeps through real Ray, DeepSpeed, Optuna and MLflow, run as a user runs them."""
 
+import contextlib
 import json
 import os
 import signal
@@ -35,22 +36,30 @@ workers: {max_slots: 1}
 """
 
 
+MARK = "SYMNOISE_TEST_SWEEP"
+"""Environment variable that every process of a sweep inherits."""
+
+
 def tune(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "symnoise_ray.tune", *arguments]
     return subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, check=False, timeout=280
+        command,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+        timeout=280,
+        env={**os.environ, MARK: str(cwd)},
     )
 
 
-def ray_processes() -> set[int]:
-    """Processes of any Ray on this machine."""
-    found = set()
+def left_by(cwd: Path) -> list[str]:
+    """Names of the processes that a sweep of this directory left behind."""
+    found = []
     for process in psutil.process_iter(["name", "status"]):
-        name = process.info["name"]
-        if process.info["status"] != psutil.STATUS_ZOMBIE and (
-            name.startswith(("raylet", "gcs_server", "ray::"))
-        ):
-            found.add(process.pid)
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(MARK) == str(cwd):
+                found.append(process.name())
     return found
 
 
@@ -59,12 +68,11 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a sweep of one baseline, one searched trial, and their confirmation."""
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "small.yaml").write_text(SPACE)
-    before = ray_processes()
     run = tune("small.yaml", cwd=folder)
     (folder / "stdout.txt").write_text(run.stdout)
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stderr == ""
-    assert ray_processes() <= before, "nothing is left running"
+    assert left_by(folder) == []
     return folder
 
 
