@@ -15,7 +15,7 @@ import pytest
 from symnoise_ray.records import read_json
 from tests.test_sweep import ROOT, SPACE
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 RAY = str(Path(sys.executable).parent / "ray")
 
