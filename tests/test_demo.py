@@ -158,8 +158,7 @@ def test_record_says_how_it_was_built(record: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_rebuild_agrees_with_the_committed_demo() -> None:
     assert build.differences(demo.model_dir().parent) == []
