@@ -20,6 +20,8 @@ from pydantic import (
     model_validator,
 )
 
+from symnoise_ray import deepspeed_json
+
 NoiseType = Literal[
     "none",
     "neftune",
@@ -124,6 +126,11 @@ class NoiseConfig(Section):
     noise on the padding too (the Hugging Face hook)."""
     execution: Literal["sequential", "concat"] = "sequential"
     """How the copies of a pair run: one after the other (half the memory) or as one batch."""
+    include_clean: bool = False
+    """Train on the clean rows as well, as one more copy of the batch (3B rows for a pair)."""
+    generator: Literal["counter", "torch"] = "counter"
+    """`counter`: a function of seed, step, sample and position alone; `torch`: torch's own stream,
+    drawn as the Hugging Face hook draws, for `neftune` with `length: padded` only."""
 
     @model_validator(mode="before")
     @classmethod
@@ -141,6 +148,25 @@ class NoiseConfig(Section):
             )
         if self.type not in NOISELESS and self.alpha is None:
             raise ValueError(f"noise.alpha must be given for noise.type={self.type}")
+        return self
+
+    @model_validator(mode="after")
+    def _torch_draws_like_the_hook(self) -> Self:
+        if self.generator == "torch" and (self.type, self.length) != ("neftune", "padded"):
+            raise ValueError(
+                "noise.generator=torch copies the Hugging Face hook, so it needs "
+                "noise.type=neftune and noise.length=padded, but got "
+                f"noise.type={self.type} and noise.length={self.length}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _clean_rows_join_noisy_ones(self) -> Self:
+        if self.include_clean and self.type == "none":
+            raise ValueError(
+                "noise.include_clean adds clean rows to noisy ones, so it has no meaning for "
+                "noise.type=none; leave it out, or vary it under a `when:`"
+            )
         return self
 
 
@@ -176,15 +202,87 @@ class TrainConfig(Section):
     """Rows per forward pass and worker; changes memory and speed, not the gradient."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of data order, noise and dropout."""
-    zero_stage: Literal[0, 1, 2] = 0
-    """DeepSpeed ZeRO: 0 replicates, 1 shards optimizer states, 2 gradients too."""
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    """DeepSpeed ZeRO: 0 replicates, 1 shards optimizer states, 2 gradients too, 3 weights too."""
+    offload: Literal["none", "optimizer", "all"] = "none"
+    """Keep in the CPU's memory: the `optimizer` states (ZeRO 1-3), or `all`, the weights too
+    (ZeRO 3)."""
+    gradient_checkpointing: bool = False
+    """Recompute each layer's activations in the backward pass: less memory, more time."""
+    compile: bool = False
+    """Compile each layer with torch.compile for training; needs a C++ compiler on the workers."""
+    deepspeed: str | None = None
+    """Further DeepSpeed settings: a JSON file or its text. What this trial decides itself may
+    stand there only with the same value or as "auto"; the content becomes part of the trial."""
     num_evals: int = Field(4, ge=1)
     """How often the clean loss is measured, evenly over the steps, the last step included; it is
     measured once more before the first."""
     num_clean_rows: int = Field(32, ge=1)
     """Training rows, drawn once by seed, on which the clean (noise-free) loss is measured."""
+    probe_alpha: float = Field(5.0, ge=0, allow_inf_nan=False)
+    """Strength of the sign noise with which the curvature of the loss is measured on the same rows,
+    alike for every noise type; 0 measures none and saves two thirds of the time."""
     save_model: bool = False
     """Keep the fine-tuned weights as a Hugging Face folder beside the results."""
+
+    @field_validator("deepspeed", mode="before")
+    @classmethod
+    def _deepspeed_is_read(cls, value: Any) -> Any:
+        return None if value is None else deepspeed_json.canonical(value)
+
+    @model_validator(mode="after")
+    def _sharding_allows_the_rest(self) -> Self:
+        if self.offload == "optimizer" and self.zero_stage == 0:
+            raise ValueError(
+                "train.offload=optimizer needs train.zero_stage to be 1, 2 or 3, but got 0"
+            )
+        if self.offload == "all" and self.zero_stage != 3:
+            raise ValueError(
+                f"train.offload=all needs train.zero_stage=3, but got {self.zero_stage}"
+            )
+        if self.compile and self.zero_stage == 3:
+            raise ValueError(
+                "train.compile=true needs train.zero_stage to be 0, 1 or 2, but got 3, which "
+                "gathers the weights of a layer while it runs"
+            )
+        return self
+
+
+class LoraConfig(Section):
+    """Low-rank adapters (arXiv 2106.09685); all weights are trained when `rank` is null."""
+
+    rank: int | None = Field(None, ge=1)
+    """Rank of the update of each adapted layer; null trains all weights."""
+    alpha: float = Field(16.0, gt=0, allow_inf_nan=False)
+    """The update is scaled by alpha/rank."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout on an adapter's input."""
+    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Names of the linear layers that are adapted (`[q_proj, v_proj]`), or `all-linear`: every one
+    but the output head."""
+    merge: bool = True
+    """A saved model has the adapters merged into its weights; false saves the adapter alone."""
+    quantize: Literal["none", "nf4"] = "none"
+    """`nf4` keeps the frozen weights in 4 bits (QLoRA, arXiv 2305.14314); needs a GPU and the
+    extra `qlora`."""
+
+    @model_validator(mode="after")
+    def _adapters_are_asked_for(self) -> Self:
+        if self.target_modules == ():
+            raise ValueError("lora.target_modules must name a layer, but is empty")
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if self.rank is None and value != field.default:
+                raise ValueError(
+                    f"lora.{name} has no meaning without lora.rank, but got {value!r}; give a rank "
+                    "or leave it out"
+                )
+        if self.quantize != "none" and self.merge:
+            raise ValueError(
+                f"lora.quantize={self.quantize} needs lora.merge=false, but got true: weights of "
+                "4 bits cannot take an update; save the adapter alone"
+            )
+        return self
 
 
 class GenerateConfig(Section):
@@ -221,10 +319,64 @@ class TrialConfig(Section):
     """Optimizer."""
     train: TrainConfig = TrainConfig()
     """Steps, batches, seed, sharding."""
+    lora: LoraConfig = LoraConfig()
+    """Low-rank adapters."""
     generate: GenerateConfig = GenerateConfig()
     """Decoding."""
     judge: JudgeConfig = JudgeConfig()
     """Judge."""
+
+    @model_validator(mode="after")
+    def _weights_can_be_sharded(self) -> Self:
+        if self.lora.quantize != "none" and self.train.zero_stage == 3:
+            raise ValueError(
+                f"lora.quantize={self.lora.quantize} needs train.zero_stage to be 0, 1 or 2, but "
+                "got 3, which cannot shard weights of 4 bits"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _deepspeed_file_agrees(self) -> Self:
+        if self.train.deepspeed is not None:
+            found = deepspeed_json.contradiction(self.train.deepspeed, self.deepspeed_keys())
+            if found:
+                raise ValueError(f"train.deepspeed: {found}")
+        return self
+
+    def deepspeed_keys(self) -> dict[str, deepspeed_json.Fixed]:
+        """DeepSpeed's dotted keys that this trial decides, with their values."""
+        train, optim = self.train, self.optim
+        batch, micro_batch = train.global_batch_size, train.micro_batch_size
+        follows = f"train.global_batch_size={batch} and train.micro_batch_size={micro_batch}"
+        on_cpu = {True: "cpu", False: "none"}
+        offload = f"train.offload={train.offload}"
+        fixed = deepspeed_json.Fixed
+        return {
+            "train_batch_size": fixed(f"train.global_batch_size={batch}", batch),
+            "train_micro_batch_size_per_gpu": fixed(
+                f"train.micro_batch_size={micro_batch}", micro_batch
+            ),
+            "gradient_accumulation_steps": fixed(f"{follows}, from which it follows", None),
+            "gradient_clipping": fixed(
+                f"optim.max_grad_norm={optim.max_grad_norm:g}", optim.max_grad_norm
+            ),
+            "bf16.enabled": fixed(f"model.dtype={self.model.dtype}", self.model.dtype == "bf16"),
+            "zero_optimization.stage": fixed(
+                f"train.zero_stage={train.zero_stage}", train.zero_stage
+            ),
+            "zero_optimization.offload_optimizer.device": fixed(
+                offload, on_cpu[train.offload != "none"]
+            ),
+            "zero_optimization.offload_param.device": fixed(offload, on_cpu[train.offload == "all"]),
+            "optimizer.params.lr": fixed(f"optim.lr={optim.lr:g}", optim.lr),
+            "optimizer.params.betas": fixed(f"optim.betas={list(optim.betas)}", list(optim.betas)),
+            "optimizer.params.eps": fixed(f"optim.eps={optim.eps:g}", optim.eps),
+            "optimizer.params.weight_decay": fixed(
+                f"optim.weight_decay={optim.weight_decay:g}", optim.weight_decay
+            ),
+            "zero_allow_untested_optimizer": fixed("the optimizer, which is torch's AdamW", True),
+            "zero_force_ds_cpu_optimizer": fixed("the optimizer, which is torch's AdamW", False),
+        }
 
     def digest(self) -> str:
         """Hash of the resolved configuration, equal on every rank of a trial."""

@@ -15,13 +15,13 @@ import torch.distributed as dist
 from torch import nn
 
 from symnoise_ray.config import GenerateConfig, ModelConfig, TrialConfig
-from symnoise_ray.data import padding_id, tokenise_prompt
 from symnoise_ray.engine import choose_device, join_process_group
 from symnoise_ray.errors import DataError
 from symnoise_ray.model import load
 from symnoise_ray.prompts import Example, choose_template
 from symnoise_ray.records import Completion
 from symnoise_ray.rows import read_prompts, read_train
+from symnoise_ray.tokens import padding_id, tokenise_prompt
 
 
 def complete(

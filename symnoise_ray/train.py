@@ -24,26 +24,21 @@ import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from torch import Tensor, nn
 
 from symnoise_ray import engine as deepspeed_engine
-from symnoise_ray.config import DataConfig, ModelConfig, OptimConfig, TrialConfig
-from symnoise_ray.data import (
-    IGNORE_INDEX,
-    Batch,
-    Batches,
-    TokenRows,
-    collate,
-    padding_id,
-    tokenise,
-)
+from symnoise_ray.batches import Batch, Batches, collate
+from symnoise_ray.config import DataConfig, ModelConfig, NoiseConfig, OptimConfig, TrialConfig
 from symnoise_ray.errors import CancelledError, DivergedError, UserError
+from symnoise_ray.head import AnswerHead
 from symnoise_ray.model import load, load_tokenizer
-from symnoise_ray.noise import NoisyEmbedding, passes
+from symnoise_ray.noise import Copy, NoisyEmbedding, passes
 from symnoise_ray.prompts import choose_template
 from symnoise_ray.records import timed
 from symnoise_ray.rows import read_train
+from symnoise_ray.tokens import TokenRows, padding_id, tokenise
 
 Report = Callable[[dict[str, Any]], None]
 
 _CLEAN_ROWS_SEED = 17
+_PROBE_SEED = 23
 
 
 @dataclass
@@ -171,6 +166,9 @@ class _Loop:
         )
         self.num_steps = self.batches.num_steps(train.num_epochs, train.max_steps)
         self.noisy = NoisyEmbedding(engine.module, config.noise, train.seed)
+        probe = NoiseConfig(type="symnoise", alpha=train.probe_alpha)
+        self.probe = NoisyEmbedding(engine.module, probe, _PROBE_SEED)
+        self.head = AnswerHead(engine.module)
         self.clean_batches = self._clean_batches(tokens, pad_id)
         self.eval_steps = {
             round(self.num_steps * index / train.num_evals) for index in range(train.num_evals + 1)
@@ -178,8 +176,8 @@ class _Loop:
 
     def run(self, report: Report, cancelled: Callable[[], bool]) -> dict[str, Any]:
         """Train all steps; the clean loss is measured before, on the way, and after."""
-        first_clean = clean = self.clean_loss(0)
-        report({"step": 0, "clean_loss": clean})
+        first = last = self.evaluate(0)
+        report({"step": 0, **first})
         loss, num_tokens = math.nan, 0
         for step in range(1, self.num_steps + 1):
             lr = lr_at(step - 1, self.num_steps, self.config.optim)
@@ -187,14 +185,15 @@ class _Loop:
             num_tokens += num_answer_tokens
             record = {"step": step, "loss": loss, "grad_norm": grad_norm, "lr": lr}
             if step in self.eval_steps:
-                record["clean_loss"] = clean = self.clean_loss(step)
+                record |= (last := self.evaluate(step))
             report(record)
-        self.noisy.remove()
+        for hooked in (self.noisy, self.probe, self.head):
+            hooked.remove()
         return {
             "num_steps": self.num_steps,
             "loss": loss,
-            "clean_loss": clean,
-            "first_clean_loss": first_clean,
+            **last,
+            "first_clean_loss": first["clean_loss"],
             "num_answer_tokens": num_tokens,
         }
 
@@ -219,7 +218,7 @@ class _Loop:
         self.engine.train()
         for index, (batch, group) in enumerate(runs):
             batch = batch.to(self.device)
-            with self.noisy.applied(group, batch.mask_BL, batch.sample_B, step):
+            with self.noisy.applied(group, batch.sample_BL, batch.position_BL, step):
                 loss = self.token_loss(batch, len(group)) / (num_tokens * num_copies)
                 # DeepSpeed averages gradients over the workers, but the loss is a sum over them.
                 deepspeed_engine.accumulate(
@@ -252,17 +251,17 @@ class _Loop:
 
     def token_loss(self, batch: Batch, num_copies: int = 1) -> Tensor:
         """Summed cross-entropy of the answer tokens, over all copies in this pass."""
-        logits_BLV = self.engine(
-            input_ids=batch.input_ids_BL.repeat(num_copies, 1),
-            attention_mask=batch.mask_BL.repeat(num_copies, 1),
-            use_cache=False,
-        ).logits
-        labels_BL = batch.labels_BL.repeat(num_copies, 1)
+        size = batch.input_ids_BL.numel()
+        answer_N = torch.cat([batch.answer_N + copy * size for copy in range(num_copies)])
+        with self.head.at(answer_N):
+            logits = self.engine(
+                input_ids=batch.input_ids_BL.repeat(num_copies, 1),
+                attention_mask=batch.mask_BL.repeat(num_copies, 1),
+                use_cache=False,
+            ).logits
+        logits_NV = self.head.select(logits, answer_N)
         return F.cross_entropy(
-            logits_BLV[:, :-1].flatten(0, 1).float(),
-            labels_BL[:, 1:].flatten(),
-            ignore_index=IGNORE_INDEX,
-            reduction="sum",
+            logits_NV.float(), batch.target_N.repeat(num_copies), reduction="sum"
         )
 
     def _clean_batches(self, tokens: TokenRows, pad_id: int) -> list[Batch]:
@@ -279,18 +278,30 @@ class _Loop:
         ]
 
     @torch.no_grad()
-    def clean_loss(self, step: int) -> float:
-        """Mean loss per answer token without noise, on the same rows every time."""
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Losses per answer token on the same rows every time, without noise and with a probe's.
+
+        The probe is a pair of sign noises that is the same for every noise type and at every step.
+        Its second difference L(x+e) + L(x-e) - 2 L(x) is e'He up to fourth order, H the Hessian of
+        the loss in the embeddings (Hutchinson's estimator of s**2 tr H): the curvature that
+        symmetric noise is said to lower.
+        """
         self.engine.eval()
-        total = torch.zeros(2, device=self.device)
+        copies = [Copy(0), *([Copy(+1), Copy(-1)] if self.probe.config.alpha else [])]
+        total = torch.zeros(len(copies) + 1, device=self.device, dtype=torch.float64)
         for batch in self.clean_batches:
-            total[0] += self.token_loss(batch)
-            total[1] += (batch.labels_BL[:, 1:] != IGNORE_INDEX).sum()
+            for index, copy in enumerate(copies):
+                with self.probe.applied((copy,), batch.sample_BL, batch.position_BL, step=0):
+                    total[index] += self.token_loss(batch)
+            total[-1] += len(batch.target_N)
         if self.world_size > 1:
             dist.all_reduce(total)
-        loss, count = total.tolist()
-        self._check_finite("clean loss", loss / count, step)
-        return float(loss / count)
+        clean, *noisy = (total[:-1] / total[-1]).tolist()
+        self._check_finite("clean loss", clean, step)
+        losses = {"clean_loss": clean}
+        if noisy:
+            losses |= {"noisy_loss": sum(noisy) / 2, "curvature": sum(noisy) - 2 * clean}
+        return losses
 
 
 if __name__ == "__main__":  # the command line stands above this floor, so only here

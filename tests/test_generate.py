@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from symnoise_ray.config import GenerateConfig, ModelConfig, TrialConfig
-from symnoise_ray.data import tokenise_prompt
 from symnoise_ray.errors import DataError
 from symnoise_ray.generate import answer_alone, complete
 from symnoise_ray.model import Loaded, load
 from symnoise_ray.prompts import Example
 from symnoise_ray.records import Completion
+from symnoise_ray.tokens import tokenise_prompt
 from tests.conftest import PAIRS
 
 pytestmark = pytest.mark.usefixtures("process_group")

@@ -16,7 +16,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
 from symnoise_ray.config import NOISELESS, NoiseConfig
 from symnoise_ray.errors import UserError
-from symnoise_ray.noise import NOISES, Copy, NoisyEmbedding, draw_noise, noise_scale, passes, philox
+from symnoise_ray.noise import NOISES, Copy, NoisyEmbedding, draw_noise, noise_scale, passes
+from symnoise_ray.philox import philox, random_words, words_in_torch
 
 TYPES = list(NOISES)
 NOISY = [name for name in TYPES if name not in NOISELESS]
@@ -35,6 +36,12 @@ def noise_of(noise_type: str, alpha: float = 5.0, **settings: Any) -> NoiseConfi
     return NoiseConfig.model_validate({"type": noise_type, **strength, **settings})
 
 
+def places(mask_BL: Tensor = MASK_BL, sample_B: Tensor = SAMPLE_B) -> tuple[Tensor, Tensor]:
+    """Sample and position of every token, as a batch has them; sample -1 is padding."""
+    sample_BL = torch.where(mask_BL == 1, sample_B[:, None], -1)
+    return sample_BL, (mask_BL.cumsum(1) - 1).clamp_min(0)
+
+
 def draw(
     config: NoiseConfig,
     mask_BL: Tensor = MASK_BL,
@@ -46,7 +53,9 @@ def draw(
     seed: int = SEED,
 ) -> Tensor:
     """The scaled noise of a batch."""
-    return draw_noise(mask_BL, sample_B, step, number, width, config, seed)
+    place = places(mask_BL, sample_B)
+    noise_BLD, scale_BL1 = draw_noise(*place, step, number, width, config, seed)
+    return noise_BLD * scale_BL1
 
 
 def tokens(mask_BL: Tensor = MASK_BL) -> Tensor:
@@ -58,7 +67,7 @@ def tokens(mask_BL: Tensor = MASK_BL) -> Tensor:
 def embed(model: nn.Module, config: NoiseConfig, group: tuple[Copy, ...], step: int = 2) -> Tensor:
     """Embeddings of one forward pass under noise."""
     noisy = NoisyEmbedding(model, config, SEED)
-    with noisy.applied(group, MASK_BL, SAMPLE_B, step):
+    with noisy.applied(group, *places(), step):
         embeds = model.get_input_embeddings()(tokens().repeat(len(group), 1))
     noisy.remove()
     return embeds.detach()
@@ -73,7 +82,7 @@ def test_at_alpha_zero_the_model_computes_the_same_bit_for_bit(
 ) -> None:
     clean = tiny_model(input_ids=tokens(), attention_mask=MASK_BL).logits
     noisy = NoisyEmbedding(tiny_model, noise_of(noise_type, alpha=0), SEED)
-    with noisy.applied((Copy(+1),), MASK_BL, SAMPLE_B, 1):
+    with noisy.applied((Copy(+1),), *places(), 1):
         logits = tiny_model(input_ids=tokens(), attention_mask=MASK_BL).logits
         ids = tokens()
         plain = F.embedding(ids, tiny_model.get_input_embeddings().weight)
@@ -97,7 +106,7 @@ def test_nothing_is_added_outside_a_training_step(
     clean = tiny_model(input_ids=tokens(), attention_mask=MASK_BL).logits
     noisy = NoisyEmbedding(tiny_model, noise_of(noise_type), SEED)
     assert torch.equal(tiny_model(input_ids=tokens(), attention_mask=MASK_BL).logits, clean)
-    with noisy.applied((Copy(+1),), MASK_BL, SAMPLE_B, 1):
+    with noisy.applied((Copy(+1),), *places(), 1):
         inside = tiny_model(input_ids=tokens(), attention_mask=MASK_BL).logits
     assert torch.equal(tiny_model(input_ids=tokens(), attention_mask=MASK_BL).logits, clean)
     assert torch.equal(inside, clean) == (noise_type in NOISELESS)
@@ -108,7 +117,7 @@ def test_nothing_is_added_after_a_step_that_failed(tiny_model: LlamaForCausalLM)
     noisy = NoisyEmbedding(tiny_model, noise_of("symnoise"), SEED)
     with (
         pytest.raises(ArithmeticError, match="the step failed"),
-        noisy.applied((Copy(+1),), MASK_BL, SAMPLE_B, 1),
+        noisy.applied((Copy(+1),), *places(), 1),
     ):
         raise ArithmeticError("the step failed")
     assert torch.equal(tiny_model(input_ids=tokens()).logits, clean)
@@ -157,7 +166,7 @@ def test_the_model_takes_every_copy_and_the_gradient_reaches_the_embedding(
     for group in passes(config):
         weight.grad = None
         count = len(group)
-        with noisy.applied(group, MASK_BL, SAMPLE_B, 1):
+        with noisy.applied(group, *places(), 1):
             logits = tiny_model(
                 input_ids=tokens().repeat(count, 1), attention_mask=MASK_BL.repeat(count, 1)
             ).logits
@@ -221,7 +230,7 @@ def test_the_token_embedding_of_every_family_is_found_and_moves_by_the_scale(fam
     expected_BLD = draw(config, width=clean_BLD.shape[-1])
     assert torch.allclose(moved_BLD, expected_BLD, atol=1e-5)
     noisy = NoisyEmbedding(model, config, SEED)
-    with noisy.applied((Copy(+1),), MASK_BL, SAMPLE_B, 2):
+    with noisy.applied((Copy(+1),), *places(), 2):
         inside = model(input_ids=tokens(), attention_mask=MASK_BL).logits
     outside = model(input_ids=tokens(), attention_mask=MASK_BL).logits
     assert not torch.allclose(inside[MASK_BL == 1], outside[MASK_BL == 1])
@@ -233,16 +242,20 @@ def test_the_token_embedding_of_every_family_is_found_and_moves_by_the_scale(fam
 @pytest.mark.parametrize(
     ("counter", "key", "words"),
     [
-        ("00000000 00000000 00000000 00000000", "0 0", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
         (
-            "ffffffff ffffffff ffffffff ffffffff",
-            "ffffffff ffffffff",
-            "408f276d 41c83b0e a20bc7c6 6d5451fd",
+            "0 0 0 0",
+            "0 0",
+            "16554d9eca36314c db20fe9d672d0fdc d7e772cee186176b 7e68b68aec7ba23b",
         ),
         (
-            "243f6a88 85a308d3 13198a2e 03707344",
-            "a4093822 299f31d0",
-            "d16cfe09 94fdcceb 5001e420 24126ea1",
+            "ffffffffffffffff ffffffffffffffff ffffffffffffffff ffffffffffffffff",
+            "ffffffffffffffff ffffffffffffffff",
+            "87b092c3013fe90b 438c3c67be8d0224 9cc7d7c69cd777b6 a09caebf594f0ba0",
+        ),
+        (
+            "243f6a8885a308d3 13198a2e03707344 a4093822299f31d0 082efa98ec4e6c89",
+            "452821e638d01377 be5466cf34e90c6c",
+            "a528f45403e61d95 38c72dbd566e9788 a5a1610e72fd18b5 57bd43b5e52b7fe6",
         ),
     ],
 )
@@ -250,17 +263,40 @@ def test_philox_gives_its_authors_known_answers(counter: str, key: str, words: s
     def numbers(text: str) -> list[int]:
         return [int(word, 16) for word in text.split()]
 
-    c0, c1, c2, c3 = (torch.tensor([word]) for word in numbers(counter))
+    c0, c1, c2, c3 = (torch.tensor([number]).long() for number in signed(numbers(counter)))
     k0, k1 = numbers(key)
-    assert [int(word) for word in philox((c0, c1, c2, c3), (k0, k1))] == numbers(words)
+    given = [int(word) % 2**64 for word in philox((c0, c1, c2, c3), (k0, k1))]
+    assert given == numbers(words)
 
 
-def test_philox_broadcasts_its_counters() -> None:
-    zero = torch.zeros(3, 1, dtype=torch.int64)
-    words = philox((zero, torch.arange(4), zero, zero), (0, 0))
-    assert {tuple(word.shape) for word in words} == {(3, 4)}
-    assert int(words[0][2, 0]) == 0x6627E8D5
-    assert len(set(words[0][0].tolist())) == 4
+def signed(numbers: list[int]) -> list[int]:
+    """The int64 of the same bits."""
+    return [(number + 2**63) % 2**64 - 2**63 for number in numbers]
+
+
+@pytest.mark.parametrize("num_words", [1, 4, 7, 64])
+@pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
+def test_numpy_and_torch_make_the_same_words(num_words: int, seed: int) -> None:
+    place = places(F.pad(MASK_BL, (2, 3)))
+    words_BLW = random_words(*place, num_words, step=3, draw=1, seed=seed)
+    blocks = words_BLW.shape[-1] // 4
+    assert blocks == -(-num_words // 4)
+    assert torch.equal(words_BLW, words_in_torch(*place, blocks, 3, 1, seed))
+    assert (words_BLW[place[0] < 0] == 0).all()
+    assert words_BLW[place[0] >= 0].unique().numel() == MASK_BL.sum() * blocks * 4
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("noise_type", NOISY)
+def test_a_gpu_draws_the_same_noise(noise_type: str) -> None:
+    place = places(torch.ones(4, 50, dtype=torch.long))
+    config = noise_of(noise_type)
+    on_cpu, _ = draw_noise(*place, 2, 0, 100, config, SEED)
+    on_gpu, _ = draw_noise(*(p.cuda() for p in place), 2, 0, 100, config, SEED)
+    ulp = torch.finfo(torch.float32).eps * on_cpu.abs()
+    assert ((on_gpu.cpu() - on_cpu).abs() <= ulp).all()
+    if noise_type in ONE_SIDED_SIGNS:
+        assert torch.equal(on_gpu.cpu(), on_cpu)
 
 
 @pytest.mark.parametrize("width", [1, 31, 32, 33, 130])
@@ -463,7 +499,7 @@ def gradients(
     noisy = NoisyEmbedding(model, config, SEED)
     total = 0.0
     for group in groups:
-        with noisy.applied(group, MASK_BL, SAMPLE_B, 4):
+        with noisy.applied(group, *places(), 4):
             logits_BLV = model(
                 input_ids=tokens().repeat(len(group), 1),
                 attention_mask=MASK_BL.repeat(len(group), 1),
@@ -526,7 +562,7 @@ def test_a_padded_batch_has_the_gradient_of_its_unpadded_rows(
         end = int(MASK_BL[index].sum())
         rows = slice(index, index + 1), slice(0, end)
         for group in passes(config):
-            with noisy.applied(group, MASK_BL[rows], SAMPLE_B[index : index + 1], 4):
+            with noisy.applied(group, *(place[rows] for place in places()), 4):
                 logits = model(input_ids=tokens()[rows]).logits
                 loss = F.cross_entropy(logits[0, :-1], labels[rows][0, 1:], reduction="sum")
                 (loss / count).backward()

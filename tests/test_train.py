@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 import torch
 
+from symnoise_ray.batches import Batches
 from symnoise_ray.config import OptimConfig, TrialConfig
-from symnoise_ray.data import Batches, tokenise
 from symnoise_ray.engine import deepspeed_config, give_memory_back
 from symnoise_ray.errors import CancelledError, DivergedError, UserError
 from symnoise_ray.generate import complete
 from symnoise_ray.model import load
 from symnoise_ray.noise import NOISES, Copy, NoisyEmbedding
 from symnoise_ray.rows import read_prompts, read_train
+from symnoise_ray.tokens import tokenise
 from symnoise_ray.train import lr_at, train
 
 pytestmark = pytest.mark.usefixtures("process_group")
@@ -71,7 +72,7 @@ def test_the_loss_falls_and_every_step_is_reported(trial: Trial) -> None:
     config = trial(train__max_steps=12)
     records, summary = run(config)
     assert [record["step"] for record in records] == list(range(13))
-    assert set(records[0]) == {"step", "clean_loss"}
+    assert set(records[0]) == {"step", "clean_loss", "noisy_loss", "curvature"}
     for record in records[1:]:
         assert {"step", "loss", "lr"} <= set(record)
     assert [r["step"] for r in records if "clean_loss" in r] == [0, 6, 12]
@@ -148,7 +149,7 @@ def test_every_row_gets_the_noise_of_its_own_number(trial: Trial) -> None:
     batches = Batches(tokens.rows, global_batch_size=4, micro_batch_size=4, seed=0, pad_id=0)
     (batch,) = batches.micro_batches(batches.next_step(), rank=0, world_size=1)
     noisy = NoisyEmbedding(model, config.noise, config.train.seed)
-    with torch.no_grad(), noisy.applied((Copy(+1),), batch.mask_BL, batch.sample_B, 1):
+    with torch.no_grad(), noisy.applied((Copy(+1),), batch.sample_BL, batch.position_BL, 1):
         logits_BLV = model(input_ids=batch.input_ids_BL, attention_mask=batch.mask_BL).logits
     labels = batch.labels_BL[:, 1:].flatten()
     expected = torch.nn.functional.cross_entropy(logits_BLV[:, :-1].flatten(0, 1), labels)
