@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 from symnoise_ray.records import PHASES
 
 Trial = dict[str, Any]
+Line = tuple[Trial, list[tuple[float, float]]]
+Curves = dict[str, list[dict[str, Any]]]
 
 WIDTH = 940
 LABEL_END = 250
@@ -286,35 +288,52 @@ def _rate_point(trial: Trial, x: float, y: Scale) -> str:
     return element("g", _title(trial), line, mark, class_=_arm_class(trial.get("arm")))
 
 
-def _points(curve: Iterable[dict[str, Any]]) -> list[tuple[float, float]]:
-    measured = (row for row in curve if row.get("clean_loss") is not None)
-    points = ((float(row["step"]), float(row["clean_loss"])) for row in measured)
-    return [(step, loss) for step, loss in points if math.isfinite(loss)]
-
-
-def clean_loss(trials: Sequence[Trial], curves: dict[str, list[dict[str, Any]]], title: str) -> str:
+def clean_loss(trials: Sequence[Trial], curves: Curves, title: str) -> str:
     """Clean loss by step, a line per trial; empty where nothing was measured.
 
     A trial that diverges would press all others flat, so the axis ends at 1.2 times the largest
     loss before training, and what is above lies on its upper edge.
     """
-    lines = [(trial, _points(curves.get(str(trial.get("trial")), []))) for trial in trials]
-    lines = [(trial, points) for trial, points in lines if points]
+    lines = _lines(trials, curves, "clean_loss")
+    highest = 1.2 * max((points[0][1] for _, points in lines), default=0)
+    held = [
+        (trial, [(step, min(loss, highest)) for step, loss in points]) for trial, points in lines
+    ]
+    return _by_step(held, "clean loss", title)
+
+
+def curvature(trials: Sequence[Trial], curves: Curves, title: str) -> str:
+    """Curvature of the loss by step, a line per trial; empty where nothing was measured."""
+    return _by_step(_lines(trials, curves, "curvature"), "curvature", title)
+
+
+def _lines(trials: Sequence[Trial], curves: Curves, field: str) -> list[Line]:
+    """The finite values of a field by step, for the trials that have any."""
+    lines = []
+    for trial in trials:
+        rows = curves.get(str(trial.get("trial")), [])
+        values = [(float(row["step"]), row[field]) for row in rows if row.get(field) is not None]
+        points = [(step, float(value)) for step, value in values if math.isfinite(value)]
+        if points:
+            lines.append((trial, points))
+    return lines
+
+
+def _by_step(lines: list[Line], axis: str, title: str) -> str:
     if not lines:
         return ""
-    highest = 1.2 * max(points[0][1] for _, points in lines)
-    losses = [min(loss, highest) for _, points in lines for _, loss in points]
+    values = [value for _, points in lines for _, value in points]
     last_step = max(step for _, points in lines for step, _ in points)
-    low, high = min(losses), max(losses)
+    low, high = min(values), max(values)
     pad = 0.05 * (high - low) or 0.5
     x = Scale(0, last_step or 1, 60, WIDTH - 20)
-    y = Scale(max(0, low - pad), high + pad, 300, 28)
+    y = Scale(max(0, low - pad) if low >= 0 else low - pad, high + pad, 300, 28)
     labels = {value: f"{value:.4g}" for value in ticks(y.low, y.high, 7)}
-    parts = [*_levels(x, y, labels, ("step", "clean loss"))]
+    parts = [*_levels(x, y, labels, ("step", axis))]
     for step in ticks(0, x.high):
         parts.append(_text(x(step), y.start + 18, f"{step:.4g}", "middle", "tick"))
     for trial, points in lines:
-        parts.append(_curve(trial, [(x(step), y(min(loss, highest))) for step, loss in points]))
+        parts.append(_curve(trial, [(x(step), y(value)) for step, value in points]))
     return _legend(trial for trial, _ in lines) + _svg(title, 346, parts)
 
 

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from symnoise_ray import charts, report
+from symnoise_ray import charts, report, sections
 from symnoise_ray.records import PHASES, Completion, Preference, write_lines
 
 HOSTILE = "<script>alert(\"x\")</script> & 'a' | b\nc `d` *e* [f](g) \x00 \ud800"
@@ -33,6 +33,8 @@ def _trial(number: int, arm: str, win_rate: float, **values: Any) -> dict[str, A
         "avg_length": 31.2,
         "clean_loss": 0.52,
         "first_clean_loss": 4.1,
+        "noisy_loss": 0.58,
+        "curvature": 0.123,
         "counts": {"rows truncated": 3},
         "seconds": dict(zip(PHASES, (0.1, 0.05, 3.1, 0.6, 0.2, 0.3), strict=True)),
         **values,
@@ -85,7 +87,10 @@ def _results(**values: Any) -> dict[str, Any]:
 
 
 CURVES: dict[str, list[dict[str, Any]]] = {
-    "000-none": [{"step": 0, "clean_loss": 4.0}, {"step": 10, "clean_loss": 1.0}],
+    "000-none": [
+        {"step": 0, "clean_loss": 4.0, "curvature": 0.2},
+        {"step": 10, "clean_loss": 1.0, "curvature": -0.01},
+    ],
     "002-symnoise": [
         {"step": 0, "clean_loss": 4.0},
         {"step": 5, "loss": 2.0},
@@ -139,9 +144,10 @@ def test_everything_is_told(kind: str) -> None:
         "1,213",
         "61.0",
         "4.10 \u2192 0.52",
+        "0.12",
         "rows truncated",
         "2026-01-01 12:00 UTC",
-        *report.READING,
+        *sections.READING,
     ):
         assert words in text
 
@@ -184,6 +190,7 @@ def test_every_figure_has_a_title() -> None:
         "Win rates in the search",
         "Win rate against alpha",
         "Clean loss by step",
+        "Curvature by step",
         "Seconds of each trial by phase",
     ]
 
@@ -289,6 +296,14 @@ def test_a_diverging_loss_stays_inside_the_figure() -> None:
     assert plain_start == noisy_start
     assert plain_end[0] == noisy_end[0] == charts.WIDTH - 20
     assert 28 <= noisy_end[1] < plain_start[1] < plain_end[1] <= 300
+
+
+def test_a_negative_curvature_is_drawn_below_a_positive_one() -> None:
+    figure = _figure(charts.curvature([_trial(0, "none", 0.5)], CURVES, "title"))
+    (line,) = [line.attrib["points"].split() for line in figure.iterfind(".//polyline")]
+    (_, before), (_, after) = (map(float, point.split(",")) for point in line)
+    assert 28 <= before < after <= 300
+    assert charts.curvature([_trial(2, "symnoise", 0.5)], CURVES, "title") == ""
 
 
 def test_bars_have_the_length_of_their_seconds() -> None:
