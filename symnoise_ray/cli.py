@@ -13,10 +13,20 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from symnoise_ray import __version__
-from symnoise_ray.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, SymnoiseError, reason_of
+from symnoise_ray.errors import (
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_SIGINT,
+    SymnoiseError,
+    UserError,
+    reason_of,
+)
+
+if TYPE_CHECKING:
+    from symnoise_ray.config import JudgeConfig
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -59,7 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    for add in (_tune, _train, _generate, _judge, _score, _report, _validate, _schema, _sync):
+    stages = (_tune, _train, _generate, _judge, _score, _report)
+    for add in (*stages, _validate, _inspect, _schema, _sync):
         add(verbs)
     return parser
 
@@ -216,48 +227,83 @@ def _judge(verbs: Verbs) -> None:
         _run_judge,
     )
     parser.add_argument("completions", type=Path, metavar="FILE")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="the judge, such as judge.type=api"
+    )
     parser.add_argument("--reference", type=Path, required=True, metavar="FILE")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
 
 
 def _run_judge(arguments: argparse.Namespace) -> int:
-    from symnoise_ray.config import JudgeConfig
-    from symnoise_ray.judges import judge_all, make_judge
+    from symnoise_ray.judges import judge_all, make_judge, require_coverage
+    from symnoise_ray.judges.check import self_check
     from symnoise_ray.records import read_completions, write_lines
 
+    config = _judge_settings(arguments.overrides)
     completions = read_completions(arguments.completions)
     reference = read_completions(arguments.reference)
-    preferences = judge_all(make_judge(JudgeConfig()), completions, reference)
-    write_lines(preferences, arguments.output)
-    print(f"{len(preferences)} verdicts on {len(completions)} items in {arguments.output}")
+    place, scope = arguments.output.parent, str(arguments.output.absolute())
+    self_check(config, place, scope)
+    judged = judge_all(make_judge(config, place, scope), completions, reference)
+    write_lines(judged.preferences, arguments.output)
+    print(
+        f"{len(judged.preferences)} verdicts on {len(completions)} items in {arguments.output}; "
+        f"{sum(judged.failures.values())} failed, {judged.usage.calls} calls were made"
+    )
+    require_coverage(judged, config.min_coverage)
     return EXIT_OK
+
+
+def _judge_settings(overrides: Sequence[str]) -> JudgeConfig:
+    from symnoise_ray.config import TrialConfig
+    from symnoise_ray.loading import Document, build, parse_override, put
+
+    document = Document({}, {}, "key=value")
+    for text in overrides:
+        key, value = parse_override(text)
+        if key[0] != "judge":
+            raise UserError(f"override {text}: only judge.* has a meaning for this verb")
+        put(document.values, key, value)
+        document.places[key] = f"override {'.'.join(key)}"  # a value may be a key by mistake
+    return build(TrialConfig, document).judge
 
 
 def _score(verbs: Verbs) -> None:
     parser = _verb(
         verbs,
         "score",
-        "Win rate with its interval, from preferences.",
+        "Win rates with their intervals, from preferences.jsonl or AlpacaEval's annotations.json.",
         "symnoise-ray score preferences.jsonl --json",
         _run_score,
     )
     parser.add_argument("preferences", type=Path, metavar="FILE")
     parser.add_argument("--json", action="store_true", help="rates as fractions, as JSON")
+    parser.add_argument(
+        "--gamed",
+        type=Path,
+        metavar="CSV",
+        help="AlpacaEval's df_gamed.csv, to control the length as AlpacaEval does on its 805 items",
+    )
+    parser.add_argument(
+        "--strength", type=float, metavar="C", help="AlpacaEval's C, with --gamed (default: 21.54)"
+    )
 
 
 def _run_score(arguments: argparse.Namespace) -> int:
-    from symnoise_ray.live import score_text
-    from symnoise_ray.records import read_preferences
-    from symnoise_ray.score import win_rate
+    from symnoise_ray.annotations import read_annotations, read_gamed
+    from symnoise_ray.length_control import STRENGTH
+    from symnoise_ray.score import AlpacaEvalModel, in_words, win_rate
 
-    score = win_rate(read_preferences(arguments.preferences)).to_json()
-    if arguments.json:
-        print(json.dumps(score, indent=2))
-    else:
-        print(
-            f"{score_text(score)} of {score['n_total']} items: {score['n_wins']} won, "
-            f"{score['n_wins_reference']} lost, {score['n_draws']} tied"
-        )
+    known = None
+    strength = STRENGTH if arguments.strength is None else arguments.strength
+    if not 0 < strength < float("inf"):
+        raise UserError(f"--strength must be a positive number, but is {strength}")
+    if arguments.gamed is not None:
+        known = AlpacaEvalModel(*read_gamed(arguments.gamed), strength)
+    elif arguments.strength is not None:
+        raise UserError("--strength is AlpacaEval's C and needs --gamed, which was not given")
+    score = win_rate(read_annotations(arguments.preferences), known)
+    print(json.dumps(score.to_json(), indent=2) if arguments.json else in_words(score))
     return EXIT_OK
 
 
@@ -298,6 +344,38 @@ def _run_validate(arguments: argparse.Namespace) -> int:
     space, overrides = _split_space(arguments)
     config = prepare(space, overrides)
     print(f"{config.name}: {size_text(config)}; all settings, files and the model are usable")
+    return EXIT_OK
+
+
+def _inspect(verbs: Verbs) -> None:
+    parser = _verb(
+        verbs,
+        "inspect",
+        "Show training rows as the model sees them, and what is left out.",
+        "symnoise-ray inspect data.train=alpaca.json data.eval_prompts=prompts.json --rows 5",
+        _run_inspect,
+    )
+    parser.add_argument(
+        "config", nargs="?", metavar="CONFIG", help="a trial's YAML or config.json, or a space"
+    )
+    _add_overrides(parser)
+    parser.add_argument("--rows", type=int, default=3, metavar="N", help="rows shown (default: 3)")
+    parser.add_argument("--json", action="store_true", help="the same as JSON")
+
+
+def _run_inspect(arguments: argparse.Namespace) -> int:
+    from symnoise_ray.preview import as_text, preview, settings
+
+    source, overrides = arguments.config, list(arguments.overrides)
+    if source is not None and "=" in source:
+        source, overrides = None, [source, *overrides]
+    if arguments.rows < 0:
+        raise UserError(f"--rows must be 0 or more, but got {arguments.rows}")
+    shown = preview(settings(source, overrides), arguments.rows)
+    if arguments.json:
+        print(json.dumps(shown.to_json(), indent=2))
+    else:
+        print(as_text(shown, colour=sys.stdout.isatty()))
     return EXIT_OK
 
 

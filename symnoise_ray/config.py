@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -37,6 +38,21 @@ NOISELESS = ("none", "duplicate")
 """Types that add nothing, so an alpha would have no meaning."""
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
+RowField = Literal[
+    "instruction",
+    "input",
+    "output",
+    "history",
+    "system",
+    "messages",
+    "conversations",
+    "prompt",
+    "completion",
+    "dataset",
+]
+"""Our names of what a row holds."""
+TEMPLATE_NAMES = ("auto", "alpaca", "vicuna", "short", "tokenizer")
+ENVIRONMENT_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 
 
 class Section(BaseModel):
@@ -80,9 +96,20 @@ class ModelConfig(Section):
 class DataConfig(Section):
     """What is trained on, and the prompts that are answered and judged."""
 
-    train: str = "demo"
-    """Training rows: a JSON or JSONL file (Alpaca rows or chat messages), a Hugging Face data
-    set name, or `demo`."""
+    train: str | tuple[str, ...] | dict[str, float] = "demo"
+    """Training rows: a JSON, JSONL or Parquet file, a folder of them, a Hugging Face data set (its
+    name, or a folder it was saved to), `alpaca`, `evol-instruct`, `sharegpt` or `open-platypus`
+    (the paper's data sets), or `demo`. Several sources: a list, or a mapping of source to weight.
+    A weight is how often a source's rows are seen per epoch: 2 is every row twice, 0.5 a half that
+    is drawn once and stays the same in all epochs and trials."""
+    fields: dict[RowField, str] = {}
+    """Columns of the training rows where they are none of the known shapes: our name -> theirs,
+    such as `{instruction: question, output: answer}`; other columns are not looked at."""
+    prompt_fields: dict[RowField, str] = {}
+    """The same for `eval_prompts` and `confirm_prompts`."""
+    on_bad_row: Literal["error", "skip"] = "error"
+    """What a row that breaks a rule does: it ends everything, told with file and row, or it is
+    left out and counted by reason."""
     eval_prompts: str | None = None
     """Rows whose prompts are answered and judged in the search; the demo's own by default."""
     confirm_prompts: str | None = None
@@ -90,15 +117,61 @@ class DataConfig(Section):
     confirms sets when there are none) keeps a seeded half of `eval_prompts` for it."""
     prompts: Literal["eval", "confirm"] = "eval"
     """Which of the two prompt sets this trial answers."""
-    template: Literal["auto", "alpaca", "vicuna", "short"] = "auto"
-    """Prompt text around a row; `auto` is `short` for the demo, else `alpaca` for instruction
-    rows and `vicuna` for conversations."""
+    template: str = "auto"
+    """Prompt text around a row: `alpaca`, `vicuna`, `short` (Alpaca's without the preamble),
+    `tokenizer` (the tokenizer's own chat template), or a YAML file with `request`,
+    `request_with_input`, `preamble` and `preamble_with_input`, where `{request}` and `{input}`
+    stand for the row's; `auto` is `short` for the demo, else `alpaca` for instruction rows and
+    `vicuna` for conversations."""
     max_length: int = Field(512, ge=8)
     """Tokens per row at most; longer rows are cut at the end."""
     max_train_rows: int | None = Field(None, ge=1)
-    """Use only the first so many training rows."""
+    """Use only the first so many usable training rows of every source."""
     max_eval_prompts: int | None = Field(None, ge=1)
     """Use only the first so many prompts of each prompt set."""
+    overlap_ngram: int = Field(13, ge=0)
+    """Words in a row that a training row may not share with a judged prompt without being counted
+    as overlapping; a request that is a whole prompt always is. 0 does not look."""
+    drop_overlap: bool = False
+    """Leave overlapping training rows out."""
+
+    def __hash__(self) -> int:
+        """Equal settings have equal hashes; Python has none for mappings."""
+        return hash(json.dumps(self.model_dump(), sort_keys=True))
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _sources_are_named(cls, train: Any) -> Any:
+        names = [train] if isinstance(train, str) else train
+        sound = isinstance(names, list | tuple | dict) and all(
+            isinstance(name, str) and name for name in names
+        )
+        if not sound or not names or len(set(names)) < len(names):
+            raise ValueError(
+                "must be a source, a list of sources, or a mapping of source to weight, each "
+                f"named once, but got {train!r}"
+            )
+        for name, weight in train.items() if isinstance(train, dict) else ():
+            number = isinstance(weight, int | float) and not isinstance(weight, bool)
+            if not number or not 0 < weight < float("inf"):
+                raise ValueError(f"the weight of {name} must be a number > 0, but got {weight!r}")
+        return train
+
+    @field_validator("template")
+    @classmethod
+    def _template_is_known(cls, template: str) -> str:
+        if template not in TEMPLATE_NAMES and not template.endswith((".yaml", ".yml")):
+            raise ValueError(
+                f"must be one of {', '.join(TEMPLATE_NAMES)}, or a file that ends in "
+                f".yaml, but got {template!r}"
+            )
+        return template
+
+    @model_validator(mode="after")
+    def _overlap_can_be_seen(self) -> Self:
+        if self.drop_overlap and not self.overlap_ngram:
+            raise ValueError("data.drop_overlap needs data.overlap_ngram >= 1, but got 0")
+        return self
 
     @model_validator(mode="after")
     def _prompts_are_known(self) -> Self:
@@ -199,7 +272,11 @@ class TrainConfig(Section):
     global_batch_size: int = Field(128, ge=1)
     """Rows per optimizer step over all workers; the copies of a pair count once."""
     micro_batch_size: int = Field(16, ge=1)
-    """Rows per forward pass and worker; changes memory and speed, not the gradient."""
+    """Rows (packed: lines) per forward pass and worker; changes memory and speed, not the
+    gradient."""
+    packing: Literal["auto", "on", "off"] = "auto"
+    """Several short rows in one line no longer than the longest row, none seeing another: `auto`
+    packs where a trial forward pass shows that the model keeps them apart."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of data order, noise and dropout."""
     zero_stage: Literal[0, 1, 2, 3] = 0
@@ -222,6 +299,8 @@ class TrainConfig(Section):
     probe_alpha: float = Field(5.0, ge=0, allow_inf_nan=False)
     """Strength of the sign noise with which the curvature of the loss is measured on the same rows,
     alike for every noise type; 0 measures none and saves two thirds of the time."""
+    checkpoint_minutes: float = Field(10.0, ge=0, allow_inf_nan=False)
+    """How much training a lost worker may cost: a checkpoint is written so often; 0 writes none."""
     save_model: bool = False
     """Keep the fine-tuned weights as a Hugging Face folder beside the results."""
 
@@ -296,14 +375,113 @@ class GenerateConfig(Section):
     """1 is none; the NEFTune paper decodes with 1.2."""
 
 
+def judge_types(name: str) -> tuple[str, ...]:
+    """Judges that a setting of `JudgeConfig` means something for."""
+    if name in ("type", "reference", "min_coverage", "cache", "self_check"):
+        return ("reference", "api", "local")
+    if name in ("model", "revision", "prompt"):
+        return ("api", "local")
+    return ("local",) if name in ("dtype", "batch_size", "max_length") else ("api",)
+
+
 class JudgeConfig(Section):
     """Who says which of two answers is better, and against what."""
 
-    type: Literal["reference"] = "reference"
-    """`reference`: the answer nearer to the gold answer wins; deterministic and offline."""
+    type: Literal["reference", "api", "local"] = "reference"
+    """`reference`: the answer nearer to the gold answer wins; deterministic and offline. `api`: a
+    model behind an OpenAI-compatible endpoint. `local`: a Hugging Face model in this process."""
     reference: str = "baseline"
     """`baseline` (the plain fine-tuned trial of this sweep) or a file of AlpacaEval model
     outputs."""
+    model: str | None = None
+    """The judging model: its name at the endpoint (`api`), or a Hugging Face name or folder
+    (`local`)."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model (`local`), or your own word for what the endpoint serves
+    (`api`); a new one means new verdicts."""
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    """Type of a local judge's weights."""
+    batch_size: int = Field(16, ge=1)
+    """Items that a local judge reads together, each in both orders."""
+    max_length: int = Field(4096, ge=64)
+    """Tokens of a local judge's prompt at most; a longer one is a failed verdict."""
+    prompt: str = "pairwise"
+    """What the judge is asked: `pairwise`, or a YAML file with `system`, `user` and `labels`, where
+    `{instruction}`, `{first}` and `{second}` stand for JSON strings."""
+    verdict: Literal["auto", "logprobs", "text"] = "auto"
+    """How an endpoint's verdict is read: from the log-probabilities of the two labels, from the
+    text, or `auto`: the former where the endpoint gives them."""
+    temperature: float = Field(0.0, ge=0, le=2)
+    """Sampling temperature at the endpoint."""
+    max_new_tokens: int = Field(8, ge=1)
+    """Tokens that the endpoint may answer with."""
+    base_url: str = "https://api.openai.com/v1"
+    """The endpoint."""
+    api_key_env: str | None = None
+    """NAME of the environment variable that holds the key; the key itself never stands here."""
+    api_key_file: str | None = None
+    """File that holds the key, in place of a variable; an endpoint without keys needs neither."""
+    concurrency: int = Field(8, ge=1, le=256)
+    """Calls on their way to the endpoint at once, per trial that is being judged."""
+    requests_per_minute: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Calls per minute at most, per trial that is being judged."""
+    tokens_per_minute: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Tokens per minute at most, in and out, per trial that is being judged."""
+    timeout_seconds: float = Field(60.0, gt=0, allow_inf_nan=False)
+    """Seconds within which a call must be answered whole."""
+    max_retries: int = Field(5, ge=0)
+    """How often a call that failed, or brought no verdict, is made again."""
+    retry_seconds: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """First wait before a retry, doubled each time and spread at random by up to its half; an
+    endpoint's Retry-After goes before it."""
+    max_wait_seconds: float = Field(120.0, gt=0, allow_inf_nan=False)
+    """Longest wait before a retry; an endpoint that asks for more has failed."""
+    max_calls: int | None = Field(None, ge=1)
+    """Budget of the sweep: calls at most, retries counted."""
+    max_total_tokens: int | None = Field(None, ge=1)
+    """Budget of the sweep: tokens at most, in and out."""
+    max_cost: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Budget of the sweep: money at most, in the currency of the two prices."""
+    price_input: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Price of a million tokens read by the endpoint."""
+    price_output: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Price of a million tokens written by the endpoint."""
+    min_coverage: float = Field(0.95, gt=0, le=1)
+    """Fraction of the items that must have verdicts in both orders; below it a trial is invalid."""
+    cache: str = "verdicts"
+    """Folder of the verdicts that were given, so that none is asked for twice; a relative path
+    starts where the sweep directories lie."""
+    self_check: bool = True
+    """Try the judge on planted pairs before the first trial, and refuse one that fails."""
+
+    @model_validator(mode="after")
+    def _keys_belong_to_the_type(self) -> Self:
+        for name, field in type(self).model_fields.items():
+            owners = judge_types(name)
+            if self.type not in owners and getattr(self, name) != field.default:
+                raise ValueError(
+                    f"judge.{name} belongs to judge.type={' or '.join(owners)}, but got "
+                    f"judge.type={self.type}"
+                )
+        if self.type != "reference" and not self.model:
+            raise ValueError(f"judge.model must be given for judge.type={self.type}")
+        return self
+
+    @model_validator(mode="after")
+    def _the_key_is_not_here(self) -> Self:
+        if self.api_key_env is not None and self.api_key_file is not None:
+            raise ValueError("judge.api_key_env and judge.api_key_file exclude each other")
+        if self.api_key_env is not None and not ENVIRONMENT_NAME.fullmatch(self.api_key_env):
+            # The value is not shown: it may be the key.
+            raise ValueError(
+                "judge.api_key_env must be the NAME of an environment variable, such as "
+                "OPENAI_API_KEY, never the key itself"
+            )
+        if not self.base_url.startswith(("http://", "https://")) or "@" in self.base_url:
+            raise ValueError("judge.base_url must be http(s)://host/path without user or password")
+        if self.max_cost is not None and not self.price_input + self.price_output:
+            raise ValueError("judge.max_cost needs judge.price_input and judge.price_output")
+        return self
 
 
 class TrialConfig(Section):
@@ -367,7 +545,9 @@ class TrialConfig(Section):
             "zero_optimization.offload_optimizer.device": fixed(
                 offload, on_cpu[train.offload != "none"]
             ),
-            "zero_optimization.offload_param.device": fixed(offload, on_cpu[train.offload == "all"]),
+            "zero_optimization.offload_param.device": fixed(
+                offload, on_cpu[train.offload == "all"]
+            ),
             "optimizer.params.lr": fixed(f"optim.lr={optim.lr:g}", optim.lr),
             "optimizer.params.betas": fixed(f"optim.betas={list(optim.betas)}", list(optim.betas)),
             "optimizer.params.eps": fixed(f"optim.eps={optim.eps:g}", optim.eps),

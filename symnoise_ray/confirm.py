@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from symnoise_ray.bootstrap import Floats
+from symnoise_ray.compare import Comparison, compare
+from symnoise_ray.length_control import Items, fit_length, shares
 from symnoise_ray.plans import SweepPlans, TrialPlan, show
 from symnoise_ray.records import Preference, read_lines
-from symnoise_ray.score import Comparison, Floats, compare, item_scores
+from symnoise_ray.score import item_scores, length_differences
 from symnoise_ray.session import THREAD_PREFIX
 from symnoise_ray.space import Params
 from symnoise_ray.trial import run_trial
@@ -74,24 +77,38 @@ def _run(plan: TrialPlan, workers: Workers, watch: Watch) -> None:
 def comparisons(by_arm: dict[str, list[TrialPlan]]) -> list[Comparison]:
     """Every noise type against plain fine-tuning, on the prompts that all its seeds answered."""
     scores: dict[str, Floats] = {}
+    at_equal_lengths: dict[str, Floats] = {}
     for arm, arm_plans in by_arm.items():
         if arm == "none":
             continue
-        by_seed = [_scores(plan) for plan in arm_plans]
+        by_seed = [_judged(plan) for plan in arm_plans]
         by_seed = [items for items in by_seed if items]
-        if by_seed:
-            common = sorted(set.intersection(*(set(items) for items in by_seed)))
-            scores[arm] = np.array([[items[i] for items in by_seed] for i in common])
-    return compare(scores)
+        common = sorted(set.intersection(*(set(items) for items in by_seed))) if by_seed else []
+        if common:
+            judged_PSV = np.array([[items[i] for items in by_seed] for i in common])
+            scores[arm] = judged_PSV[..., 0]
+            at_equal_lengths[arm] = np.stack(
+                [_at_equal_lengths(judged_PV) for judged_PV in judged_PSV.swapaxes(0, 1)], axis=1
+            )
+    return compare(scores, at_equal_lengths)
 
 
-def _scores(plan: TrialPlan) -> dict[int, float]:
-    """Item -> score of a confirmed trial; empty when it failed."""
+def _at_equal_lengths(judged_PV: Floats) -> Floats:
+    """Scores at equal lengths of one seed's (score, length difference) pairs."""
+    items = Items(judged_PV[:, 0], judged_PV[:, 1])
+    return shares(items, fit_length(items))
+
+
+def _judged(plan: TrialPlan) -> dict[int, tuple[float, int]]:
+    """Item -> score and length difference of a confirmed trial; empty when it failed."""
     result = read_result(plan.directory)
     if result is None or result["status"] != "done":
         return {}
     rows = read_lines(plan.directory / "preferences.jsonl")
-    return item_scores(Preference(**row) for row in rows)[0]
+    preferences = [Preference(**row) for row in rows]
+    deltas = length_differences(preferences)
+    scores = item_scores(preferences)[0]
+    return {item: (score, deltas[item]) for item, score in scores.items()}
 
 
 def labels(arms: dict[str, Params]) -> dict[str, str]:

@@ -13,16 +13,32 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from symnoise_ray import demo
-from symnoise_ray.config import DataConfig, JudgeConfig, ModelConfig, SweepConfig, TrialConfig
+from symnoise_ray import deepspeed_json, demo
+from symnoise_ray.config import (
+    TEMPLATE_NAMES,
+    DataConfig,
+    JudgeConfig,
+    ModelConfig,
+    SweepConfig,
+    TrialConfig,
+)
 from symnoise_ray.errors import DataError, UserError
 from symnoise_ray.records import read_completions
-from symnoise_ray.rows import HELD_BACK, read_prompts, read_train
+from symnoise_ray.rows import HELD_BACK, PRESETS, read_prompts, read_train
 
 HUB_SECONDS = 5.0
 
-PATHS = ("model.name", "data.train", "data.eval_prompts", "data.confirm_prompts", "judge.reference")
+PATHS = (
+    "model.name",
+    "data.train",
+    "data.eval_prompts",
+    "data.confirm_prompts",
+    "data.template",
+    "judge.reference",
+    "judge.prompt",
+)
 """Settings that may name a file or folder."""
+_OWN_NAMES = {"demo", *PRESETS, *TEMPLATE_NAMES}
 
 
 def anchor_paths(sweep: SweepConfig) -> SweepConfig:
@@ -48,7 +64,18 @@ def anchor_paths(sweep: SweepConfig) -> SweepConfig:
 
 
 def _anchor(name: str, value: Any) -> Any:
-    if name in PATHS and isinstance(value, str) and value and Path(value).exists():
+    if name == "train.deepspeed" and value is not None:
+        try:
+            return deepspeed_json.canonical(value)  # the content, which needs no file
+        except ValueError as error:
+            raise UserError(str(error)) from None
+    if name not in PATHS:
+        return value
+    if isinstance(value, dict):
+        return {_anchor(name, source): weight for source, weight in value.items()}
+    if isinstance(value, list | tuple):
+        return [_anchor(name, source) for source in value]
+    if isinstance(value, str) and value and value not in _OWN_NAMES and Path(value).exists():
         return str(Path(value).resolve())
     return value
 
@@ -93,9 +120,11 @@ def _check_model(config: ModelConfig) -> None:
         _check_hub_model(config)
         return
     try:
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if "model_type" not in settings:
-            raise ValueError("config.json has no model_type")
+        adapter = folder / "adapter_config.json"
+        file = adapter if adapter.exists() else folder / "config.json"
+        key = "base_model_name_or_path" if adapter.exists() else "model_type"
+        if key not in json.loads(file.read_text(encoding="utf-8")):
+            raise ValueError(f"{file.name} has no {key}")
         weights = sorted(folder.glob("*.safetensors"))
         if not weights:
             raise ValueError("it holds no *.safetensors")

@@ -6,21 +6,35 @@ render through the same function, so a model is asked in exactly the bytes it wa
 
 from __future__ import annotations
 
+import functools
+import string
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
+
+from pydantic import ValidationInfo, field_validator
+
+from symnoise_ray.config import Section
+from symnoise_ray.errors import UserError
+from symnoise_ray.loading import build, read_yaml
+
+TOKENIZER = "tokenizer"
+"""Value of `data.template`: the tokenizer's own chat template, which `chat.py` renders."""
 
 
 @dataclass(frozen=True)
 class Example:
     """One instruction or conversation: turns of (user, assistant), the last answer being gold.
 
-    `gold` is empty for a prompt whose right answer is not known.
+    `gold` is empty for a prompt whose right answer is not known. `input` belongs to the last
+    request. `trained` says of each answer whether it is trained on; empty means all.
     """
 
     turns: tuple[tuple[str, str], ...]
     input: str = ""
     system: str = ""
     dataset: str = ""
+    trained: tuple[bool, ...] = ()
 
     @property
     def instruction(self) -> str:
@@ -33,22 +47,67 @@ class Example:
         """The right answer to the last request."""
         return self.turns[-1][1]
 
+    def is_trained(self, index: int) -> bool:
+        """Whether the answer of a turn is trained on."""
+        return self.trained[index] if self.trained else True
+
+    @property
+    def teaches(self) -> bool:
+        """Whether there is an answer to train on that is not blank."""
+        return any(self.is_trained(i) and turn[1].strip() for i, turn in enumerate(self.turns))
+
 
 class Segment(NamedTuple):
-    """A piece of a rendered row; answers end with the end-of-sequence token."""
+    """A piece of a rendered row; `ended` adds the end-of-sequence token, as after answers."""
 
     text: str
     trained: bool
+    ended: bool = False
 
 
-@dataclass(frozen=True)
-class Template:
+class Template(Section):
     """Text before the first turn and around every request; the answer follows it directly."""
 
-    preamble: str
-    preamble_with_input: str
+    preamble: str = ""
+    """Text before the first turn, where the row has no system message of its own."""
+    preamble_with_input: str | None = None
+    """The same for rows with an input; `preamble` by default."""
     request: str
+    """A request without an input; `{request}` stands for it."""
     request_with_input: str
+    """A request with an input; `{request}` and `{input}` stand for them."""
+
+    @field_validator("request", "request_with_input")
+    @classmethod
+    def _placeholders_are_known(cls, text: str, info: ValidationInfo) -> str:
+        wanted = ["request"] if info.field_name == "request" else ["input", "request"]
+        found = _placeholders(text)
+        if sorted(found) != wanted:
+            raise ValueError(
+                f"must hold {' and '.join(f'{{{word}}}' for word in wanted)} once each, with all "
+                f"other braces doubled, but got {', '.join(found) or 'none'}"
+            )
+        return text
+
+    @field_validator("preamble", "preamble_with_input")
+    @classmethod
+    def _no_placeholders(cls, text: str | None) -> str | None:
+        if text is not None and ("{request}" in text or "{input}" in text):
+            raise ValueError(f"must hold no placeholder, but got {text!r}")
+        return text
+
+
+def _placeholders(text: str) -> list[str]:
+    """Names in braces; a format or conversion behind one makes it another name."""
+    try:
+        parts = list(string.Formatter().parse(text))
+    except ValueError as error:
+        raise ValueError(f"must have its braces in pairs, but got {text!r}") from error
+    return [
+        field + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
+        for _, field, form, conversion in parts
+        if field is not None
+    ]
 
 
 _ALPACA_TURN = "### Instruction:\n{request}\n\n### Response:\n"
@@ -70,14 +129,10 @@ TEMPLATES = {
         request_with_input=_ALPACA_TURN_WITH_INPUT,
     ),
     # The same headers without the preamble: for models with a short context.
-    "short": Template("", "", _ALPACA_TURN, _ALPACA_TURN_WITH_INPUT),
+    "short": Template(request=_ALPACA_TURN, request_with_input=_ALPACA_TURN_WITH_INPUT),
     # Wording of lm-sys/FastChat's Vicuna v1.1 conversation, as NEFTune uses it for ShareGPT.
     "vicuna": Template(
         preamble=(
-            "A chat between a curious user and an artificial intelligence assistant. The assistant "
-            "gives helpful, detailed, and polite answers to the user's questions. "
-        ),
-        preamble_with_input=(
             "A chat between a curious user and an artificial intelligence assistant. The assistant "
             "gives helpful, detailed, and polite answers to the user's questions. "
         ),
@@ -87,7 +142,7 @@ TEMPLATES = {
 }
 
 
-def choose_template(name: str, train: str, examples: list[Example]) -> str:
+def choose_template(name: str, train: object, examples: list[Example]) -> str:
     """The template that `auto` stands for: by data set, else by the shape of the rows."""
     if name != "auto":
         return name
@@ -97,12 +152,30 @@ def choose_template(name: str, train: str, examples: list[Example]) -> str:
     return "vicuna" if conversational else "alpaca"
 
 
+@functools.lru_cache(maxsize=8)
+def find_template(name: str) -> Template:
+    """A template by name, or from a YAML file with the fields of `Template`.
+
+    Raises:
+        UserError: the file is missing, or its fields or placeholders are wrong; with the line.
+    """
+    if name in TEMPLATES:
+        return TEMPLATES[name]
+    try:
+        text = Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"data.template={name}: must be a readable file, but {reason}") from None
+    return build(Template, read_yaml(text, name))
+
+
 def render(example: Example, template: str) -> list[Segment]:
     """All turns of an example; only answers are trained on."""
+    form = find_template(template)
     segments: list[Segment] = []
     for index, (request, answer) in enumerate(example.turns):
-        segments.append(Segment(_prompt(example, template, index, request), trained=False))
-        segments.append(Segment(answer, trained=True))
+        segments.append(Segment(_prompt(example, form, index, request), trained=False))
+        segments.append(Segment(answer, trained=example.is_trained(index), ended=True))
     return segments
 
 
@@ -111,8 +184,7 @@ def render_prompt(example: Example, template: str) -> list[Segment]:
     return render(example, template)[:-1]
 
 
-def _prompt(example: Example, template: str, index: int, request: str) -> str:
-    form = TEMPLATES[template]
+def _prompt(example: Example, form: Template, index: int, request: str) -> str:
     last = index == len(example.turns) - 1
     given = example.input if last else ""
     body = (form.request_with_input if given else form.request).format(request=request, input=given)
@@ -120,4 +192,6 @@ def _prompt(example: Example, template: str, index: int, request: str) -> str:
         return body
     if example.system:
         return f"{example.system}\n\n{body}"
-    return (form.preamble_with_input if given else form.preamble) + body
+    if given and form.preamble_with_input is not None:
+        return form.preamble_with_input + body
+    return form.preamble + body

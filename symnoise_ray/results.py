@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from symnoise_ray import __version__
+from symnoise_ray.compare import Comparison, verdict_sentence
 from symnoise_ray.config import SweepConfig
 from symnoise_ray.errors import EXIT_FAILED, EXIT_OK, EXIT_PARTIAL
 from symnoise_ray.records import PHASES
-from symnoise_ray.score import Comparison, verdict_sentence
 
 _NOT_FOR_THE_TABLE = ("detail",)
 

@@ -1,7 +1,8 @@
-"""Files to examples: Alpaca rows and chat messages, from JSON, JSONL or a Hugging Face data set.
+"""Files to examples: from JSON, JSONL, Parquet, folders of them, or Hugging Face data sets.
 
-In: a source as `data.train` names it. Out: `Rows`, the usable examples and why others were not.
-A broken file or row is an error with file, row and reason; an empty answer is counted.
+In: sources as `data.train` and its kin name them. Out: `Rows`, the usable examples and what
+happened to the others. A broken file or row is an error with file, row and reason, or with
+`data.on_bad_row=skip` a broken row is counted by reason; nothing is left out uncounted.
 """
 
 from __future__ import annotations
@@ -10,33 +11,88 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from symnoise_ray import demo
 from symnoise_ray.config import DataConfig
 from symnoise_ray.errors import DataError
-from symnoise_ray.prompts import Example
+from symnoise_ray.formats import Fields, RowError, to_example
+from symnoise_ray.overlap import Overlap
+from symnoise_ray.prompts import Example, find_template
 
 HELD_BACK = "held_back"
 """Value of `data.confirm_prompts`: a seeded half of `eval_prompts`, kept out of the search."""
 
+PRESETS: dict[str, tuple[str, str | None]] = {
+    "alpaca": ("tatsu-lab/alpaca", None),
+    "evol-instruct": ("WizardLMTeam/WizardLM_evol_instruct_70k", None),
+    # Vicuna's own split was never published; this is the community's reconstruction of it.
+    "sharegpt": (
+        "anon8231489123/ShareGPT_Vicuna_unfiltered",
+        "ShareGPT_V3_unfiltered_cleaned_split.json",
+    ),
+    "open-platypus": ("garage-bAInd/Open-Platypus", None),
+}
+"""The NEFTune paper's data sets -> Hugging Face data set, and the file where it has many."""
+
+FILE_SUFFIXES = (".json", ".jsonl", ".parquet")
+"""What is read of a folder, in the order of the names."""
+OTHER_SUFFIXES = (".txt", ".csv", ".tsv", ".yaml", ".arrow", ".gz", ".zip", ".zst")
+HUB_SECONDS = 5.0
+SKIPPING = "data.on_bad_row=skip leaves such rows out and counts them"
+NOTHING_TO_TRAIN_ON = "rows with nothing to train on"
+
 _HOLD_BACK_SEED = 805
+_WEIGHT_SEED = 52002
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Usable examples in file order, and how many rows were left out for which reason."""
+    """Usable examples in file order; how many rows were left out, or overlap, for which reason."""
 
     examples: list[Example]
     left_out: Counter[str] = field(default_factory=Counter)
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """How the rows of a source are read."""
+
+    fields: Fields
+    on_bad_row: Literal["error", "skip"]
+    prompts: bool
+    limit: int | None
+
+
 def read_train(data: DataConfig) -> Rows:
-    """Training rows with an answer to learn; rows without one are counted."""
-    source = str(demo.train_file()) if data.train == "demo" else data.train
-    return _usable(source, "rows with nothing to train on", data.max_train_rows)
+    """Training rows with an answer to learn, of all sources one after the other.
+
+    Rows without one are counted, and so are rows that overlap with the prompts.
+
+    Raises:
+        DataError: a source cannot be read, a row is broken, or no row is left.
+        UserError: `data.template` names a file that is none.
+    """
+    if data.template.endswith((".yaml", ".yml")):
+        find_template(data.template)
+    reading = _Reading(data.fields, data.on_bad_row, prompts=False, limit=data.max_train_rows)
+    overlap = Overlap(_judged(data), data.overlap_ngram) if data.overlap_ngram else None
+    examples: list[Example] = []
+    left_out: Counter[str] = Counter()
+    for source, weight in _weights(data.train):
+        rows = _usable(str(demo.train_file()) if source == "demo" else source, reading)
+        left_out += rows.left_out
+        kept = rows.examples
+        if overlap is not None:
+            clean = [example for example in kept if example not in overlap]
+            verb = "dropped" if data.drop_overlap else "kept"
+            left_out[f"rows {verb} that overlap with the prompts"] += len(kept) - len(clean)
+            kept = clean if data.drop_overlap else kept
+        examples += _weighted(kept, weight, source)
+    return Rows(examples, +left_out)
 
 
 def read_prompts(data: DataConfig, part: str) -> Rows:
@@ -46,7 +102,7 @@ def read_prompts(data: DataConfig, part: str) -> Rows:
         source = str(data.confirm_prompts)
     elif part == "confirm" and data.confirm_prompts is None:
         source = str(demo.confirm_file())
-    rows = _usable(source, "prompts without a gold answer", None)
+    rows = _usable(source, _Reading(data.prompt_fields, data.on_bad_row, prompts=True, limit=None))
     examples = rows.examples
     if data.confirm_prompts == HELD_BACK:
         examples = _half(examples, part)
@@ -62,93 +118,94 @@ def _half(examples: list[Example], part: str) -> list[Example]:
     return [examples[index] for index in sorted(chosen)]
 
 
-def _usable(source: str, why_left_out: str, limit: int | None) -> Rows:
+def _judged(data: DataConfig) -> list[Example]:
+    """All prompts of the search and the confirmation, whatever part of them a trial answers.
+
+    So the rows that are trained on depend neither on `data.prompts` nor on limits.
+    """
+    whole = data.model_copy(update={"max_eval_prompts": None})
+    confirms = data.confirm_prompts is not None or data.eval_prompts is None
+    parts = ("eval", "confirm") if confirms else ("eval",)
+    return [example for part in parts for example in read_prompts(whole, part).examples]
+
+
+def _weights(train: str | tuple[str, ...] | dict[str, float]) -> list[tuple[str, float]]:
+    """Sources with weights; a mapping's go by name, since its order is not part of the config."""
+    if isinstance(train, dict):
+        return sorted(train.items())
+    return [(source, 1.0) for source in ([train] if isinstance(train, str) else train)]
+
+
+def _weighted(examples: list[Example], weight: float, source: str) -> list[Example]:
+    """Every example as often as the weight's whole part, and a seeded share of them once more."""
+    whole = int(weight)
+    share = round((weight - whole) * len(examples))
+    order = range(len(examples))
+    drawn = sorted(random.Random(_WEIGHT_SEED).sample(order, share))
+    chosen = examples * whole + [examples[index] for index in drawn]
+    if not chosen:
+        raise DataError(
+            f"{source}: must leave a row to train on, but got none of {len(examples)} with weight "
+            f"{weight:g}"
+        )
+    return chosen
+
+
+def _usable(source: str, reading: _Reading) -> Rows:
     examples: list[Example] = []
     left_out: Counter[str] = Counter()
     for place, row in _records(source):
-        example = to_example(row, place)
-        if not example.gold.strip():
-            left_out[why_left_out] += 1
-        elif limit is None or len(examples) < limit:
+        try:
+            example = _example(row, reading)
+        except RowError as error:
+            if reading.on_bad_row == "error":
+                raise DataError(f"{place}: {error} ({SKIPPING})") from None
+            left_out[f"rows skipped: {error.rule}"] += 1
+            continue
+        if not (example.gold.strip() if reading.prompts else example.teaches):
+            kind = "prompts without a gold answer" if reading.prompts else NOTHING_TO_TRAIN_ON
+            left_out[kind] += 1
+        elif reading.limit is None or len(examples) < reading.limit:
             examples.append(example)
     if not examples:
-        raise DataError(f"{source}: must hold at least one row with an answer, but got none")
+        why = "; ".join(f"{count} {what}" for what, count in left_out.items())
+        raise DataError(
+            f"{source}: must hold at least one row with an answer, but got none"
+            + (f" ({why})" if why else "")
+        )
     return Rows(examples, left_out)
 
 
-def to_example(row: Any, place: str) -> Example:
-    """One record of any supported shape.
-
-    Raises:
-        DataError: no known shape, with the keys that came.
-    """
-    if not isinstance(row, dict):
-        raise DataError(f"{place}: a row must be an object, but got {type(row).__name__}")
-    if "messages" in row:
-        return _from_messages(row, place)
-    if "instruction" in row and "output" in row:
-        instruction, output = _text(row, "instruction", place), _text(row, "output", place)
-        given = _text(row, "input", place) if row.get("input") is not None else ""
-        return Example(((instruction, output),), given, dataset=str(row.get("dataset") or ""))
-    keys = ", ".join(sorted(map(str, row))) or "none"
-    raise DataError(
-        f"{place}: a row must have `instruction` and `output`, or `messages`, but its keys are "
-        f"{keys}"
-    )
-
-
-def _text(row: dict[str, Any], key: str, place: str) -> str:
-    if not isinstance(row[key], str):
-        raise DataError(f"{place}: {key} must be text, but got {type(row[key]).__name__}")
-    return _encodable(row[key], key, place)
-
-
-def _encodable(text: str, key: str, place: str) -> str:
-    """The text, if it has a UTF-8 form; half a surrogate pair has none."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise DataError(
-            f"{place}: {key} must be Unicode text, but half of a pair is missing"
-        ) from (None)
-    return text
-
-
-def _from_messages(row: dict[str, Any], place: str) -> Example:
-    """Chat messages: an optional system message, then user and assistant in turn."""
-    messages = row["messages"]
-    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
-        raise DataError(f"{place}: messages must be a list of objects")
-    for message in messages:
-        for key in ("role", "content"):
-            if not isinstance(message.get(key), str):
-                raise DataError(f"{place}: every message must have {key} as text")
-    system = ""
-    if messages and messages[0]["role"] == "system":
-        system, messages = messages[0]["content"], messages[1:]
-    roles = [message["role"] for message in messages]
-    if not messages or roles != ["user", "assistant"] * (len(roles) // 2):
-        raise DataError(
-            f"{place}: messages must alternate user, assistant and end with an answer, "
-            f"but got {', '.join(roles) or 'none'}"
-        )
-    texts = [_encodable(message["content"], "content", place) for message in messages]
-    turns = tuple(zip(texts[::2], texts[1::2], strict=True))
-    return Example(turns, system=system, dataset=str(row.get("dataset") or ""))
+def _example(row: Any, reading: _Reading) -> Example:
+    if isinstance(row, RowError):
+        raise row
+    return to_example(row, reading.fields, prompt=reading.prompts)
 
 
 def _records(source: str) -> Iterator[tuple[str, Any]]:
-    """Place and raw record of every row of a file or a Hugging Face data set."""
+    """Place and raw record of every row; a `RowError` stands for a line that is no record."""
+    if not source:
+        raise DataError("a data source must be named, but got an empty name")
     path = Path(source)
+    if path.is_dir():
+        return _folder_records(path)
     if path.is_file():
-        yield from _file_records(path)
-    elif path.suffix or path.is_absolute() or source.startswith("."):
+        return _file_records(path)
+    if source in PRESETS:
+        return _hub_records(*PRESETS[source])
+    if path.suffix in (*FILE_SUFFIXES, *OTHER_SUFFIXES) or path.is_absolute() or source[0] == ".":
         raise DataError(f"{source}: the data file must exist")
-    else:
-        yield from _hub_records(source)
+    return _hub_records(source)
 
 
 def _file_records(path: Path) -> Iterator[tuple[str, Any]]:
+    with _opening(path), path.open("rb") as file:
+        parquet = file.read(4) == b"PAR1"
+    return _parquet_records(path) if parquet else _json_records(path)
+
+
+def _json_records(path: Path) -> Iterator[tuple[str, Any]]:
+    """A JSON list, or one JSON object a line, whatever the file is called."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -160,27 +217,108 @@ def _file_records(path: Path) -> Iterator[tuple[str, Any]]:
             raise DataError(f"{path}:{error.lineno}: must be valid JSON, but {error.msg}") from None
         yield from ((f"{path} row {number}", row) for number, row in enumerate(rows, 1))
         return
+    _refuse_single_object(text, path)
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            try:
-                yield f"{path}:{number}", json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(
-                    f"{path}:{number}: must be one JSON object a line, but {error.msg} at column "
-                    f"{error.colno}"
-                ) from None
+            yield f"{path}:{number}", _parsed(line)
 
 
-def _hub_records(name: str) -> Iterator[tuple[str, Any]]:
-    """Rows of the `train` split of a Hugging Face data set; loading scripts are not run."""
-    import datasets  # slow to import, and only needed for hub names
+def _parsed(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        return RowError("a line must be one JSON object", f"{error.msg} at column {error.colno}")
+
+
+def _refuse_single_object(text: str, path: Path) -> None:
+    """One object over several lines is no list of rows, and its lines are no objects."""
+    first = text.lstrip().partition("\n")[0]
+    if not first.startswith("{") or not isinstance(_parsed(first), RowError):
+        return
+    if not isinstance(_parsed(text), RowError):
+        raise DataError(
+            f"{path}: must hold a list of rows or one object a line, but got a single object over "
+            "several lines; put it into brackets [ ]"
+        )
+
+
+def _parquet_records(path: Path) -> Iterator[tuple[str, Any]]:
+    import pyarrow.parquet  # type: ignore[import-untyped]  # slow; for such files only
+
+    number = 0
+    with _opening(path), pyarrow.parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches():
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{path} row {number}", row
+
+
+@contextmanager
+def _opening(path: Path) -> Iterator[None]:
+    """What the system or Parquet says of a file, as one line."""
+    try:
+        yield
+    except DataError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: must be a readable file, but {reason}") from None
+
+
+def _folder_records(folder: Path) -> Iterator[tuple[str, Any]]:
+    """A saved Hugging Face data set, or the data files right in a folder, by name."""
+    if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
+        yield from _saved_records(folder)
+        return
+    files = sorted(file for file in folder.iterdir() if file.suffix in FILE_SUFFIXES)
+    if not files:
+        raise DataError(
+            f"{folder}: a folder must hold {', '.join(FILE_SUFFIXES)} files or a saved Hugging "
+            "Face data set, but has none right in it"
+        )
+    for file in files:
+        yield from _file_records(file)
+
+
+def _saved_records(folder: Path) -> Iterator[tuple[str, Any]]:
+    import datasets  # slow to import, and only needed for its own folders
 
     try:
-        rows = datasets.load_dataset(name, split="train")
+        rows = datasets.load_from_disk(str(folder))
+    except Exception as error:  # it raises all kinds for what is not whole
+        raise DataError(f"{folder}: must be a whole saved data set, but {_line(error)}") from None
+    if isinstance(rows, dict):
+        if "train" not in rows:
+            raise DataError(f"{folder}: must have a split train, but got {', '.join(rows)}")
+        rows = rows["train"]
+    yield from ((f"{folder} row {number}", row) for number, row in enumerate(rows, 1))
+
+
+def _hub_records(name: str, file: str | None = None) -> Iterator[tuple[str, Any]]:
+    """Rows of the `train` split of a Hugging Face data set; loading scripts are not run."""
+    import datasets  # slow to import, and only needed for hub names
+    import huggingface_hub
+
+    unreachable: Exception | None = None
+    offline = datasets.config.HF_HUB_OFFLINE
+    try:
+        huggingface_hub.HfApi().dataset_info(name, timeout=HUB_SECONDS)
+    except Exception as error:  # no network, no such name, no access: only a cached copy helps
+        unreachable = error
+    try:
+        # Left to itself the library would try for half a minute where there is no network.
+        datasets.config.HF_HUB_OFFLINE = offline or unreachable is not None
+        rows = datasets.load_dataset(name, split="train", data_files=file)
     except Exception as error:
-        first_line = str(error).strip().splitlines()[0]
         raise DataError(
-            f"{name}: must be a file that exists or a Hugging Face data set that can be loaded, "
-            f"but {first_line}"
+            f"{name}: must be a file or folder that exists, one of {', '.join(PRESETS)}, or a "
+            "Hugging Face data set that can be loaded or is cached, but "
+            f"{_line(unreachable or error)}"
         ) from None
+    finally:
+        datasets.config.HF_HUB_OFFLINE = offline
     yield from ((f"{name} row {number}", row) for number, row in enumerate(rows, 1))
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -10,8 +10,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from symnoise_ray.chat import render_chat
 from symnoise_ray.errors import DataError
-from symnoise_ray.prompts import Example, Segment, render, render_prompt
+from symnoise_ray.prompts import TOKENIZER, Example, Segment, render, render_prompt
 
 IGNORE_INDEX = -100
 """Label of positions that are not trained on."""
@@ -46,7 +47,7 @@ def tokenise(examples: list[Example], tokenizer: Any, template: str, max_length:
     rows = []
     counts: Counter[str] = Counter()
     for example in examples:
-        row = _join(render(example, template), tokenizer)
+        row = tokenise_row(example, tokenizer, template)
         if len(row.input_ids) > max_length:
             counts["rows truncated"] += 1
             row = TokenRow(row.input_ids[:max_length], row.labels[:max_length])
@@ -64,17 +65,25 @@ def tokenise(examples: list[Example], tokenizer: Any, template: str, max_length:
 
 def tokenise_prompt(example: Example, tokenizer: Any, template: str) -> list[int]:
     """Tokens that the model completes: exactly the beginning of the trained row."""
-    return _join(render_prompt(example, template), tokenizer).input_ids
+    if template == TOKENIZER:
+        return _join(render_chat(example, tokenizer, prompt=True), tokenizer, None).input_ids
+    return _join(render_prompt(example, template), tokenizer, tokenizer.bos_token_id).input_ids
 
 
-def _join(segments: list[Segment], tokenizer: Any) -> TokenRow:
+def tokenise_row(example: Example, tokenizer: Any, template: str) -> TokenRow:
+    """A whole row; a chat template sets the beginning token itself, or wants none."""
+    if template == TOKENIZER:
+        return _join(render_chat(example, tokenizer), tokenizer, None)
+    return _join(render(example, template), tokenizer, tokenizer.bos_token_id)
+
+
+def _join(segments: list[Segment], tokenizer: Any, begin: int | None) -> TokenRow:
     """Tokenise segment by segment, so that an answer never changes its prompt's tokens."""
-    begin = tokenizer.bos_token_id
     input_ids: list[int] = [] if begin is None else [begin]
     labels = [IGNORE_INDEX] * len(input_ids)
     for segment in segments:
         tokens = tokenizer(segment.text, add_special_tokens=False, verbose=False)["input_ids"]
-        if segment.trained:
+        if segment.ended:
             tokens = [*tokens, tokenizer.eos_token_id]
         input_ids += tokens
         labels += tokens if segment.trained else [IGNORE_INDEX] * len(tokens)

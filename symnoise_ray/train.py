@@ -8,37 +8,36 @@ micro-batches, workers and the copies of a pair weigh every token alike.
 
 from __future__ import annotations
 
-import functools
 import math
 import random
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from torch import Tensor, nn
 
 from symnoise_ray import engine as deepspeed_engine
-from symnoise_ray.batches import Batch, Batches, collate
-from symnoise_ray.config import DataConfig, ModelConfig, NoiseConfig, OptimConfig, TrialConfig
-from symnoise_ray.errors import CancelledError, DivergedError, UserError
-from symnoise_ray.head import AnswerHead
-from symnoise_ray.model import load, load_tokenizer
-from symnoise_ray.noise import Copy, NoisyEmbedding, passes
-from symnoise_ray.prompts import choose_template
+from symnoise_ray.batches import Batches
+from symnoise_ray.cache import TokenTable
+from symnoise_ray.checkpoints import Saver, agreed, restore
+from symnoise_ray.config import OptimConfig, TrialConfig
+from symnoise_ray.corpus import token_table
+from symnoise_ray.errors import CancelledError, UserError
+from symnoise_ray.evaluate import Evaluation
+from symnoise_ray.model import adapt, load
+from symnoise_ray.noise import NoisyEmbedding, passes
+from symnoise_ray.objective import Objective, require_finite
 from symnoise_ray.records import timed
-from symnoise_ray.rows import read_train
-from symnoise_ray.tokens import TokenRows, padding_id, tokenise
+from symnoise_ray.tokens import padding_id
 
 Report = Callable[[dict[str, Any]], None]
-
-_CLEAN_ROWS_SEED = 17
-_PROBE_SEED = 23
 
 
 @dataclass
@@ -65,13 +64,6 @@ class Trained:
         deepspeed_engine.give_memory_back()
 
 
-@dataclass(frozen=True)
-class _Rows:
-    tokens: TokenRows
-    template: str
-    counts: Counter[str]
-
-
 def lr_at(step: int, num_steps: int, optim: OptimConfig) -> float:
     """Learning rate of step 0 .. num_steps-1: linear warm-up, then the schedule down to 0."""
     warmup = math.ceil(optim.warmup_ratio * num_steps)
@@ -92,6 +84,8 @@ def train(
     *,
     cancelled: Callable[[], bool] = lambda: False,
     seconds: dict[str, float] | None = None,
+    caches: Path | None = None,
+    checkpoints: Path | None = None,
 ) -> Trained:
     """Fine-tune one model from start to end on this rank.
 
@@ -100,9 +94,13 @@ def train(
         report: Called with a record per step on rank 0; records hold `step` and measured values.
         cancelled: Asked on rank 0 before every step; all ranks stop at the same step.
         seconds: Wall seconds by phase are added to it.
+        caches: Folder for tokenised rows, on storage that all workers share; None keeps none.
+        checkpoints: Folder for this trial's checkpoints, on storage that all workers share. With a
+            whole one in it, training goes on from there. None writes none.
 
     Raises:
         UserError: the batch cannot be spread over the workers, or the model cannot be noised.
+        InfrastructureError: a checkpoint could not be written.
         DivergedError: a loss was not finite.
         CancelledError: `cancelled` said so.
     """
@@ -117,13 +115,21 @@ def train(
             )
         seed_everything(config.train.seed)
         model, tokenizer, context = load(config.model)
-        rows = _encode(config.data, config.model, context)
-        engine = deepspeed_engine.start(model.to(device), config)
+        table = token_table(config, context, caches)
+        engine = deepspeed_engine.start(adapt(model, config).to(device), config)
+        loop = _Loop(config, engine, table, padding_id(tokenizer), device)
+        if checkpoints is not None:
+            loop.resume(Saver(checkpoints, identity(config)))
     with timed(seconds, "train"):
-        pad_id = padding_id(tokenizer)
-        summary = _Loop(config, engine, rows.tokens, pad_id, device).run(report, cancelled)
-    summary["num_train_rows"] = len(rows.tokens.rows)
-    return Trained(engine, tokenizer, rows.template, context, rows.counts, summary)
+        summary = loop.run(report, cancelled)
+    summary["num_train_rows"] = len(table)
+    return Trained(engine, tokenizer, table.template, context, +table.counts, summary)
+
+
+def identity(config: TrialConfig) -> str:
+    """Hash of what a resumed trial must share; in how many pieces a step runs is not part of it."""
+    train = config.train.model_copy(update={"micro_batch_size": 1})
+    return config.model_copy(update={"train": train}).digest()
 
 
 def seed_everything(seed: int) -> None:
@@ -133,16 +139,6 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-@functools.lru_cache(maxsize=4)
-def _encode(data: DataConfig, model: ModelConfig, context: int | None) -> _Rows:
-    """Tokenised training rows; kept in the process, so the next trial on it tokenises nothing."""
-    rows = read_train(data)
-    template = choose_template(data.template, data.train, rows.examples)
-    length = min(data.max_length, context or data.max_length)
-    tokens = tokenise(rows.examples, load_tokenizer(model), template, length)
-    return _Rows(tokens, template, rows.left_out + tokens.counts)
-
-
 class _Loop:
     """The training loop of one trial."""
 
@@ -150,51 +146,73 @@ class _Loop:
         self,
         config: TrialConfig,
         engine: Any,
-        tokens: TokenRows,
+        table: TokenTable,
         pad_id: int,
         device: torch.device,
     ) -> None:
         train = config.train
         self.config, self.engine, self.device = config, engine, device
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        self.objective = Objective(engine)
+        self.evaluation = Evaluation(self.objective, table, train, pad_id, device)
         self.batches = Batches(
-            tokens.rows,
+            table,
             global_batch_size=train.global_batch_size,
             micro_batch_size=train.micro_batch_size,
             seed=train.seed,
             pad_id=pad_id,
+            packed=self.objective.packs(train.packing, max(table.lengths)),
         )
         self.num_steps = self.batches.num_steps(train.num_epochs, train.max_steps)
         self.noisy = NoisyEmbedding(engine.module, config.noise, train.seed)
-        probe = NoiseConfig(type="symnoise", alpha=train.probe_alpha)
-        self.probe = NoisyEmbedding(engine.module, probe, _PROBE_SEED)
-        self.head = AnswerHead(engine.module)
-        self.clean_batches = self._clean_batches(tokens, pad_id)
+        self.saver: Saver | None = None
+        self.saved_at, self.due, self.start = time.monotonic(), False, 0
+        self.progress: dict[str, Any] = {"loss": math.nan, "num_answer_tokens": 0}
         self.eval_steps = {
             round(self.num_steps * index / train.num_evals) for index in range(train.num_evals + 1)
         }
 
+    def resume(self, saver: Saver) -> None:
+        """Write checkpoints with `saver`, and go on from its newest whole one."""
+        self.saver, self.saved_at = saver, time.monotonic()
+        manifest = agreed(saver.folder, saver.identity)
+        if manifest is None:
+            return
+        restore(self.engine, manifest)
+        self.start, self.progress = manifest["step"], manifest["progress"]
+        for _ in range(self.start):
+            self.batches.next_step()
+
     def run(self, report: Report, cancelled: Callable[[], bool]) -> dict[str, Any]:
         """Train all steps; the clean loss is measured before, on the way, and after."""
-        first = last = self.evaluate(0)
-        report({"step": 0, **first})
-        loss, num_tokens = math.nan, 0
-        for step in range(1, self.num_steps + 1):
+        progress = self.progress
+        if self.start == 0:
+            progress["first"] = progress["last"] = self.evaluation.measure(0)
+            report({"step": 0, **progress["first"]})
+        for step in range(self.start + 1, self.num_steps + 1):
             lr = lr_at(step - 1, self.num_steps, self.config.optim)
-            loss, grad_norm, num_answer_tokens = self.step(step, lr, cancelled)
-            num_tokens += num_answer_tokens
-            record = {"step": step, "loss": loss, "grad_norm": grad_norm, "lr": lr}
+            progress["loss"], grad_norm, num_tokens = self.step(step, lr, cancelled)
+            progress["num_answer_tokens"] += num_tokens
+            record = {"step": step, "loss": progress["loss"], "grad_norm": grad_norm, "lr": lr}
             if step in self.eval_steps:
-                record |= (last := self.evaluate(step))
+                progress["last"] = self.evaluation.measure(step)
+                record |= progress["last"]
             report(record)
-        for hooked in (self.noisy, self.probe, self.head):
+            if self.due and self.saver is not None:
+                self.saver.save(self.engine, step, dict(progress))
+                self.saved_at = time.monotonic()
+        if self.saver is not None:
+            self.saver.wait()
+        for hooked in (self.noisy, self.evaluation, self.objective):
             hooked.remove()
         return {
             "num_steps": self.num_steps,
-            "loss": loss,
-            **last,
-            "first_clean_loss": first["clean_loss"],
-            "num_answer_tokens": num_tokens,
+            "resumed_at": self.start,
+            "loss": progress["loss"],
+            "packed": self.batches.packed,
+            **progress["last"],
+            "first_clean_loss": progress["first"]["clean_loss"],
+            "num_answer_tokens": progress["num_answer_tokens"],
         }
 
     def step(self, step: int, lr: float, cancelled: Callable[[], bool]) -> tuple[float, float, int]:
@@ -219,7 +237,7 @@ class _Loop:
         for index, (batch, group) in enumerate(runs):
             batch = batch.to(self.device)
             with self.noisy.applied(group, batch.sample_BL, batch.position_BL, step):
-                loss = self.token_loss(batch, len(group)) / (num_tokens * num_copies)
+                loss = self.objective.token_loss(batch, len(group)) / (num_tokens * num_copies)
                 # DeepSpeed averages gradients over the workers, but the loss is a sum over them.
                 deepspeed_engine.accumulate(
                     self.engine, loss * self.world_size, last=index == len(runs) - 1
@@ -227,81 +245,25 @@ class _Loop:
             total += loss.detach()
         mean_loss = self._agree(total, step, cancelled)
         grad_norm = deepspeed_engine.step(self.engine)
-        self._check_finite("gradient norm", grad_norm, step)
+        require_finite("gradient norm", grad_norm, step)
         return mean_loss, grad_norm, num_tokens
 
     def _agree(self, loss: Tensor, step: int, cancelled: Callable[[], bool]) -> float:
-        """The loss over all workers; with it travels rank 0's wish to stop."""
-        stop = float(self.rank == 0 and cancelled())
-        both = torch.stack([loss, torch.tensor(stop, device=self.device)])
+        """The loss over all workers; with it travel rank 0's wishes to stop and to save."""
+        wishes = [0.0, 0.0]
+        if self.rank == 0:
+            minutes = self.config.train.checkpoint_minutes
+            late = bool(minutes) and time.monotonic() - self.saved_at >= 60 * minutes
+            wishes = [float(cancelled()), float(late)]
+        told = torch.cat([loss[None], torch.tensor(wishes, device=self.device)])
         if self.world_size > 1:
-            dist.all_reduce(both)
-        mean_loss, stopped = both.tolist()
+            dist.all_reduce(told)
+        mean_loss, stopped, due = told.tolist()
         if stopped:
             raise CancelledError(f"cancelled at step {step} of {self.num_steps}")
-        self._check_finite("training loss", mean_loss, step)
+        require_finite("training loss", mean_loss, step)
+        self.due = bool(due)
         return float(mean_loss)
-
-    def _check_finite(self, what: str, value: float, step: int) -> None:
-        if not math.isfinite(value):
-            raise DivergedError(
-                f"the {what} must be finite, but is {value} at step {step} of {self.num_steps}; a "
-                "smaller optim.lr or noise.alpha may help"
-            )
-
-    def token_loss(self, batch: Batch, num_copies: int = 1) -> Tensor:
-        """Summed cross-entropy of the answer tokens, over all copies in this pass."""
-        size = batch.input_ids_BL.numel()
-        answer_N = torch.cat([batch.answer_N + copy * size for copy in range(num_copies)])
-        with self.head.at(answer_N):
-            logits = self.engine(
-                input_ids=batch.input_ids_BL.repeat(num_copies, 1),
-                attention_mask=batch.mask_BL.repeat(num_copies, 1),
-                use_cache=False,
-            ).logits
-        logits_NV = self.head.select(logits, answer_N)
-        return F.cross_entropy(
-            logits_NV.float(), batch.target_N.repeat(num_copies), reduction="sum"
-        )
-
-    def _clean_batches(self, tokens: TokenRows, pad_id: int) -> list[Batch]:
-        """This rank's share of the fixed rows on which the clean loss is measured."""
-        train = self.config.train
-        count = min(train.num_clean_rows, len(tokens.rows))
-        chosen = random.Random(_CLEAN_ROWS_SEED).sample(range(len(tokens.rows)), count)
-        chosen = sorted(chosen, key=lambda index: len(tokens.rows[index].input_ids))
-        size = train.micro_batch_size
-        own = [chosen[start : start + size] for start in range(0, count, size)]
-        return [
-            collate([tokens.rows[i] for i in samples], samples, pad_id).to(self.device)
-            for samples in own[self.rank :: self.world_size]
-        ]
-
-    @torch.no_grad()
-    def evaluate(self, step: int) -> dict[str, float]:
-        """Losses per answer token on the same rows every time, without noise and with a probe's.
-
-        The probe is a pair of sign noises that is the same for every noise type and at every step.
-        Its second difference L(x+e) + L(x-e) - 2 L(x) is e'He up to fourth order, H the Hessian of
-        the loss in the embeddings (Hutchinson's estimator of s**2 tr H): the curvature that
-        symmetric noise is said to lower.
-        """
-        self.engine.eval()
-        copies = [Copy(0), *([Copy(+1), Copy(-1)] if self.probe.config.alpha else [])]
-        total = torch.zeros(len(copies) + 1, device=self.device, dtype=torch.float64)
-        for batch in self.clean_batches:
-            for index, copy in enumerate(copies):
-                with self.probe.applied((copy,), batch.sample_BL, batch.position_BL, step=0):
-                    total[index] += self.token_loss(batch)
-            total[-1] += len(batch.target_N)
-        if self.world_size > 1:
-            dist.all_reduce(total)
-        clean, *noisy = (total[:-1] / total[-1]).tolist()
-        self._check_finite("clean loss", clean, step)
-        losses = {"clean_loss": clean}
-        if noisy:
-            losses |= {"noisy_loss": sum(noisy) / 2, "curvature": sum(noisy) - 2 * clean}
-        return losses
 
 
 if __name__ == "__main__":  # the command line stands above this floor, so only here

@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterator
+from dataclasses import asdict
 from typing import Any
 
 from symnoise_ray.errors import CancelledError, JudgeError, SymnoiseError, kind_of, reason_of
-from symnoise_ray.judges import judge_all, make_judge
+from symnoise_ray.judges import judge_all, make_judge, require_coverage
 from symnoise_ray.plans import TrialPlan
 from symnoise_ray.records import (
     PHASES,
@@ -23,10 +24,12 @@ from symnoise_ray.records import (
     write_json,
     write_lines,
 )
-from symnoise_ray.score import WinRate, win_rate
+from symnoise_ray.score import win_rate
 from symnoise_ray.workers.client import Finished, Workers
 
 WAIT_SECONDS = 0.2
+NUM_REASONS = 5
+"""Reasons of failed verdicts that a result tells; an endpoint may give each call its own."""
 
 
 def run_trial(plan: TrialPlan, workers: Workers) -> Iterator[dict[str, Any] | None]:
@@ -58,7 +61,7 @@ def run_trial(plan: TrialPlan, workers: Workers) -> Iterator[dict[str, Any] | No
         counts=trained.counts,
         attempts=trained.attempts,
         **trained.summary,
-        **score.to_json(),
+        **score,
     )
 
 
@@ -86,19 +89,27 @@ def _await_reference(plan: TrialPlan) -> Generator[None, None, list[Completion]]
     return read_completions(plan.reference)
 
 
-def _judge(plan: TrialPlan, completions: list[Completion], reference: list[Completion]) -> WinRate:
-    """Preferences and score, and their files.
+def _judge(
+    plan: TrialPlan, completions: list[Completion], reference: list[Completion]
+) -> dict[str, Any]:
+    """Preferences and score, and their files; a verdict that failed stays without a number.
 
     Raises:
-        JudgeError: the score is not a number.
+        JudgeError: too few verdicts could be had, or the score is not a number.
     """
-    preferences = judge_all(make_judge(plan.config.judge), completions, reference)
-    write_lines(preferences, plan.directory / "preferences.jsonl")
-    score = win_rate(preferences)
+    sweep = plan.directory.parents[1]
+    config = plan.config.judge
+    judged = judge_all(make_judge(config, sweep.parent, str(sweep)), completions, reference)
+    write_lines(judged.preferences, plan.directory / "preferences.jsonl")
+    require_coverage(judged, config.min_coverage)
+    score = win_rate(judged.preferences)
     if not math.isfinite(score.win_rate):
         raise JudgeError(f"the win rate must be a number, but is {score.win_rate}")
     write_json(score.to_json(), plan.directory / "score.json")
-    return score
+    took: dict[str, Any] = {"judge_usage": asdict(judged.usage)} if judged.usage.calls else {}
+    if judged.failures:
+        took["judge_failures"] = dict(judged.failures.most_common(NUM_REASONS))
+    return {**score.to_json(), **took}
 
 
 def _failure(error: Exception) -> dict[str, Any]:

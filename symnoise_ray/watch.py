@@ -22,6 +22,7 @@ POLL_SECONDS = 0.25
 SCORES = (
     "win_rate",
     "discrete_win_rate",
+    "length_controlled_win_rate",
     "standard_error",
     "n_total",
     "n_wins",
@@ -30,6 +31,7 @@ SCORES = (
     "n_invalid",
     "position_bias",
     "avg_length",
+    "longer_rate",
     "first_clean_loss",
     "num_answer_tokens",
     "attempts",

@@ -7,18 +7,24 @@ import pytest
 import torch
 
 from symnoise_ray.batches import Batches, collate
-from symnoise_ray.tokens import IGNORE_INDEX, TokenRow
+from symnoise_ray.cache import TokenTable
+from symnoise_ray.tokens import IGNORE_INDEX, TokenRow, TokenRows
+
+
+def table_of(rows: list[TokenRow]) -> TokenTable:
+    return TokenTable.of(TokenRows(rows, Counter()))
+
 
 # Padding
 
 
 def test_short_rows_are_padded_on_the_right_and_masked() -> None:
     rows = [TokenRow([5, 6, 7], [IGNORE_INDEX, 6, 7]), TokenRow([8], [IGNORE_INDEX])]
-    batch = collate(rows, [4, 2], pad_id=3)
+    batch = collate([[0], [1]], table_of(rows), pad_id=3)
     assert batch.input_ids_BL.tolist() == [[5, 6, 7], [8, 3, 3]]
     assert batch.mask_BL.tolist() == [[1, 1, 1], [1, 0, 0]]
     assert batch.labels_BL.tolist() == [[IGNORE_INDEX, 6, 7], [IGNORE_INDEX] * 3]
-    assert batch.sample_BL.tolist() == [[4, 4, 4], [2, -1, -1]]
+    assert batch.sample_BL.tolist() == [[0, 0, 0], [1, -1, -1]]
     assert batch.position_BL.tolist() == [[0, 1, 2], [0, 0, 0]]
     assert batch.to(torch.device("cpu")).input_ids_BL.tolist() == batch.input_ids_BL.tolist()
 
@@ -30,7 +36,7 @@ def make_batches(count: int = 10, **settings: Any) -> Batches:
     """Batches over rows of which the i-th has i + 2 tokens."""
     rows = [TokenRow([1] * (i + 2), [IGNORE_INDEX] + [1] * (i + 1)) for i in range(count)]
     sizes = {"global_batch_size": 4, "micro_batch_size": 3, "seed": 0, "pad_id": 0, **settings}
-    return Batches(rows, **sizes)
+    return Batches(table_of(rows), **sizes)
 
 
 @pytest.mark.parametrize(("count", "size"), [(10, 4), (8, 4), (3, 7), (1, 2)])
@@ -101,5 +107,5 @@ def test_steps_are_the_whole_batches_in_the_epochs(
     count: int, size: int, epochs: float, max_steps: int | None, steps: int
 ) -> None:
     rows = [TokenRow([1, 1], [IGNORE_INDEX, 1])] * count
-    batches = Batches(rows, global_batch_size=size, micro_batch_size=1, seed=0, pad_id=0)
+    batches = Batches(table_of(rows), global_batch_size=size, micro_batch_size=1, seed=0, pad_id=0)
     assert batches.num_steps(epochs, max_steps) == steps

@@ -105,12 +105,77 @@ def test_a_dry_run_checks_and_creates_nothing(tmp_path: Path):
 
 @pytest.mark.parametrize(
     "verb",
-    ["tune", "train", "generate", "judge", "score", "report", "validate", "schema", "sync"],
+    [
+        "tune",
+        "train",
+        "generate",
+        "judge",
+        "score",
+        "report",
+        "validate",
+        "inspect",
+        "schema",
+        "sync",
+    ],
 )
 def test_every_verb_has_help_with_an_example(verb: str, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit, match="0"):
         main([verb, "--help"])
     assert f"example: symnoise-ray {verb}" in capsys.readouterr().out
+
+
+def test_inspect_marks_what_is_trained_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(
+        '{"instruction": "Name a fox.", "output": "the red\\u001b[2J fox"}\n'
+        '{"instruction": "Say no.", "output": ""}\n{"instruction": "Say yes.", "output": "yes"}\n'
+    )
+    given = [f"data.train={rows}", f"data.eval_prompts={rows}", "data.template=short"]
+    assert main(["inspect", *given, "--rows", "1"]) == 0
+    text = capsys.readouterr().out
+    assert "template: short\nrows: 2\ntokens per row: median" in text
+    assert "counted: 1 rows with nothing to train on" in text
+    assert "counted: 2 rows kept that overlap with the prompts" in text
+    assert "### Instruction:\nName a fox.\n\n### Response:\n[[the red\\x1b[2J fox</s>]]\n" in text
+    assert "row 2" not in text
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main(["inspect", *given, "--rows", "1"]) == 0
+    assert "\x1b[32mthe red\\x1b[2J fox</s>\x1b[0m\n" in capsys.readouterr().out
+
+
+def test_inspect_takes_a_trial_a_space_or_nothing_and_gives_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    trial = tmp_path / "trial.yaml"
+    trial.write_text("data: {max_train_rows: 2}\n")
+    shown = []
+    for given in (["quickstart", "data.max_train_rows=2"], [str(trial)], ["data.max_train_rows=2"]):
+        assert main(["inspect", *given, "--json"]) == 0
+        shown.append(json.loads(capsys.readouterr().out))
+    assert shown[0] == shown[1] == shown[2]
+    assert shown[0]["num_rows"] == len(shown[0]["rows"]) == 2
+    for row in shown[0]["rows"]:
+        assert [span["trained"] for span in row["spans"]] == [False, True]
+        assert 0 < row["num_trained"] < row["num_tokens"] <= shown[0]["max_length"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent.yaml"], "must be a file or one of the shipped names"),
+        (["data.trian=x"], "override data.trian=x: 'data.trian' is not a setting. Did you mean"),
+        (["--rows", "-1"], "--rows must be 0 or more, but got -1"),
+        (["data.train={a.json: -1}", "data.eval_prompts=b"], "the weight of a.json must be"),
+        (["data.template=tokenizer"], "must have a chat template, but it has none"),
+    ],
+)
+def test_inspect_refuses_bad_input(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["inspect", *arguments]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_schema_prints_the_settings(capsys: pytest.CaptureFixture[str]):
@@ -144,3 +209,76 @@ def test_every_stage_runs_alone(tmp_path: Path):
     assert score["n_total"] == 12
     assert 0 <= score["interval_95"][0] <= score["win_rate"] <= score["interval_95"][1] <= 1
     assert score["win_rate"] > 0.5, "a little training must help against none"
+    assert score["length_controlled_interval_95"][0] <= score["length_controlled_win_rate"]
+
+
+ANNOTATION = {"instruction": "Name a fox.", "output_1": "a fox", "output_2": "the red fox"}
+GAMED = "index,preference,std_delta_len,instruction_difficulty\n"
+
+
+def annotations(folder: Path) -> str:
+    """A file in AlpacaEval's shape: two wins, a loss, a tie of old, and a failure."""
+    rows = [{**ANNOTATION, "preference": value} for value in (2, 1.75, 1, 0, None)]
+    rows = [{**row, "instruction": f"Question {number}"} for number, row in enumerate(rows)]
+    (folder / "annotations.json").write_text(json.dumps(rows))
+    return str(folder / "annotations.json")
+
+
+def test_score_reads_annotations_of_alpaca_eval(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["score", annotations(tmp_path), "--json"]) == 0
+    score = json.loads(capsys.readouterr().out)
+    counts = {"n_total": 4, "n_wins": 2, "n_wins_reference": 1, "n_draws": 1, "n_invalid": 1}
+    assert score.items() >= counts.items()
+    assert score["win_rate"] == (1 + 0.75 + 0 + 0.5) / 4
+    assert score["discrete_win_rate"] == (1 + 1 + 0 + 0.5) / 4
+    assert score["avg_length"] == len("the red fox")
+    for name in ("", "length_controlled_"):
+        low, high = score[f"{name}interval_95"]
+        assert 0 <= low <= score[f"{name}win_rate"] <= high <= 1
+    assert main(["score", annotations(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "of 4 items: 2 won, 1 lost, 1 tied" in text
+    assert "1 items without a verdict are left out" in text
+
+
+def test_score_controls_the_length_as_alpaca_eval_does_when_given_its_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    rows = [f"{n % 5},{0.2 + 0.1 * (n % 7)},{n / 3 - 2},{n % 5 - 2}" for n in range(10)]
+    (tmp_path / "gamed.csv").write_text(GAMED + "\n".join(rows))
+    rates = []
+    given = ["--gamed", str(tmp_path / "gamed.csv")]
+    for more in ([], given, [*given, "--strength", "2.7826"]):
+        assert main(["score", annotations(tmp_path), "--json", *more]) == 0
+        rates.append(json.loads(capsys.readouterr().out)["length_controlled_win_rate"])
+    assert len(set(rates)) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--strength", "3"], "--strength is AlpacaEval's C and needs --gamed"),
+        (["--strength", "-1"], "--strength must be a positive number"),
+        (["--gamed", "absent.csv"], "must be AlpacaEval's df_gamed.csv"),
+        (["--gamed", "short.csv"], "known for every item, but 5 items have 1"),
+    ],
+)
+def test_score_refuses_rows_that_do_not_fit(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "short.csv").write_text(GAMED + "0,0.5,1,0.25\n")
+    assert main(["score", annotations(tmp_path), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_file_without_any_verdict_has_no_score(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "failed.json").write_text(json.dumps([{**ANNOTATION, "preference": -1}]))
+    assert main(["score", str(tmp_path / "failed.json")]) == 1
+    assert "at least one item must have a verdict" in capsys.readouterr().err

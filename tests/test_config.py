@@ -419,7 +419,13 @@ def test_own_training_rows_need_own_prompts() -> None:
         ("train", {"max_steps": 0}),
         ("train", {"global_batch_size": 0}),
         ("train", {"seed": -1}),
-        ("train", {"zero_stage": 3}),
+        ("train", {"zero_stage": 4}),
+        ("train", {"offload": "disk"}),
+        ("train", {"deepspeed": "absent.json"}),
+        ("train", {"deepspeed": "{}, {}"}),
+        ("train", {"deepspeed": 3}),
+        ("lora", {"rank": 0}),
+        ("lora", {"target_modules": [], "rank": 4}),
         ("data", {"max_length": 2}),
         ("generate", {"repetition_penalty": 0}),
     ],
@@ -427,6 +433,115 @@ def test_own_training_rows_need_own_prompts() -> None:
 def test_a_value_that_cannot_work_is_refused(section: str, settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=f"{section}.{next(iter(settings))}"):
         TrialConfig.model_validate({section: settings})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"train": {"offload": "optimizer"}}, r"optimizer needs train\.zero_stage .* but got 0"),
+        ({"train": {"offload": "all"}}, r"train\.offload=all needs train\.zero_stage=3, but got 0"),
+        ({"train": {"offload": "all", "zero_stage": 2}}, r"needs train\.zero_stage=3, but got 2"),
+        ({"train": {"compile": True, "zero_stage": 3}}, r"train\.compile=true needs .* but got 3"),
+        ({"lora": {"alpha": 8}}, r"lora\.alpha has no meaning without lora\.rank, but got 8"),
+        (
+            {"lora": {"merge": False}},
+            r"lora\.merge has no meaning without lora\.rank, but got False",
+        ),
+        ({"lora": {"target_modules": ["q_proj"]}}, r"lora\.target_modules has no meaning without"),
+        ({"lora": {"rank": 4, "quantize": "nf4"}}, r"nf4 needs lora\.merge=false, but got true"),
+        (
+            {
+                "lora": {"rank": 4, "quantize": "nf4", "merge": False},
+                "train": {"zero_stage": 3},
+            },
+            r"lora\.quantize=nf4 needs train\.zero_stage to be 0, 1 or 2, but got 3",
+        ),
+    ],
+)
+def test_settings_that_exclude_each_other_are_refused(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TrialConfig.model_validate(settings)
+
+
+def test_settings_that_belong_together_are_taken_and_survive_their_file() -> None:
+    lora = {"rank": 4, "quantize": "nf4", "merge": False, "target_modules": ["q_proj", "v_proj"]}
+    train = {"zero_stage": 3, "offload": "all", "gradient_checkpointing": True}
+    for settings in ({"lora": lora, "train": {"zero_stage": 2}}, {"train": train}, {}):
+        config = TrialConfig.model_validate(settings)
+        assert TrialConfig.model_validate_json(config.model_dump_json()) == config
+
+
+# A user's own DeepSpeed settings
+
+
+def with_deepspeed(value: Any, **settings: dict[str, Any]) -> TrialConfig:
+    """A trial with further DeepSpeed settings, at ZeRO 2 unless said otherwise."""
+    train = {"zero_stage": 2, **settings.pop("train", {})}
+    return TrialConfig.model_validate({"train": {**train, "deepspeed": value}, **settings})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"train_batch_size": 64}, r"train_batch_size=64 contradicts train\.global_batch_size=128"),
+        (
+            {"train_micro_batch_size_per_gpu": 1},
+            r"per_gpu=1 contradicts train\.micro_batch_size=16; make them equal or write \"auto\"",
+        ),
+        (
+            {"gradient_accumulation_steps": 4},
+            r"steps=4 contradicts train\.global_batch_size=128 and train\.micro_batch_size=16",
+        ),
+        ({"gradient_clipping": 0.5}, r"gradient_clipping=0\.5 contradicts optim\.max_grad_norm=1"),
+        ({"bf16": {"enabled": True}}, r"bf16\.enabled=true contradicts model\.dtype=fp32"),
+        ({"fp16": {"enabled": True}}, r"fp16\.enabled=true contradicts model\.dtype=fp32"),
+        ({"zero_optimization": {"stage": 3}}, r"stage=3 contradicts train\.zero_stage=2"),
+        (
+            {"zero_optimization": {"offload_optimizer": {"device": "nvme"}}},
+            r'offload_optimizer\.device="nvme" contradicts train\.offload=none',
+        ),
+        ({"optimizer": {"type": "Lion"}}, r'optimizer\.type="Lion" contradicts the trial'),
+        ({"optimizer": {"params": {"lr": "3e-4"}}}, r'lr="3e-4" contradicts optim\.lr=5e-05'),
+        ({"scheduler": {"type": "WarmupLR"}}, r'scheduler\.type="WarmupLR" has no place here'),
+    ],
+)
+def test_a_deepspeed_setting_that_contradicts_the_trial_is_refused_with_both_values(
+    given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        with_deepspeed(given)
+
+
+def test_a_deepspeed_file_may_say_what_the_trial_says_or_leave_it_open() -> None:
+    agreeing = {
+        "train_batch_size": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": 1.0,
+        "fp16": {"enabled": False},
+        "bf16": {"enabled": True},
+        "zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}},
+        "optimizer": {"type": "AdamW", "params": {"lr": "5e-5", "betas": [0.9, 0.999]}},
+        "scheduler": {"params": {"warmup_num_steps": "auto"}},
+    }
+    config = with_deepspeed(agreeing, train={"offload": "optimizer"}, model={"dtype": "bf16"})
+    assert config.train.deepspeed == json.dumps(agreeing, sort_keys=True, separators=(",", ":"))
+
+
+def test_the_content_of_a_deepspeed_file_is_part_of_the_trial_and_its_name_is_not(
+    tmp_path: Path,
+) -> None:
+    first, second = tmp_path / "a.json", tmp_path / "b.json"
+    first.write_text(
+        '{"zero_optimization": {"reduce_bucket_size": 1000}, "wall_clock_breakdown": 1}'
+    )
+    second.write_text('{"wall_clock_breakdown":1,"zero_optimization":{"reduce_bucket_size":1000}}')
+    by_first, by_second = with_deepspeed(str(first)), with_deepspeed(str(second))
+    assert by_first.digest() == by_second.digest()
+    second.write_text('{"zero_optimization": {"reduce_bucket_size": 2000}}')
+    assert with_deepspeed(str(second)).digest() != by_first.digest()
+    assert TrialConfig.model_validate_json(by_first.model_dump_json()) == by_first
 
 
 # Schema

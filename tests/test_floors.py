@@ -10,17 +10,22 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "symnoise_ray"
 
 FLOORS = [
-    {"errors", "demo"},
-    {"config"},
-    {"loading", "prompts", "records"},
-    {"space", "rows", "score"},
+    {"errors", "demo", "deepspeed_json", "bootstrap"},
+    {"config", "length_control", "compare", "early"},
+    {"loading", "records"},
+    {"prompts", "annotations", "answers"},
+    {"space", "formats", "overlap", "chat", "score"},
+    {"rows"},
     {"inputs", "results"},
     {"plans"},
     {"philox"},
-    {"noise", "head", "tokens", "model", "engine", "judges", "live", "charts", "session"},
-    {"batches"},
-    {"train", "generate", "page"},
-    {"workers", "tracking"},
+    {"noise", "head", "tokens", "engine", "live", "charts", "session"},
+    {"cache", "packing", "model", "judges"},
+    {"batches", "corpus", "checkpoints"},
+    {"objective"},
+    {"evaluate"},
+    {"train", "generate", "page", "preview"},
+    {"workers", "tracking", "sections"},
     {"trial", "report"},
     {"watch"},
     {"search", "confirm"},
@@ -28,7 +33,7 @@ FLOORS = [
     {"cli"},
     {"tune", "__main__"},
 ]
-NUM_LIGHT_FLOORS = 6
+NUM_LIGHT_FLOORS = 8
 HEAVY = {"torch", "ray", "transformers", "mlflow", "deepspeed", "optuna"}
 OWNED = {
     "deepspeed": {"engine"},
@@ -37,7 +42,9 @@ OWNED = {
     "ray.tune": {"search"},
     "ray.train": {"workers"},
     "sacrebleu": {"judges"},
+    "openai": {"judges"},
     "datasets": {"rows"},
+    "peft": {"model"},
 }
 
 

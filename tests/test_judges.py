@@ -1,12 +1,17 @@
 """The offline judge prefers what is nearer to the gold answer, whichever it reads first."""
 
 import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from symnoise_ray.config import JudgeConfig
-from symnoise_ray.errors import DataError
-from symnoise_ray.judges import ORDERS, judge_all, make_judge
+from symnoise_ray.errors import DataError, JudgeError
+from symnoise_ray.judges import ORDERS, judge_all, make_judge, require_coverage
+from symnoise_ray.judges.protocol import Judge, Pair, Verdict, preference_of
 from symnoise_ray.judges.reference import EXACT, ReferenceJudge, normalise, similarity
 from symnoise_ray.records import Completion
 
@@ -23,24 +28,30 @@ def reference(output: str, instruction: str = "Who sleeps?") -> Completion:
     return Completion(instruction, output, "plain", "animals")
 
 
-class Unaskable:
-    """A judge that must not be asked."""
+class Scripted:
+    """A judge that says what a function of the pair and its place says."""
 
-    name = "unaskable"
+    name = "scripted"
+    identity: Mapping[str, Any] = {"type": "scripted"}
 
-    def prefer(self, prompt: Completion, first: str, second: str) -> float:
-        """Fail."""
-        raise AssertionError(f"asked about {first!r} and {second!r}")
+    def __init__(self, script: Any) -> None:
+        self.script = script
+
+    def judge(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Verdict]]:
+        """The last pair first, as a concurrent judge might."""
+        for index in reversed(range(len(pairs))):
+            yield index, self.script(pairs[index])
 
 
-class FirstWins:
-    """A judge with nothing but a position bias."""
+def unaskable(pair: Pair) -> Verdict:
+    raise AssertionError(f"asked about {pair.first!r} and {pair.second!r}")
 
-    name = "first wins"
 
-    def prefer(self, prompt: Completion, first: str, second: str) -> float:
-        """The first, whatever it is."""
-        return 1.0
+def prefer(judge: Judge, first: str, second: str, gold: str = GOLD) -> float | None:
+    """The one verdict on one pair."""
+    ((index, verdict),) = judge.judge([Pair("Who sleeps?", first, second, gold)])
+    assert index == 0
+    return verdict.preference
 
 
 # The reference judge
@@ -58,11 +69,13 @@ class FirstWins:
         ("", "", 1.5),
     ],
 )
-def test_the_nearer_answer_wins_in_either_order(first: str, second: str, preference: float) -> None:
-    judge = make_judge(JudgeConfig(type="reference"))
-    prompt = completion("its own output plays no part")
-    assert judge.prefer(prompt, first, second) == preference
-    assert judge.prefer(prompt, second, first) == 3 - preference
+def test_the_nearer_answer_wins_in_either_order(
+    first: str, second: str, preference: float, tmp_path: Path
+) -> None:
+    judge = make_judge(JudgeConfig(type="reference"), tmp_path)
+    assert prefer(judge, first, second) == preference
+    assert prefer(judge, second, first) == 3 - preference
+    assert list(tmp_path.iterdir()) == [], "what costs nothing is not stored"
 
 
 def test_swapping_the_answers_swaps_the_verdict_whatever_they_are() -> None:
@@ -75,11 +88,10 @@ def test_swapping_the_answers_swaps_the_verdict_whatever_they_are() -> None:
 
     verdicts = []
     for _ in range(300):
-        prompt = completion("", gold="a" + text())
-        first, second = text(), text()
-        verdicts.append(judge.prefer(prompt, first, second))
-        assert judge.prefer(prompt, second, first) == 3 - verdicts[-1]
-        assert judge.prefer(prompt, first, first) == 1.5
+        gold, first, second = "a" + text(), text(), text()
+        verdicts.append(prefer(judge, first, second, gold))
+        assert prefer(judge, second, first, gold) == 3 - verdicts[-1]
+        assert prefer(judge, first, first, gold) == 1.5
     assert set(verdicts) == {1.0, 1.5, 2.0}
 
 
@@ -101,22 +113,22 @@ def test_a_prompt_without_a_gold_answer_is_refused_by_name(gold: str) -> None:
     with pytest.raises(
         DataError, match=r"needs a gold answer for every prompt, but 'Who sleeps\?'"
     ):
-        ReferenceJudge().prefer(completion("a", gold=gold), "a", "b")
+        prefer(ReferenceJudge(), "a", "b", gold)
 
 
 # Judging all
 
 
 def test_every_item_is_judged_in_both_orders_and_two_means_the_trial() -> None:
-    preferences = judge_all(
+    judged = judge_all(
         ReferenceJudge(),
         [completion(NEAR), completion(FAR), completion(NEAR)],
         [reference(FAR), reference(GOLD), reference(NEAR)],
     )
-    assert [p.preference for p in preferences] == [2, 2, 1, 1, 1.5, 1.5]
-    assert [p.item for p in preferences] == [0, 0, 1, 1, 2, 2]
-    assert [p.order for p in preferences] == list(ORDERS) * 3
-    first = preferences[0]
+    assert [p.preference for p in judged.preferences] == [2, 2, 1, 1, 1.5, 1.5]
+    assert [p.item for p in judged.preferences] == [0, 0, 1, 1, 2, 2]
+    assert [p.order for p in judged.preferences] == list(ORDERS) * 3
+    first = judged.preferences[0]
     assert (first.output_1, first.generator_1) == (FAR, "plain")
     assert (first.output_2, first.generator_2) == (NEAR, "trial")
     assert (first.instruction, first.dataset) == ("Who sleeps?", "animals")
@@ -124,18 +136,20 @@ def test_every_item_is_judged_in_both_orders_and_two_means_the_trial() -> None:
 
 
 def test_a_judge_that_always_takes_the_first_contradicts_itself() -> None:
-    preferences = judge_all(FirstWins(), [completion(NEAR)], [reference(FAR)])
-    assert [p.preference for p in preferences] == [1.0, 2.0]
+    judged = judge_all(Scripted(lambda pair: Verdict(1.0)), [completion(NEAR)], [reference(FAR)])
+    assert [p.preference for p in judged.preferences] == [1.0, 2.0]
 
 
 def test_identical_answers_are_ties_without_asking() -> None:
     texts = ["", GOLD, "\u2028"]
-    preferences = judge_all(
-        Unaskable(), [completion(text) for text in texts], [reference(text) for text in texts]
+    judged = judge_all(
+        Scripted(unaskable),
+        [completion(text) for text in texts],
+        [reference(text) for text in texts],
     )
-    assert {p.preference for p in preferences} == {1.5}
-    with pytest.raises(AssertionError, match="asked about 'a' and 'b'"):
-        judge_all(Unaskable(), [completion("b")], [reference("a")])
+    assert {p.preference for p in judged.preferences} == {1.5}
+    with pytest.raises(AssertionError, match=r"asked about '[ab]' and '[ab]'"):
+        judge_all(Scripted(unaskable), [completion("b")], [reference("a")])
 
 
 def test_a_reference_that_lacks_a_prompt_is_refused_with_the_prompt() -> None:
@@ -149,8 +163,8 @@ def test_a_reference_that_lacks_a_prompt_is_refused_with_the_prompt() -> None:
 
 def test_prompts_that_repeat_are_aligned_by_position() -> None:
     completions = [completion(NEAR), completion(NEAR)]
-    preferences = judge_all(ReferenceJudge(), completions, [reference(FAR), reference(GOLD)])
-    assert [p.preference for p in preferences] == [2, 2, 1, 1]
+    judged = judge_all(ReferenceJudge(), completions, [reference(FAR), reference(GOLD)])
+    assert [p.preference for p in judged.preferences] == [2, 2, 1, 1]
 
 
 def test_a_reference_in_another_order_is_aligned_by_prompt() -> None:
@@ -160,6 +174,92 @@ def test_a_reference_in_another_order_is_aligned_by_prompt() -> None:
         reference(GOLD, instruction="b"),
         reference(FAR, instruction="a"),
     ]
-    preferences = judge_all(ReferenceJudge(), completions, answers)
-    assert [p.preference for p in preferences] == [2, 2, 1, 1]
-    assert [p.output_1 for p in preferences] == [FAR, FAR, GOLD, GOLD]
+    judged = judge_all(ReferenceJudge(), completions, answers)
+    assert [p.preference for p in judged.preferences] == [2, 2, 1, 1]
+    assert [p.output_1 for p in judged.preferences] == [FAR, FAR, GOLD, GOLD]
+
+
+# Failures
+
+
+def some_fail(pair: Pair) -> Verdict:
+    """No verdict on pairs that are read in the order `reference first` about prompt 0."""
+    if (pair.instruction, pair.first) == ("0?", FAR):
+        return Verdict(None, "status 500")
+    return Verdict(2.0 if pair.second == NEAR else 1.0)
+
+
+def three_items() -> tuple[list[Completion], list[Completion]]:
+    own = [completion(NEAR, instruction=f"{i}?") for i in range(3)]
+    return own, [reference(FAR, instruction=f"{i}?") for i in range(3)]
+
+
+def test_a_failed_verdict_has_no_number_and_is_counted_with_its_reason() -> None:
+    judged = judge_all(Scripted(some_fail), *three_items())
+    assert [p.preference for p in judged.preferences] == [None, 2, 2, 2, 2, 2]
+    assert judged.failures == {"status 500": 1}
+    assert judged.coverage == pytest.approx(2 / 3)
+
+
+def test_below_the_least_coverage_a_trial_is_invalid_with_the_reason() -> None:
+    judged = judge_all(Scripted(some_fail), *three_items())
+    require_coverage(judged, 0.66)
+    with pytest.raises(
+        JudgeError, match=r"INVALID: at least 95% .* but 66\.7% have; .*: 1x status 500"
+    ):
+        require_coverage(judged, 0.95)
+
+
+@pytest.mark.parametrize("value", [0.0, 2.001, float("nan"), -1.0])
+def test_a_preference_that_is_none_is_refused(value: float) -> None:
+    with pytest.raises(JudgeError, match=r"must give one verdict in \[1, 2\] a pair"):
+        judge_all(Scripted(lambda pair: Verdict(value)), *three_items())
+
+
+def test_a_judge_that_leaves_pairs_out_is_refused() -> None:
+    class Lazy(Scripted):
+        def judge(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Verdict]]:
+            yield 0, Verdict(1.0)
+
+    with pytest.raises(JudgeError, match="gave 1 verdicts on 6 pairs"):
+        judge_all(Lazy(None), *three_items())
+
+
+# Log-probabilities
+
+
+def test_a_preference_is_the_share_of_the_second_label() -> None:
+    assert preference_of(-1.0, -1.0) == 1.5
+    assert preference_of(float("-inf"), -3.0) == 2.0
+    assert preference_of(-3.0, float("-inf")) == 1.0
+    assert preference_of(-9999.0, 0.0) == 2.0
+    # 2 - p1/(p1 + p2) with p1 = 3 p2
+    assert preference_of(-0.5, -0.5 - 1.0986122886681098) == pytest.approx(1.25, abs=1e-12)
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"type": "api"}, r"judge\.model must be given for judge\.type=api"),
+        ({"temperature": 1.0}, r"judge\.temperature belongs to judge\.type=api"),
+        ({"type": "local", "model": "m", "max_calls": 3}, r"judge\.max_calls belongs to"),
+        ({"type": "api", "model": "m", "batch_size": 3}, r"batch_size belongs to .*=local"),
+        ({"type": "api", "model": "m", "max_cost": 3.0}, r"max_cost needs judge\.price_input"),
+        ({"type": "api", "model": "m", "base_url": "http://u:p@h/v1"}, "without user or password"),
+        ({"type": "api", "model": "m", "base_url": "host/v1"}, r"must be http\(s\)://host"),
+    ],
+)
+def test_settings_that_mean_nothing_together_are_refused(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        JudgeConfig(**settings)
+
+
+def test_a_key_in_place_of_its_name_is_refused_without_showing_it() -> None:
+    with pytest.raises(ValidationError, match="NAME of an environment variable") as caught:
+        JudgeConfig(type="api", model="m", api_key_env="sk-canary-0123456789")
+    assert "canary" not in caught.value.errors()[0]["msg"]

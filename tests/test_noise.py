@@ -11,67 +11,28 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own spelling
+from pydantic import ValidationError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
-from symnoise_ray.config import NOISELESS, NoiseConfig
+from symnoise_ray.config import NOISELESS
 from symnoise_ray.errors import UserError
 from symnoise_ray.noise import NOISES, Copy, NoisyEmbedding, draw_noise, noise_scale, passes
-from symnoise_ray.philox import philox, random_words, words_in_torch
-
-TYPES = list(NOISES)
-NOISY = [name for name in TYPES if name not in NOISELESS]
-ONE_SIDED_SIGNS = ["bernoulli", "symnoise", "independent"]
-WIDTH = 32
-SEED = 7
-
-# Rows of 5, 2, 4 and 1 tokens; the padding stands on the right.
-MASK_BL = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 1, 1, 1, 0], [1, 0, 0, 0, 0]])
-SAMPLE_B = torch.tensor([11, 3, 8, 40])
-
-
-def noise_of(noise_type: str, alpha: float = 5.0, **settings: Any) -> NoiseConfig:
-    """Settings of a noise type; those without noise take no alpha."""
-    strength = {} if noise_type in NOISELESS else {"alpha": alpha}
-    return NoiseConfig.model_validate({"type": noise_type, **strength, **settings})
-
-
-def places(mask_BL: Tensor = MASK_BL, sample_B: Tensor = SAMPLE_B) -> tuple[Tensor, Tensor]:
-    """Sample and position of every token, as a batch has them; sample -1 is padding."""
-    sample_BL = torch.where(mask_BL == 1, sample_B[:, None], -1)
-    return sample_BL, (mask_BL.cumsum(1) - 1).clamp_min(0)
-
-
-def draw(
-    config: NoiseConfig,
-    mask_BL: Tensor = MASK_BL,
-    sample_B: Tensor = SAMPLE_B,
-    *,
-    step: int = 2,
-    number: int = 0,
-    width: int = WIDTH,
-    seed: int = SEED,
-) -> Tensor:
-    """The scaled noise of a batch."""
-    place = places(mask_BL, sample_B)
-    noise_BLD, scale_BL1 = draw_noise(*place, step, number, width, config, seed)
-    return noise_BLD * scale_BL1
-
-
-def tokens(mask_BL: Tensor = MASK_BL) -> Tensor:
-    """Input ids of the right shape; padding is word 0."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(1, 64, mask_BL.shape, generator=generator) * mask_BL
-
-
-def embed(model: nn.Module, config: NoiseConfig, group: tuple[Copy, ...], step: int = 2) -> Tensor:
-    """Embeddings of one forward pass under noise."""
-    noisy = NoisyEmbedding(model, config, SEED)
-    with noisy.applied(group, *places(), step):
-        embeds = model.get_input_embeddings()(tokens().repeat(len(group), 1))
-    noisy.remove()
-    return embeds.detach()
-
+from symnoise_ray.philox import random_words, words_in_torch
+from tests.noise_helpers import (
+    MASK_BL,
+    NOISY,
+    ONE_SIDED_SIGNS,
+    SAMPLE_B,
+    SEED,
+    TYPES,
+    WIDTH,
+    draw,
+    embed,
+    noise_of,
+    places,
+    tokens,
+)
 
 # The contract of every type
 
@@ -201,89 +162,6 @@ def test_a_bf16_model_keeps_its_type_and_is_noised(tiny_model: LlamaForCausalLM)
     assert torch.equal(embeds_BLD[:4][~real], clean_BLD[~real])
     mean_BLD = (embeds_BLD[:4].float() + embeds_BLD[4:].float()) / 2
     assert torch.allclose(mean_BLD, clean_BLD.float(), atol=0.03)
-
-
-@pytest.mark.parametrize(
-    "family", ["llama", "mistral", "qwen2", "gemma", "opt", "gpt2", "gpt_neox", "phi"]
-)
-def test_the_token_embedding_of_every_family_is_found_and_moves_by_the_scale(family: str) -> None:
-    small = {
-        "vocab_size": 64,
-        "hidden_size": WIDTH,
-        "intermediate_size": 48,
-        "ffn_dim": 48,
-        "word_embed_proj_dim": WIDTH,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
-        "head_dim": 8,
-        "max_position_embeddings": 16,
-        "bos_token_id": None,
-        "eos_token_id": 0,
-        "pad_token_id": None,
-    }
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **small)).eval()
-    config = noise_of("bernoulli")
-    clean_BLD = model.get_input_embeddings()(tokens())
-    moved_BLD = embed(model, config, (Copy(+1),)) - clean_BLD
-    expected_BLD = draw(config, width=clean_BLD.shape[-1])
-    assert torch.allclose(moved_BLD, expected_BLD, atol=1e-5)
-    noisy = NoisyEmbedding(model, config, SEED)
-    with noisy.applied((Copy(+1),), *places(), 2):
-        inside = model(input_ids=tokens(), attention_mask=MASK_BL).logits
-    outside = model(input_ids=tokens(), attention_mask=MASK_BL).logits
-    assert not torch.allclose(inside[MASK_BL == 1], outside[MASK_BL == 1])
-
-
-# The generator
-
-
-@pytest.mark.parametrize(
-    ("counter", "key", "words"),
-    [
-        (
-            "0 0 0 0",
-            "0 0",
-            "16554d9eca36314c db20fe9d672d0fdc d7e772cee186176b 7e68b68aec7ba23b",
-        ),
-        (
-            "ffffffffffffffff ffffffffffffffff ffffffffffffffff ffffffffffffffff",
-            "ffffffffffffffff ffffffffffffffff",
-            "87b092c3013fe90b 438c3c67be8d0224 9cc7d7c69cd777b6 a09caebf594f0ba0",
-        ),
-        (
-            "243f6a8885a308d3 13198a2e03707344 a4093822299f31d0 082efa98ec4e6c89",
-            "452821e638d01377 be5466cf34e90c6c",
-            "a528f45403e61d95 38c72dbd566e9788 a5a1610e72fd18b5 57bd43b5e52b7fe6",
-        ),
-    ],
-)
-def test_philox_gives_its_authors_known_answers(counter: str, key: str, words: str) -> None:
-    def numbers(text: str) -> list[int]:
-        return [int(word, 16) for word in text.split()]
-
-    c0, c1, c2, c3 = (torch.tensor([number]).long() for number in signed(numbers(counter)))
-    k0, k1 = numbers(key)
-    given = [int(word) % 2**64 for word in philox((c0, c1, c2, c3), (k0, k1))]
-    assert given == numbers(words)
-
-
-def signed(numbers: list[int]) -> list[int]:
-    """The int64 of the same bits."""
-    return [(number + 2**63) % 2**64 - 2**63 for number in numbers]
-
-
-@pytest.mark.parametrize("num_words", [1, 4, 7, 64])
-@pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
-def test_numpy_and_torch_make_the_same_words(num_words: int, seed: int) -> None:
-    place = places(F.pad(MASK_BL, (2, 3)))
-    words_BLW = random_words(*place, num_words, step=3, draw=1, seed=seed)
-    blocks = words_BLW.shape[-1] // 4
-    assert blocks == -(-num_words // 4)
-    assert torch.equal(words_BLW, words_in_torch(*place, blocks, 3, 1, seed))
-    assert (words_BLW[place[0] < 0] == 0).all()
-    assert words_BLW[place[0] >= 0].unique().numel() == MASK_BL.sum() * blocks * 4
 
 
 @pytest.mark.gpu
@@ -485,101 +363,91 @@ def test_without_padding_both_lengths_agree() -> None:
     assert torch.equal(true, padded)
 
 
-# Two executions, one gradient
+# Packing
+
+# Rows of sample 3 (4 tokens), 9 (3), 3 again and padding; of 5 (2) behind padding, and 9.
+PACKED_SAMPLE_BL = torch.tensor(
+    [[3, 3, 3, 3, 9, 9, 9, 3, 3, 3, 3, -1], [-1, -1, 5, 5, 9, 9, 9, -1, -1, -1, -1, -1]]
+)
+PACKED_POSITION_BL = torch.tensor(
+    [[0, 1, 2, 3, 0, 1, 2, 0, 1, 2, 3, 0], [0, 0, 0, 1, 0, 1, 2, 0, 0, 0, 0, 0]]
+)
+SEGMENTS = [(0, 0, 4), (0, 4, 7), (0, 7, 11), (1, 2, 4), (1, 4, 7)]
+"""Row, first and last-but-one token of every segment."""
 
 
-def gradients(
-    model: LlamaForCausalLM, config: NoiseConfig, labels_BL: Tensor
-) -> tuple[float, list[Tensor]]:
-    """Loss per answer token and copy, and its gradient, over all passes of a step."""
-    model.zero_grad()
-    groups = passes(config)
-    num_copies = sum(len(group) for group in groups)
-    count = int((labels_BL[:, 1:] != -100).sum()) * num_copies
-    noisy = NoisyEmbedding(model, config, SEED)
-    total = 0.0
-    for group in groups:
-        with noisy.applied(group, *places(), 4):
-            logits_BLV = model(
-                input_ids=tokens().repeat(len(group), 1),
-                attention_mask=MASK_BL.repeat(len(group), 1),
-            ).logits
-            loss = F.cross_entropy(
-                logits_BLV[:, :-1].flatten(0, 1),
-                labels_BL.repeat(len(group), 1)[:, 1:].flatten(),
-                reduction="sum",
-            )
-            (loss / count).backward()
-        total += float(loss.detach()) / count
-    noisy.remove()
-    return total, [p.grad.clone() for p in model.parameters() if p.grad is not None]
+@pytest.mark.parametrize("noise_type", NOISY)
+def test_every_packed_segment_has_the_noise_of_its_row_alone(noise_type: str) -> None:
+    config = noise_of(noise_type)
+    place = (PACKED_SAMPLE_BL, PACKED_POSITION_BL)
+    noise_BLD, scale_BL1 = draw_noise(*place, 2, 1, WIDTH, config, SEED)
+    for row, start, end in SEGMENTS:
+        sample_B = PACKED_SAMPLE_BL[row, start][None]
+        alone = torch.ones(1, end - start, dtype=torch.long)
+        expected = draw(config, alone, sample_B, number=1)[0]
+        assert torch.equal((noise_BLD * scale_BL1)[row, start:end], expected)
+        assert scale_BL1[row, start:end].flatten().tolist() == pytest.approx(
+            [5 / math.sqrt((end - start) * WIDTH)] * (end - start), rel=1e-6
+        )
+    assert ((noise_BLD * scale_BL1)[PACKED_SAMPLE_BL < 0] == 0).all()
 
 
-@pytest.fixture
-def labels() -> Tensor:
-    """Labels of rows whose prompts (one or two tokens) and padding are not trained on."""
-    labels_BL = tokens().masked_fill(MASK_BL == 0, -100)
-    labels_BL[:, 0] = -100
-    labels_BL[0, 1] = -100
-    return labels_BL
+def test_a_sample_packed_twice_has_the_same_noise_twice() -> None:
+    place = (PACKED_SAMPLE_BL, PACKED_POSITION_BL)
+    noise_BLD, _ = draw_noise(*place, 2, 0, WIDTH, noise_of("symnoise"), SEED)
+    assert torch.equal(noise_BLD[0, 0:4], noise_BLD[0, 7:11])
+    assert torch.equal(noise_BLD[0, 4:7], noise_BLD[1, 4:7])
+    assert not torch.equal(noise_BLD[0, 0:3], noise_BLD[0, 4:7])
 
 
-@pytest.mark.parametrize("noise_type", [name for name in TYPES if len(NOISES[name].copies) > 1])
-def test_concat_and_sequential_have_the_same_gradient(
-    tiny_model: LlamaForCausalLM, labels: Tensor, noise_type: str
+def test_packed_words_are_the_same_on_other_devices() -> None:
+    place = (PACKED_SAMPLE_BL, PACKED_POSITION_BL)
+    words_BLW = random_words(*place, 12, step=2, draw=1, seed=SEED)
+    assert torch.equal(words_BLW, words_in_torch(*place, 3, 2, 1, SEED))
+
+
+# What is refused
+
+
+def test_embeddings_given_instead_of_input_ids_are_refused(tiny_model: LlamaForCausalLM) -> None:
+    noisy = NoisyEmbedding(tiny_model, noise_of("symnoise"), SEED)
+    embeds_BLD = tiny_model.get_input_embeddings()(tokens()).detach()
+    with (
+        pytest.raises(UserError, match=r"noise\.type=symnoise needs input_ids, .* was not called"),
+        noisy.applied((Copy(+1),), *places(), 1),
+    ):
+        tiny_model(inputs_embeds=embeds_BLD)
+    tiny_model(inputs_embeds=embeds_BLD)
+
+
+@pytest.mark.parametrize("noise_type", TYPES)
+def test_a_step_without_noise_may_be_given_embeddings(
+    tiny_model: LlamaForCausalLM, noise_type: str
 ) -> None:
-    model = tiny_model.double()
-    (loss, grads), (other_loss, other_grads) = (
-        gradients(model, noise_of(noise_type, execution=execution), labels)
-        for execution in ("concat", "sequential")
-    )
-    assert loss == pytest.approx(other_loss, rel=1e-9)
-    for grad, other in zip(grads, other_grads, strict=True):
-        assert float((grad - other).norm()) <= 1e-6 * float(grad.norm())
+    noisy = NoisyEmbedding(tiny_model, noise_of(noise_type, alpha=0), SEED)
+    with noisy.applied((Copy(+1),), *places(), 1):
+        tiny_model(inputs_embeds=tiny_model.get_input_embeddings()(tokens()).detach())
 
 
-def test_a_duplicated_batch_has_the_gradient_of_the_plain_one(
-    tiny_model: LlamaForCausalLM, labels: Tensor
-) -> None:
-    model = tiny_model.double()
-    loss, grads = gradients(model, noise_of("none"), labels)
-    twice, twice_grads = gradients(model, noise_of("duplicate"), labels)
-    assert twice == pytest.approx(loss, rel=1e-9)
-    for grad, other in zip(grads, twice_grads, strict=True):
-        assert torch.allclose(grad, other, rtol=1e-9, atol=1e-12)
+def test_clean_rows_cannot_join_no_noise() -> None:
+    with pytest.raises(ValidationError, match=r"noise\.include_clean .* no meaning .*type=none"):
+        noise_of("none", include_clean=True)
 
 
-def test_a_padded_batch_has_the_gradient_of_its_unpadded_rows(
-    tiny_model: LlamaForCausalLM, labels: Tensor
-) -> None:
-    model = tiny_model.double()
-    config = noise_of("symnoise")
-    _, padded = gradients(model, config, labels)
-    model.zero_grad()
-    count = int((labels[:, 1:] != -100).sum()) * 2
-    noisy = NoisyEmbedding(model, config, SEED)
-    for index in range(len(MASK_BL)):
-        end = int(MASK_BL[index].sum())
-        rows = slice(index, index + 1), slice(0, end)
-        for group in passes(config):
-            with noisy.applied(group, *(place[rows] for place in places()), 4):
-                logits = model(input_ids=tokens()[rows]).logits
-                loss = F.cross_entropy(logits[0, :-1], labels[rows][0, 1:], reduction="sum")
-                (loss / count).backward()
-    unpadded = [p.grad for p in model.parameters() if p.grad is not None]
-    for grad, other in zip(padded, unpadded, strict=True):
-        assert float((grad - other).norm()) <= 1e-6 * float(grad.norm())
+@pytest.mark.parametrize(
+    "settings",
+    [{"noise_type": name, "length": "padded"} for name in NOISY if name != "neftune"]
+    + [{"noise_type": "neftune"}, {"noise_type": "none"}],
+)
+def test_torchs_generator_serves_the_hooks_copy_alone(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=r"noise\.generator=torch copies the Hugging Face"):
+        noise_of(**settings, generator="torch")
 
 
-def test_a_symmetric_pair_cancels_what_is_odd_in_the_noise(
-    tiny_model: LlamaForCausalLM, labels: Tensor
-) -> None:
-    model = tiny_model.double()
-    clean, _ = gradients(model, noise_of("none"), labels)
-
-    def excess(noise_type: str, alpha: float) -> float:
-        return abs(gradients(model, noise_of(noise_type, alpha), labels)[0] - clean)
-
-    # Halving alpha halves the effect of one-sided noise, and quarters that of the pair.
-    assert excess("bernoulli", 0.02) / excess("bernoulli", 0.01) == pytest.approx(2, rel=0.1)
-    assert excess("symnoise", 0.02) / excess("symnoise", 0.01) == pytest.approx(4, rel=0.1)
+@pytest.mark.parametrize("noise_type", [name for name in TYPES if name != "none"])
+def test_clean_rows_are_one_more_copy(noise_type: str) -> None:
+    copies = [*NOISES[noise_type].copies, Copy(0)]
+    in_turn = passes(noise_of(noise_type, include_clean=True))
+    assert in_turn == [(copy,) for copy in copies]
+    together = passes(noise_of(noise_type, include_clean=True, execution="concat"))
+    assert together == [tuple(copies)]

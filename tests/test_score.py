@@ -1,36 +1,32 @@
-"""Preferences become win rates, and comparisons that promise no more than they know."""
+"""Preferences become win rates with intervals, and length-controlled ones beside them."""
 
-import gzip
 import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
 
-from symnoise_ray.errors import JudgeError
+from symnoise_ray.errors import DataError, JudgeError
+from symnoise_ray.length_control import GamedRows
 from symnoise_ray.records import Preference
 from symnoise_ray.score import (
-    Comparison,
-    Floats,
+    AlpacaEvalModel,
     bootstrap_interval,
-    compare,
-    holm,
+    in_words,
     item_scores,
-    needed_text,
-    verdict_sentence,
+    length_differences,
     win_rate,
 )
 
 
-def preference(
-    item: int, value: float | None, *, order: str = "one", length: int = 3
-) -> Preference:
+def preference(item: int, value: float | None, **fields: Any) -> Preference:
     """A verdict: 1 the reference is better, 2 the trial, 1.5 a tie, None no verdict."""
-    return Preference(item, "?", "", "ref", "plain", "x" * length, "trial", "judge", order, value)
+    texts = {"instruction": f"question {item}", "output_1": "ref", "output_2": "xxx"}
+    names = {"generator_1": "plain", "generator_2": "trial", "annotator": "judge"}
+    known = {"dataset": "", "order": "one", **texts, **names, **fields}
+    return Preference(item=item, preference=value, **known)
 
 
 def in_both_orders(verdicts: Sequence[tuple[float | None, float | None]]) -> list[Preference]:
@@ -132,266 +128,121 @@ def test_an_interval_narrows_with_the_root_of_the_number_of_prompts() -> None:
     assert widths == sorted(widths, reverse=True)
 
 
-# Holm's correction
+def test_a_repeated_prompt_is_one_piece_of_evidence() -> None:
+    # 30 prompts asked 20 times each, always with the same end, know as much as 30 prompts.
+    scores = np.random.default_rng(0).choice([0.0, 1.0], size=30)
+    once = bootstrap_interval(scores)
+    repeated = bootstrap_interval(np.repeat(scores, 20), np.repeat(np.arange(30), 20).tolist())
+    assert repeated == pytest.approx(once)
+    assert np.ptp(bootstrap_interval(np.repeat(scores, 20))) < 0.5 * np.ptp(once)
 
 
-def test_holms_correction_agrees_with_one_done_by_hand() -> None:
-    p_values = {"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}
-    # Sorted: .005 x 4 = .02, .01 x 3 = .03, .03 x 2 = .06, .04 x 1 = .04, raised to .06.
-    assert holm(p_values) == pytest.approx({"d": 0.02, "a": 0.03, "c": 0.06, "b": 0.06})
+def test_one_prompt_says_nothing_about_others() -> None:
+    assert bootstrap_interval(np.array([0.5])) == (0.0, 1.0)
+    same = [preference(item, value, instruction="the one") for item, value in enumerate([1, 2])]
+    rate = win_rate(same)
+    assert rate.interval_95 == rate.length_controlled_interval_95 == (0.0, 1.0)
 
 
-def test_holms_correction_stays_within_one_and_leaves_a_lone_value() -> None:
-    assert holm({"a": 0.7, "b": 0.9}) == {"a": 1.0, "b": 1.0}
-    assert holm({"a": 0.03}) == {"a": 0.03}
-    assert holm({}) == {}
+def test_few_prompts_get_an_interval_as_wide_as_students() -> None:
+    scores = np.array([0.3, 0.4, 0.45, 0.5, 0.5, 0.55, 0.6, 0.7])
+    low, high = bootstrap_interval(scores)
+    half = 2.365 * scores.std(ddof=1) / math.sqrt(8)
+    assert high - low == pytest.approx(2 * half, rel=0.08)
 
 
-# Comparisons
+# Length control
 
 
-def simulated(
-    rng: np.random.Generator,
-    num_prompts: int,
-    num_seeds: int,
-    *,
-    edge: float = 0.0,
-    prompt_effect: float = 0.5,
-    seed_effect: float = 0.25,
-) -> Floats:
-    """Scores of prompts by seeds: wins, ties and losses that depend on prompt, seed and chance."""
-    latent_PS = (
-        edge
-        + prompt_effect * rng.normal(size=(num_prompts, 1))
-        + seed_effect * rng.normal(size=(1, num_seeds))
-        + rng.normal(size=(num_prompts, num_seeds))
-    )
-    return np.where(latent_PS > 0.2, 1.0, np.where(latent_PS < -0.2, 0.0, 0.5))
-
-
-@pytest.mark.parametrize("num_seeds", [2, 3])
-def test_noise_that_changes_nothing_is_rarely_told_to_differ(num_seeds: int) -> None:
-    rng = np.random.default_rng(num_seeds)
-    told = [
-        compare({"symnoise": simulated(rng, 100, num_seeds)})[0].verdict != "cannot tell yet"
-        for _ in range(400)
+def with_lengths(scores: Sequence[float], lengths: Sequence[int]) -> list[Preference]:
+    """Verdicts on answers of these lengths against one of 50 characters."""
+    return [
+        preference(item, 1 + score, output_1="r" * 50, output_2="t" * length)
+        for item, (score, length) in enumerate(zip(scores, lengths, strict=True))
     ]
-    assert np.mean(told) <= 0.07
 
 
-@pytest.mark.parametrize("num_seeds", [2, 3])
-def test_several_arms_without_effect_are_rarely_told_to_differ_at_all(num_seeds: int) -> None:
-    rng = np.random.default_rng(10 + num_seeds)
-    told = [
-        any(
-            comparison.verdict != "cannot tell yet"
-            for comparison in compare(
-                {arm: simulated(rng, 60, num_seeds, seed_effect=0.0) for arm in "abcd"}
-            )
-        )
-        for _ in range(200)
-    ]
-    assert np.mean(told) <= 0.07
+def test_a_judge_that_likes_length_alone_says_nothing_at_equal_lengths() -> None:
+    rng = np.random.default_rng(0)
+    lengths = (50 + rng.integers(-30, 61, size=300)).tolist()
+    scores = [1.0 if rng.random() < 1 / (1 + math.exp((50 - n) / 15)) else 0.0 for n in lengths]
+    rate = win_rate(with_lengths(scores, lengths))
+    low, high = rate.length_controlled_interval_95
+    assert rate.win_rate > 0.6
+    assert rate.interval_95[0] > 0.5, "the raw win rate is fooled"
+    assert low < 0.5 < high
+    assert low < rate.length_controlled_win_rate < high
+    assert 0.5 < rate.longer_rate < 0.8
 
 
-@pytest.mark.parametrize("num_seeds", [1, 2, 3])
-def test_an_interval_covers_the_truth_as_often_as_it_says(num_seeds: int) -> None:
-    rng = np.random.default_rng(20 + num_seeds)
-    covered = 0
-    for _ in range(400):
-        scores = simulated(rng, 100, num_seeds, seed_effect=0.05)
-        low, high = compare({"a": scores})[0].interval_95
-        covered += low <= 0.5 <= high
-    assert 0.92 <= covered / 400 <= 1.0
+def test_answers_as_long_as_the_references_need_no_control() -> None:
+    scores = np.random.default_rng(1).choice([0.0, 0.5, 1.0], size=400, p=[0.2, 0.2, 0.6])
+    rate = win_rate(with_lengths(scores.tolist(), [50] * 400))
+    assert rate.length_controlled_win_rate == pytest.approx(rate.win_rate, abs=2e-3)
+    assert rate.length_controlled_interval_95 == pytest.approx(rate.interval_95, abs=5e-3)
+    assert rate.longer_rate == 0.5
 
 
-@pytest.mark.parametrize("num_seeds", [1, 2, 3])
-def test_a_clear_effect_is_better_and_its_mirror_worse(num_seeds: int) -> None:
-    scores = simulated(np.random.default_rng(1), 200, num_seeds, edge=1.5, seed_effect=0.05)
-    better, worse = compare({"up": scores, "down": 1 - scores})
-    assert (better.verdict, worse.verdict) == ("better", "worse")
-    assert better.win_rate + worse.win_rate == pytest.approx(1)
-    assert better.interval_95[0] > 0.5 > worse.interval_95[1]
-    assert better.interval_95 == pytest.approx([1 - end for end in reversed(worse.interval_95)])
-    assert (better.num_prompts, better.num_seeds) == (200, num_seeds)
-    assert better.prompts_needed is None
-    assert better.seeds_needed is None
-
-
-def test_one_seed_is_students_t_test_over_prompts() -> None:
-    scores = simulated(np.random.default_rng(5), 80, 1)
-    (comparison,) = compare({"a": scores})
-    expected = stats.ttest_1samp(scores[:, 0], 0.5)
-    assert comparison.p_value == pytest.approx(expected.pvalue)
-    assert comparison.interval_95 == pytest.approx(expected.confidence_interval(0.95))
-
-
-def test_the_seeds_of_a_comparison_count_beside_its_prompts() -> None:
-    # Every prompt agrees, but one seed wins and the other loses: nothing is known.
-    scores = np.tile([[0.9, 0.2]], (500, 1)) + np.random.default_rng(0).normal(0, 0.01, (500, 2))
-    (comparison,) = compare({"a": scores})
-    assert comparison.verdict == "cannot tell yet"
-    assert comparison.interval_95 == (0.0, 1.0)
-
-
-def test_p_values_are_corrected_over_the_arms() -> None:
-    scores = simulated(np.random.default_rng(3), 100, 1, edge=0.3)
-    alone = compare({"a": scores})[0]
-    among = compare({"a": scores, "b": scores, "c": scores})
-    assert alone.p_holm == alone.p_value
-    assert [c.p_holm for c in among] == pytest.approx([min(1, 3 * alone.p_value)] * 3)
-    assert [c.arm for c in among] == ["a", "b", "c"]
-    assert compare({}) == []
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 3), (2, 1), (2, 2), (3, 1)])
-def test_a_few_prompts_that_all_win_decide_nothing(shape: tuple[int, int]) -> None:
-    # With 3 prompts, plain chance gives three equal verdicts one time in four.
-    (comparison,) = compare({"a": np.ones(shape)})
-    assert comparison.verdict == "cannot tell yet"
-
-
-def test_ties_everywhere_decide_nothing() -> None:
-    (comparison,) = compare({"a": np.full((50, 2), 0.5)})
-    assert (comparison.verdict, comparison.win_rate) == ("cannot tell yet", 0.5)
-    assert (comparison.prompts_needed, comparison.seeds_needed) == (None, None)
-
-
-# How many more would tell
-
-
-def test_the_prompts_needed_are_those_of_the_power_formula() -> None:
-    scores = np.repeat([1.0, 0.0], [53, 47])[:, None]
-    (comparison,) = compare({"a": scores})
-    exact = scores.var(ddof=1) * ((1.96 + 0.8416) / 0.03) ** 2
-    assert comparison.verdict == "cannot tell yet"
-    assert comparison.prompts_needed is not None
-    assert exact <= comparison.prompts_needed <= 1.06 * exact + 1
-    assert comparison.seeds_needed is None
-
-
-def test_as_many_prompts_as_were_asked_for_do_tell() -> None:
-    rng = np.random.default_rng(8)
-    effect = {"edge": 0.25, "seed_effect": 0.0}
-    tried = [compare({"a": simulated(rng, 60, 2, **effect)})[0] for _ in range(60)]
-    needed = [c.prompts_needed for c in tried if c.prompts_needed]
-    count = int(np.median(needed))
-    assert 60 < count < 5000
-    told = [
-        compare({"a": simulated(rng, count, 2, **effect)})[0].verdict == "better"
-        for _ in range(100)
-    ]
-    assert np.mean(told) > 0.6
-
-
-def test_where_seeds_differ_no_number_of_prompts_helps_but_seeds_do() -> None:
+def test_the_length_controlled_rates_of_both_sides_add_up_to_one() -> None:
     rng = np.random.default_rng(2)
-    scores = np.clip(0.55 + np.array([[0.12, -0.12]]) + rng.normal(0, 0.2, size=(400, 2)), 0.0, 1.0)
-    (comparison,) = compare({"a": scores})
-    assert comparison.verdict == "cannot tell yet"
-    assert comparison.prompts_needed is None
-    assert comparison.seeds_needed is not None
-    assert comparison.seeds_needed > 2
-    assert needed_text(comparison) == f"about {comparison.seeds_needed} seeds would tell"
+    there = with_lengths(rng.random(60).tolist(), rng.integers(20, 90, size=60).tolist())
+    back = [
+        p._replace(output_1=p.output_2, output_2=p.output_1, preference=3 - p.preference)
+        for p in there
+    ]
+    first, second = win_rate(there), win_rate(back)
+    together = first.length_controlled_win_rate + second.length_controlled_win_rate
+    assert together == pytest.approx(1, abs=1e-9)
+    low, high = second.length_controlled_interval_95
+    assert first.length_controlled_interval_95 == pytest.approx((1 - high, 1 - low), abs=1e-6)
+
+
+def test_an_item_without_a_verdict_has_no_part_in_the_length_control() -> None:
+    rng = np.random.default_rng(3)
+    whole = with_lengths(rng.random(40).tolist(), rng.integers(20, 90, size=40).tolist())
+    failed = preference(40, None, output_1="r" * 50, output_2="t" * 5000)
+    rate, without = win_rate([*whole, failed]), win_rate(whole)
+    assert rate.length_controlled_win_rate == without.length_controlled_win_rate
+    assert rate.length_controlled_interval_95 == without.length_controlled_interval_95
+    assert rate.n_invalid == 1
+    assert rate.avg_length > without.avg_length, "the length is that of all answers"
+
+
+def test_all_wins_leave_room_for_what_was_not_seen() -> None:
+    rate = win_rate(with_lengths([1.0] * 20, list(range(40, 60))))
+    assert rate.interval_95 == rate.length_controlled_interval_95
+    assert rate.interval_95 == pytest.approx((0.025 ** (1 / 20), 1.0))
+    assert rate.length_controlled_win_rate > 0.99
+
+
+def test_length_differences_are_those_of_every_item_in_code_points() -> None:
+    pair = in_both_orders([(2, 1)])
+    longer = preference(1, None, output_1="\N{GRINNING FACE}" * 2, output_2="abc")
+    assert length_differences([*pair, longer]) == {0: 0, 1: -1}
+
+
+def test_a_difficulty_that_belongs_to_other_items_is_refused() -> None:
+    gamed = GamedRows(*(np.zeros(2) for _ in range(3)))
+    with pytest.raises(DataError, match="known for every item, but 3 items have 805"):
+        win_rate(with_lengths([0, 1, 1], [1, 2, 3]), AlpacaEvalModel(np.zeros(805), gamed))
 
 
 # In words
 
 
-def comparison(arm: str, verdict: str, **values: Any) -> Comparison:
-    fields: dict[str, Any] = {
-        "win_rate": 0.561,
-        "interval_95": (0.512, 0.61),
-        "p_value": 0.01,
-        "p_holm": 0.02,
-        "num_prompts": 96,
-        "num_seeds": 2,
-        "prompts_needed": None,
-        "seeds_needed": None,
-    }
-    return Comparison(arm=arm, verdict=verdict, **{**fields, **values})
+def test_a_score_in_words_has_both_rates_and_their_intervals() -> None:
+    rng = np.random.default_rng(4)
+    scores, lengths = rng.choice([0.0, 1.0], size=50).tolist(), rng.integers(20, 90, 50).tolist()
+    lines = in_words(win_rate(with_lengths(scores, lengths))).split("\n")
+    assert len(lines) == 2
+    assert f"of 50 items: {sum(scores):.0f} won, {50 - sum(scores):.0f} lost, 0 tied" in lines[0]
+    assert "] at equal lengths; " in lines[1]
 
 
-LABELS = {"symnoise": "symnoise, alpha=6", "neftune": "neftune, alpha=5"}
-
-
-def test_the_verdict_says_what_is_better_with_its_evidence() -> None:
-    assert verdict_sentence([comparison("symnoise", "better")], LABELS) == (
-        "Against plain fine-tuning, on 96 fresh prompts and 2 fresh seeds: symnoise, alpha=6 is "
-        "better (56.1 % wins, 95 % interval 51.2 to 61.0)."
-    )
-
-
-def test_the_verdict_says_what_is_worse_on_one_seed() -> None:
-    worse = comparison("neftune", "worse", win_rate=0.4, interval_95=(0.3, 0.49), num_seeds=1)
-    assert verdict_sentence([worse], LABELS) == (
-        "Against plain fine-tuning, on 96 fresh prompts and 1 fresh seed: neftune, alpha=5 is "
-        "worse (40.0 % wins, 95 % interval 30.0 to 49.0)."
-    )
-
-
-@pytest.mark.parametrize(
-    ("needed", "told"),
-    [
-        ({"prompts_needed": 700, "seeds_needed": 9}, "about 700 prompts or 9 seeds would tell"),
-        ({"prompts_needed": 700}, "about 700 prompts would tell"),
-        ({"seeds_needed": 9}, "about 9 seeds would tell"),
-        ({}, "the gap is too small to plan for"),
-    ],
-)
-def test_the_verdict_admits_what_it_cannot_tell_and_what_would(
-    needed: dict[str, int], told: str
-) -> None:
-    open_case = comparison("symnoise", "cannot tell yet", **needed)
-    assert verdict_sentence([open_case], LABELS) == (
-        "Against plain fine-tuning, on 96 fresh prompts and 2 fresh seeds: whether symnoise, "
-        f"alpha=6 differs cannot be told yet (56.1 % wins, 95 % interval 51.2 to 61.0; {told})."
-    )
-
-
-def test_the_verdict_names_the_arms_from_the_best() -> None:
-    sentence = verdict_sentence(
-        [comparison("neftune", "worse", win_rate=0.3), comparison("symnoise", "better")], LABELS
-    )
-    assert sentence.index("symnoise, alpha=6 is better") < sentence.index("neftune, alpha=5 is wor")
-
-
-def test_without_a_confirmation_there_is_no_winner() -> None:
-    assert verdict_sentence([], {}) == (
-        "Nothing was confirmed on fresh seeds and prompts, so the sweep names no winner."
-    )
-
-
-# AlpacaEval's published numbers
-
-
-def published_rows(folder: Path) -> list[dict[str, Any]]:
-    files = sorted((folder / "judge" / "ae2").glob("*.json.gz"))
-    if not files:
-        pytest.skip(f"no judge/ae2/*.json.gz in {folder}")
-    rows = [json.loads(gzip.decompress(file.read_bytes())) for file in files]
-    return [row for row in rows if row.get("published")]
-
-
-def test_the_published_leaderboard_is_reproduced_from_its_annotations(shared_data: Path) -> None:
-    rows = published_rows(shared_data)
-    assert len(rows) > 20
-    for row in rows:
-        rate = win_rate(
-            [
-                preference(item, 1.5 if value == 0 else value, length=length)
-                for item, value, length in zip(
-                    row["index"], row["preference"], row["len_2"], strict=True
-                )
-            ]
-        )
-        published, model = row["published"], row["model"]
-        assert 100 * rate.win_rate == pytest.approx(published["win_rate"], abs=1e-7), model
-        assert 100 * rate.standard_error == pytest.approx(published["standard_error"], abs=1e-7)
-        assert 100 * rate.discrete_win_rate == pytest.approx(
-            published["discrete_win_rate"], abs=1e-7
-        )
-        counts = (rate.n_wins, rate.n_wins_reference, rate.n_draws, rate.n_total)
-        names = ("n_wins", "n_wins_base", "n_draws", "n_total")
-        assert counts == tuple(int(published[name]) for name in names), model
-        assert int(rate.avg_length) == pytest.approx(published["avg_length"], abs=2), model
+def test_a_score_in_words_warns_of_what_it_cannot_tell() -> None:
+    told = in_words(win_rate([*with_lengths([0, 1, 1, 0], [60, 70, 80, 90]), preference(4, None)]))
+    assert "longer than the reference on 100 %" not in told, "the failed one is as long"
+    always = in_words(win_rate([*with_lengths([0, 1, 1, 0], [60, 70, 80, 90])]))
+    assert "longer than the reference on 100 %" in always
+    assert "so the rate at equal lengths is an extrapolation" in always
+    assert "1 items without a verdict are left out" in told

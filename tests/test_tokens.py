@@ -54,6 +54,29 @@ def test_a_prompt_is_a_strict_beginning_of_the_trained_row_in_tokens(
     assert row.labels[len(prompt) :] == row.input_ids[len(prompt) :]
 
 
+def test_an_answer_without_weight_ends_alike_but_is_not_trained_on(tokenizer: Any) -> None:
+    half = Example(CONVERSATION.turns, system=CONVERSATION.system, trained=(False, True))
+    (whole,) = tokenise([CONVERSATION], tokenizer, "vicuna", 500).rows
+    (row,) = tokenise([half], tokenizer, "vicuna", 500).rows
+    assert row.input_ids == whole.input_ids
+    assert answered(row, tokenizer) == "a red fox</s>"
+    none = Example(CONVERSATION.turns, trained=(False, False))
+    assert tokenise([half, none], tokenizer, "vicuna", 500).counts == {
+        "rows with nothing to train on": 1
+    }
+
+
+def test_a_template_of_ones_own_gives_the_same_tokens_in_training_and_generation(
+    tokenizer: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "form.yaml"
+    path.write_text("request: '{request} -> '\nrequest_with_input: '{request} {input} -> '\n")
+    (row,) = tokenise([EXAMPLES[0]], tokenizer, str(path), 500).rows
+    prompt = tokenise_prompt(EXAMPLES[0], tokenizer, str(path))
+    assert tokenizer.decode(prompt) == "Count to three. -> "
+    assert row.input_ids[: len(prompt)] == prompt
+
+
 def test_a_beginning_token_is_set_once_where_the_tokenizer_has_one() -> None:
     tokenizer = byte_tokenizer(bos_token="<pad>")
     (row,) = tokenise([CONVERSATION], tokenizer, "short", 500).rows

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from symnoise_ray.batches import Batches
+from symnoise_ray.cache import TokenTable
 from symnoise_ray.config import OptimConfig, TrialConfig
 from symnoise_ray.engine import deepspeed_config, give_memory_back
 from symnoise_ray.errors import CancelledError, DivergedError, UserError
@@ -146,7 +147,9 @@ def test_every_row_gets_the_noise_of_its_own_number(trial: Trial) -> None:
     config = trial(noise__type="bernoulli", noise__alpha=50, train__max_steps=1)
     model, tokenizer, _ = load(config.model)
     tokens = tokenise(read_train(config.data).examples, tokenizer, "short", 96)
-    batches = Batches(tokens.rows, global_batch_size=4, micro_batch_size=4, seed=0, pad_id=0)
+    batches = Batches(
+        TokenTable.of(tokens), global_batch_size=4, micro_batch_size=4, seed=0, pad_id=0
+    )
     (batch,) = batches.micro_batches(batches.next_step(), rank=0, world_size=1)
     noisy = NoisyEmbedding(model, config.noise, config.train.seed)
     with torch.no_grad(), noisy.applied((Copy(+1),), batch.sample_BL, batch.position_BL, 1):

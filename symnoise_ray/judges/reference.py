@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import functools
 import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import sacrebleu
 
 from symnoise_ray.errors import DataError
-from symnoise_ray.records import Completion
+from symnoise_ray.judges.protocol import Pair, Verdict
 
 EXACT = 101.0
 """Score of an answer equal to the gold one: above every chrF score."""
@@ -23,22 +25,22 @@ class ReferenceJudge:
     """Prefers the answer that is nearer to the prompt's gold answer."""
 
     name = "reference-chrf"
+    identity: Mapping[str, Any] = {"type": "reference"}
 
-    def prefer(self, prompt: Completion, first: str, second: str) -> float:
+    def judge(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Verdict]]:
         """1 the first is nearer, 2 the second, 1.5 equally near.
 
         Raises:
-            DataError: the prompt has no gold answer.
+            DataError: a prompt has no gold answer.
         """
-        if not prompt.gold.strip():
-            raise DataError(
-                f"judge.type=reference needs a gold answer for every prompt, but "
-                f"{prompt.instruction[:60]!r} has none"
-            )
-        nearness = similarity(first, prompt.gold), similarity(second, prompt.gold)
-        if nearness[0] == nearness[1]:
-            return 1.5
-        return 1.0 if nearness[0] > nearness[1] else 2.0
+        for index, pair in enumerate(pairs):
+            if not pair.gold.strip():
+                raise DataError(
+                    f"judge.type=reference needs a gold answer for every prompt, but "
+                    f"{pair.instruction[:60]!r} has none"
+                )
+            first, second = similarity(pair.first, pair.gold), similarity(pair.second, pair.gold)
+            yield index, Verdict(1.5 if first == second else 1.0 if first > second else 2.0)
 
 
 def normalise(text: str) -> str:

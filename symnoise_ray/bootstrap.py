@@ -1,0 +1,60 @@
+"""Intervals by resampling: how much a number would differ with other prompts.
+
+In: the cluster (the prompt) of every item. Out: how often each item is drawn in each replicate,
+and from the replicates of any statistic its 95 % interval. Items of one prompt are drawn together.
+Everything is a function of the data alone: the seed is fixed.
+
+Shape letters: P items, G clusters, R replicates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr, stdtrit
+
+Floats = NDArray[np.float64]
+
+NUM_REPLICATES = 2000
+_SEED = 20231202
+
+
+def draws(clusters: Sequence[Hashable], num_replicates: int = NUM_REPLICATES) -> Floats:
+    """How often each item is drawn in each replicate, as (R, P).
+
+    Args:
+        clusters: The cluster of every item; clusters are drawn with replacement, whole.
+        num_replicates: Number of replicates.
+    """
+    numbers: dict[Hashable, int] = {}
+    of_item = [numbers.setdefault(cluster, len(numbers)) for cluster in clusters]
+    count = len(numbers)
+    generator = np.random.default_rng(_SEED)
+    drawn_RG = generator.multinomial(count, [1 / count] * count, num_replicates)
+    return drawn_RG[:, of_item].astype(float)
+
+
+def interval(replicates_R: Floats, num_clusters: int) -> tuple[float, float]:
+    """95 % interval from the replicates of a rate: the expanded percentile interval.
+
+    A bootstrap of few clusters is too narrow by sqrt((G - 1) / G), and by what Student's t has
+    over the normal. The levels are moved out by both, Phi(sqrt(G / (G - 1)) * t), which is no
+    change for many clusters. Source: Hesterberg (2015), section 5.3. One cluster says nothing.
+    """
+    if num_clusters < 2:
+        return 0.0, 1.0
+    tail = math.sqrt(num_clusters / (num_clusters - 1)) * stdtrit(num_clusters - 1, 0.025)
+    low, high = np.quantile(replicates_R, [ndtr(tail), ndtr(-tail)])
+    return float(low), float(high)
+
+
+def unanimous(score: float, num_clusters: int) -> tuple[float, float]:
+    """95 % interval when all scores are the same, where resampling would show no width at all.
+
+    What was never seen in n prompts may still happen on a share q of them, (1 - q)^n = 2.5 %.
+    """
+    unseen = 1 - 0.025 ** (1 / num_clusters)
+    return (1 - unseen) * score, (1 - unseen) * score + unseen

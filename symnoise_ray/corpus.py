@@ -1,0 +1,89 @@
+"""A trial's training rows as one token table: read, tokenised once, mapped by every worker.
+
+In: a `TrialConfig` and the model's context. Out: a `TokenTable`, from this process's memory, from
+the caches on disk, or made new; what was left out or cut is counted in it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from symnoise_ray import __version__, demo
+from symnoise_ray.cache import TokenTable, cached, contents
+from symnoise_ray.config import DataConfig, ModelConfig, TrialConfig
+from symnoise_ray.inputs import model_source
+from symnoise_ray.model import load_tokenizer
+from symnoise_ray.prompts import choose_template
+from symnoise_ray.rows import read_train
+from symnoise_ray.tokens import tokenise
+
+
+def token_table(config: TrialConfig, context: int | None, caches: Path | None) -> TokenTable:
+    """The tokenised training rows of a trial.
+
+    Args:
+        config: The trial.
+        context: Tokens that the model takes at most, or None.
+        caches: Folder for tokenised rows on storage that all workers share; None keeps none.
+
+    Raises:
+        DataError: the rows cannot be read, or none is left to train on.
+    """
+    return _table(config.data, config.model, context, caches)
+
+
+@functools.lru_cache(maxsize=4)
+def _table(
+    data: DataConfig, model: ModelConfig, context: int | None, caches: Path | None
+) -> TokenTable:
+    make = functools.partial(_make, data, model, context)
+    if caches is None:
+        return make()
+    origin = {
+        "version": __version__,
+        "data": data.model_dump(mode="json", exclude={"prompts", "max_eval_prompts"}),
+        "model": model.model_dump(mode="json", exclude={"dtype"}),
+        "context": context,
+        "contents": contents([*_texts(data.model_dump()), model_source(model)]),
+    }
+    with _rank_zero_first():
+        return cached(caches, origin, make)
+
+
+def _make(data: DataConfig, model: ModelConfig, context: int | None) -> TokenTable:
+    rows = read_train(data)
+    template = choose_template(data.template, data.train, rows.examples)
+    length = min(data.max_length, context or data.max_length)
+    tokens = tokenise(rows.examples, load_tokenizer(model), template, length)
+    table = TokenTable.of(tokens, template)
+    table.counts.update(rows.left_out)
+    return table
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a nest of settings; some are names of files."""
+    if isinstance(value, str):
+        yield str(demo.train_file()) if value == "demo" else value
+    elif isinstance(value, dict | list | tuple):
+        parts = [*value, *value.values()] if isinstance(value, dict) else value
+        for part in parts:
+            yield from _texts(part)
+
+
+@contextmanager
+def _rank_zero_first() -> Iterator[None]:
+    """Run a block on rank 0, and on the others once it is through there."""
+    alone = dist.get_world_size() == 1
+    if not alone and dist.get_rank() > 0:
+        dist.barrier()
+    try:
+        yield
+    finally:
+        if not alone and dist.get_rank() == 0:
+            dist.barrier()

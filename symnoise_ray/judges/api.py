@@ -1,0 +1,208 @@
+"""A judging model behind any OpenAI-compatible endpoint, through the official client.
+
+In: pairs. Out: verdicts as they come, from several calls at once. A call that fails, or whose reply
+is no verdict, is made again a few times; then its verdict is a failure with the reason. A key that
+is refused or a budget that is spent ends all calls at once: what was judged stays.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import openai
+
+from symnoise_ray.config import JudgeConfig
+from symnoise_ray.errors import UserError
+from symnoise_ray.judges.limits import Budget, Pace
+from symnoise_ray.judges.prompt import find_prompt
+from symnoise_ray.judges.protocol import NOTHING, Pair, Usage, Verdict
+from symnoise_ray.judges.replies import Fault, Reply, explain, read_reply
+
+TOP_LOGPROBS = 5
+"""As AlpacaEval asks; more than some endpoints would be asked too much."""
+LARGEST_REPLY = 1 << 20
+"""Bytes of a reply that is read at most; a verdict takes a few hundred."""
+BYTES_PER_TOKEN = 4
+NO_KEY = "none"
+"""Sent to endpoints that want no key: the client insists on one."""
+
+
+class ApiJudge:
+    """Asks an endpoint, several pairs at once."""
+
+    def __init__(
+        self, config: JudgeConfig, spent_elsewhere: Callable[[], Usage] = lambda: NOTHING
+    ) -> None:
+        self.config = config
+        self.prompt = find_prompt(config.prompt)
+        self.name = str(config.model)
+        self._key = read_key(config)
+        self._client = openai.OpenAI(
+            api_key=self._key or NO_KEY,
+            base_url=config.base_url,
+            timeout=config.timeout_seconds,
+            max_retries=0,  # retries are made here, where they are paced and counted
+        )
+        self._pace = Pace(config.requests_per_minute, config.tokens_per_minute)
+        self._budget = Budget(config, spent_elsewhere)
+        self._verdict = config.verdict
+        self._over = ""
+        self._stop = threading.Event()
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Endpoint, model, prompt and decoding."""
+        config = self.config
+        return {
+            "type": "api",
+            "base_url": config.base_url,
+            "model": config.model,
+            "revision": config.revision,
+            "prompt": self.prompt.digest,
+            "verdict": config.verdict,
+            "temperature": config.temperature,
+            "max_new_tokens": config.max_new_tokens,
+        }
+
+    def judge(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Verdict]]:
+        """Verdicts in the order in which they come."""
+        self._over = ""
+        self._stop.clear()
+        executor = ThreadPoolExecutor(self.config.concurrency, thread_name_prefix="judge")
+        try:
+            futures = {executor.submit(self._ask, pair): i for i, pair in enumerate(pairs)}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            # Left early, too: calls on their way end by their time limit, no other one begins.
+            self._stop.set()
+            executor.shutdown(wait=False, cancel_futures=True)
+
+    def _ask(self, pair: Pair) -> Verdict:
+        """One verdict, after as many calls as it takes and the settings allow."""
+        messages = self.prompt.messages(pair)
+        size = sum(len(message["content"].encode()) for message in messages)
+        estimate = Usage(1, size // BYTES_PER_TOKEN, self.config.max_new_tokens)
+        usage, retries = NOTHING, 0
+        while True:
+            refused = self._wait_for_turn(estimate)
+            if refused:
+                return Verdict(None, refused, usage)
+            reply, used = self._call(messages, estimate)
+            usage += used
+            if isinstance(reply, Reply):
+                return Verdict(reply.preference, usage=usage)
+            if reply.no_logprobs and self.config.verdict == "auto":
+                self._verdict = "text"  # from now on for all, without counting as a retry
+                continue
+            if reply.over:
+                self._end(reply.reason)
+            if not reply.again or retries == self.config.max_retries:
+                return Verdict(None, reply.reason, usage)
+            wait = self._back_off(retries) if reply.wait is None else reply.wait
+            if wait > self.config.max_wait_seconds:
+                return Verdict(None, f"{reply.reason} (asked to wait {wait:.0f} s)", usage)
+            if reply.wait is not None:
+                self._pace.pause(wait)
+            self._stop.wait(wait)
+            retries += 1
+
+    def _back_off(self, retries: int) -> float:
+        """Doubled each time, and spread: calls that failed together do not come back together."""
+        wait = self.config.retry_seconds * 2.0**retries * random.uniform(0.5, 1.5)
+        return min(wait, self.config.max_wait_seconds)
+
+    def _wait_for_turn(self, estimate: Usage) -> str:
+        """Wait until a call may be made, and take it out of the budget; or why none may."""
+        self._stop.wait(self._pace.turn(estimate.input_tokens + estimate.output_tokens))
+        if not self._stop.is_set():
+            spent = self._budget.reserve(estimate)
+            if not spent:
+                return ""
+            self._end(spent)
+        return self._over or "judging was stopped"
+
+    def _end(self, reason: str) -> None:
+        """No more calls; those that wait give up with this reason."""
+        self._over = self._over or reason
+        self._stop.set()
+
+    def _call(self, messages: list[dict[str, str]], estimate: Usage) -> tuple[Reply | Fault, Usage]:
+        """One call, and what it took: by the endpoint's own count where it gives one."""
+        verdict, used = self._verdict, estimate
+        reply: Reply | Fault
+        try:
+            body = self._post(messages, logprobs=verdict != "text")
+            reply = read_reply(body, self.prompt.labels, verdict)
+            if isinstance(reply, Reply) and reply.usage is not None:
+                used = reply.usage
+        except Exception as error:
+            # Whatever went wrong is this one call's; the exception may hold the key, so that only
+            # its reason goes on.
+            reply = explain(error, self._key)
+            if verdict == "text":
+                reply = reply._replace(no_logprobs=False)
+        self._budget.settle(estimate, used)
+        self._pace.correct(
+            used.input_tokens + used.output_tokens - estimate.input_tokens - estimate.output_tokens
+        )
+        return reply, used
+
+    def _post(self, messages: list[dict[str, str]], *, logprobs: bool) -> bytes:
+        """The reply's body, read under a time limit and a limit of size.
+
+        The client's own time limit starts anew with every byte that drips in.
+        """
+        config = self.config
+        until = time.monotonic() + config.timeout_seconds
+        more: dict[str, Any] = {"logprobs": True, "top_logprobs": TOP_LOGPROBS} if logprobs else {}
+        body = b""
+        with self._client.chat.completions.with_streaming_response.create(
+            model=self.name,
+            messages=messages,  # type: ignore[arg-type]
+            temperature=config.temperature,
+            max_tokens=config.max_new_tokens,
+            **more,
+        ) as response:
+            for chunk in response.iter_bytes():
+                body += chunk
+                if time.monotonic() > until or len(body) > LARGEST_REPLY:
+                    raise TimeoutError("the reply does not end")
+        return body
+
+
+def read_key(config: JudgeConfig) -> str:
+    """The endpoint's key, from where the configuration says it is; empty for none.
+
+    Raises:
+        UserError: the variable or the file is missing or empty.
+    """
+    if config.api_key_env is not None:
+        key = os.environ.get(config.api_key_env, "").strip()
+        if not key:
+            raise UserError(
+                f"judge.api_key_env={config.api_key_env}: the environment variable must hold the "
+                "key, but is not set"
+            )
+        return key
+    if config.api_key_file is None:
+        return ""
+    try:
+        key = Path(config.api_key_file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = type(error).__name__
+        raise UserError(
+            f"judge.api_key_file={config.api_key_file}: must be readable, but {reason}"
+        ) from None
+    if not key:
+        raise UserError(
+            f"judge.api_key_file={config.api_key_file}: must hold the key, but is empty"
+        )
+    return key

@@ -1,0 +1,75 @@
+"""What every judge is: pairs of answers in, one verdict each out, in whatever order they come.
+
+Batch by batch, so that a judge may ask many at once; verdict by verdict, so that what was judged is
+kept when the rest fails. A failed verdict is a verdict with a reason, never a score.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+
+class Pair(NamedTuple):
+    """Two answers to one instruction, in the order in which they are read."""
+
+    instruction: str
+    first: str
+    second: str
+    gold: str = ""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What verdicts took: calls to an endpoint, tokens it read, tokens it wrote."""
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.calls + other.calls,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+        )
+
+
+NOTHING = Usage()
+
+
+class Verdict(NamedTuple):
+    """1 the first answer is better, 2 the second, 1.5 a tie, all between; None: failed, and why."""
+
+    preference: float | None
+    reason: str = ""
+    usage: Usage = NOTHING
+    cached: bool = False
+
+
+class Judge(Protocol):
+    """Says which of two answers is better."""
+
+    name: str
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """All that a verdict depends on beside the pair, as plain values."""
+
+    def judge(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Verdict]]:
+        """One verdict per pair, each with the pair's index, as they come."""
+
+
+def preference_of(log_first: float, log_second: float) -> float:
+    """Preference in [1, 2] from the log-probabilities of the two labels.
+
+    AlpacaEval's formula, 2 - p1/(p1 + p2); a label that was not seen counts minus infinity.
+    """
+    if log_first == log_second:
+        return 1.5
+    gap = log_second - log_first
+    # Written for a gap that may be large or infinite.
+    share = 1 / (1 + math.exp(-gap)) if gap > 0 else math.exp(gap) / (1 + math.exp(gap))
+    return 1 + share

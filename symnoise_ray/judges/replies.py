@@ -1,0 +1,163 @@
+"""What an endpoint said: a reply as a preference, or a fault as a reason and what to do about it.
+
+In: the body of a reply, or the exception of a call. Out: plain values. Nothing is guessed: a reply
+that is not one of the two labels is no verdict. Reasons never hold the key, nor a part of it.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import math
+import re
+import time
+from typing import Any, NamedTuple
+
+import openai
+
+from symnoise_ray.judges.protocol import Usage, preference_of
+
+SEEN_PART = 8
+"""So many characters of a key in a row are too many to show."""
+AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+"""Statuses after which the same call may succeed."""
+NEVER = {401, 403, 404}
+"""Statuses that every other call would meet too: the key, the right, the address or the model."""
+
+
+class Fault(NamedTuple):
+    """Why a call brought no verdict.
+
+    `again` after `wait` seconds (None: the usual back-off); `over` ends all calls.
+    """
+
+    reason: str
+    again: bool = True
+    over: bool = False
+    wait: float | None = None
+    no_logprobs: bool = False
+
+
+class Reply(NamedTuple):
+    """A verdict and the tokens it took; `usage` is None where the endpoint does not tell."""
+
+    preference: float
+    usage: Usage | None
+
+
+def read_reply(body: bytes, labels: tuple[str, str], verdict: str) -> Reply | Fault:
+    """The preference in a chat completion.
+
+    Args:
+        body: The reply's JSON.
+        labels: Of the first and of the second answer.
+        verdict: `logprobs`, `text`, or `auto`: the text where log-probabilities tell nothing.
+    """
+    try:
+        reply = json.loads(body)
+        choice = reply["choices"][0]
+        text = choice["message"].get("content") or ""
+        refused = choice["message"].get("refusal")
+        usage = _usage(reply.get("usage"))
+        preference = _from_logprobs(choice, labels) if verdict != "text" else None
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        return Fault("the reply is no whole chat completion")
+    if refused:
+        return Fault("the judge refused")
+    if preference is None and verdict != "logprobs":
+        preference = _from_text(str(text), labels)
+    if preference is None:
+        return Fault("the reply names neither label alone")
+    return Reply(preference, usage)
+
+
+def _usage(usage: Any) -> Usage | None:
+    if not isinstance(usage, dict):
+        return None
+    read, wrote = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if not (isinstance(read, int) and isinstance(wrote, int) and min(read, wrote) >= 0):
+        return None
+    return Usage(1, read, wrote)
+
+
+def _from_logprobs(choice: dict[str, Any], labels: tuple[str, str]) -> float | None:
+    """Preference from the first token's likeliest alternatives; None where they tell nothing.
+
+    Spellings of a label (with a space before it) are added up. A label that is not among the
+    alternatives counts nothing, as AlpacaEval has it.
+    """
+    content = (choice.get("logprobs") or {}).get("content")
+    if not content:
+        return None
+    seen: dict[str, list[float]] = {label: [] for label in labels}
+    for top in content[0]["top_logprobs"]:
+        label, logprob = top["token"].strip(), float(top["logprob"])
+        if math.isnan(logprob) or logprob > 1e-3:
+            raise ValueError("no log-probability")
+        if label in seen:
+            seen[label].append(logprob)
+    first, second = (_log_sum(seen[label]) for label in labels)
+    if max(first, second) == -math.inf:
+        return None
+    return preference_of(first, second)
+
+
+def _log_sum(values: list[float]) -> float:
+    peak = max(values, default=-math.inf)
+    if peak == -math.inf:
+        return peak
+    return peak + math.log(sum(math.exp(value - peak) for value in values))
+
+
+def _from_text(text: str, labels: tuple[str, str]) -> float | None:
+    """1 or 2 where the text is one of the labels, bare or in quotes, brackets or bold."""
+    bare = text.strip().strip("\"'`*.:()[]").strip()
+    return float(labels.index(bare) + 1) if bare in labels else None
+
+
+def explain(error: Exception, key: str) -> Fault:
+    """What a failed call means: its reason, and whether to try again."""
+    if isinstance(error, openai.APIStatusError):
+        return _status(error, key)
+    if isinstance(error, openai.APITimeoutError | TimeoutError):
+        return Fault("no whole answer in time")
+    if isinstance(error, openai.APIConnectionError | OSError):
+        return Fault("the connection failed or broke")
+    return Fault(f"the client failed with {type(error).__name__}")
+
+
+def _status(error: openai.APIStatusError, key: str) -> Fault:
+    status, message = error.status_code, without_key(_message(error), key)
+    reason = f"status {status}" + (f": {message}" if message else "")
+    if status in NEVER or (status == 429 and error.code == "insufficient_quota"):
+        return Fault(reason, again=False, over=True)
+    if status in AGAIN:
+        return Fault(reason, wait=_retry_after(error))
+    # Endpoints that know no log-probabilities refuse the request for them in many words.
+    return Fault(reason, again=False, no_logprobs="logprobs" in str(error.body).lower())
+
+
+def _message(error: openai.APIStatusError) -> str:
+    body = error.body
+    message = body.get("message") if isinstance(body, dict) else None
+    if not isinstance(message, str):
+        return ""
+    printable = "".join(c if c.isprintable() else " " for c in message)
+    return " ".join(printable.split())[:160]
+
+
+def _retry_after(error: openai.APIStatusError) -> float | None:
+    """Seconds that the endpoint asks for: as a number or as a date."""
+    value = error.response.headers.get("retry-after", "").strip()
+    if re.fullmatch(r"\d+(\.\d+)?", value):
+        return float(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return None
+
+
+def without_key(text: str, key: str) -> str:
+    """The text, or nothing of it where it shows a part of the key."""
+    parts = {key[i : i + SEEN_PART] for i in range(max(1, len(key) - SEEN_PART + 1))} if key else ()
+    return "" if any(part in text for part in parts) else text

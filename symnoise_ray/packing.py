@@ -1,0 +1,94 @@
+"""Several rows in one line of a batch, without one row seeing another.
+
+In: row lengths; or a batch's positions. Out: which rows share a line; and the attention mask that
+keeps them apart. A model that leaks between rows all the same (recurrent layers, a window of its
+own) is found by asking it, not by its name.
+
+Shape letters: B lines, L positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_TOLERANCE = 1e-3
+_PROBE = (5, 7)
+"""Lengths of the two rows with which a model is asked."""
+
+
+def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Row numbers by line, no line longer than `capacity`: first fit, longest rows first.
+
+    Every row is at most `capacity` long. Lines come longest row first.
+    """
+    lines: list[list[int]] = []
+    room: list[int] = []
+    for number in sorted(range(len(lengths)), key=lambda n: -lengths[n]):
+        length = lengths[number]
+        line = next((i for i, left in enumerate(room) if left >= length), None)
+        if line is None:
+            lines.append([number])
+            room.append(capacity - length)
+        else:
+            lines[line].append(number)
+            room[line] -= length
+    return lines
+
+
+def block_mask(sample_BL: Tensor, position_BL: Tensor, dtype: torch.dtype) -> Tensor:
+    """Additive attention mask under which a token sees itself and what precedes it in its row.
+
+    A float mask of four axes: other forms leak silently in some attention implementations.
+
+    Shapes: sample_BL, position_BL (B, L), as in `Batch`. Returns (B, 1, L, L): 0, or the smallest
+    number of `dtype`.
+    """
+    segment_BL = ((position_BL == 0) & (sample_BL >= 0)).cumsum(1)
+    segment_BL = torch.where(sample_BL >= 0, segment_BL, 0)  # padding sees padding only
+    same_BLL = segment_BL[:, :, None] == segment_BL[:, None, :]
+    hidden = torch.zeros(same_BLL.shape, dtype=dtype, device=sample_BL.device)
+    return hidden.masked_fill_(~same_BLL.tril(), torch.finfo(dtype).min)[:, None]
+
+
+@torch.no_grad()
+def keeps_rows_apart(model: nn.Module, longest: int) -> bool:
+    """Whether a model gives the rows of a packed line the logits that they have alone.
+
+    Args:
+        model: A causal LM, in any mode; its mode is restored.
+        longest: Tokens of the longest line, for models that see through a window.
+    """
+    config: Any = model.config
+    window = getattr(config.get_text_config(), "sliding_window", None)
+    if window is not None and window < longest:
+        return False  # a mask of ours would take the place of the window
+    was_training = model.training
+    model.eval()
+    try:
+        return _probe(model)
+    except (TypeError, ValueError, IndexError, RuntimeError):
+        return False  # the model takes no positions or no mask of four axes
+    finally:
+        model.train(was_training)
+
+
+def _probe(model: nn.Module) -> bool:
+    device = next(model.parameters()).device
+    dtype: torch.dtype = model.dtype  # type: ignore[assignment]
+    size = int(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+    rows = [torch.arange(length, device=device) * 31 % size for length in _PROBE]
+    sample_BL = torch.tensor([[n for n, length in enumerate(_PROBE) for _ in range(length)]])
+    position_BL = torch.tensor([[p for length in _PROBE for p in range(length)]])
+    packed = model(
+        input_ids=torch.cat(rows)[None],
+        position_ids=position_BL.to(device),
+        attention_mask=block_mask(sample_BL.to(device), position_BL.to(device), dtype),
+        use_cache=False,
+    ).logits[0]
+    alone = torch.cat([model(input_ids=row[None], use_cache=False).logits[0] for row in rows])
+    error = (packed.float() - alone.float()).norm() / alone.float().norm()
+    return bool(error < (_TOLERANCE if dtype == torch.float32 else 30 * _TOLERANCE))

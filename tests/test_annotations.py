@@ -1,0 +1,145 @@
+"""Verdicts are read from our files and AlpacaEval's, and from log-probabilities."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from symnoise_ray.annotations import (
+    is_switched,
+    log_probability_preference,
+    read_annotations,
+    read_gamed,
+    verdict,
+)
+from symnoise_ray.errors import DataError
+from symnoise_ray.records import Preference, write_lines
+
+ROW: dict[str, Any] = {
+    "instruction": "Name a colour.",
+    "output_1": "red",
+    "generator_1": "davinci",
+    "dataset": "koala",
+    "output_2": "green",
+    "generator_2": "ours",
+    "annotator": "alpaca_eval_gpt4",
+    "raw_completion": "M",
+}
+
+
+def write(path: Path, content: object) -> Path:
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_annotations_of_alpaca_eval_are_read_as_they_are(tmp_path: Path) -> None:
+    values = [1, 2.0, 1.25, 0, 1.5, None, -1, math.nan, 7]
+    rows = [{**ROW, "preference": value, "price_per_example": 0.1} for value in values]
+    read = read_annotations(write(tmp_path / "annotations.json", rows))
+    assert [p.preference for p in read] == [1, 2, 1.25, 1.5, 1.5, None, None, None, None]
+    assert [p.item for p in read] == list(range(9)), "a repeated prompt is an item of its own"
+    assert read[0].generator_1 == "davinci"
+    assert read[0].dataset == "koala"
+
+
+def test_our_own_preferences_are_read_back(tmp_path: Path) -> None:
+    texts = ("Say so.", "", "a\u2028b", "plain", "c", "noisy", "reference")
+    written = [
+        Preference(item, *texts, order, value)
+        for item in (4, 2)
+        for order, value in (("reference first", 1.5), ("trial first", None))
+    ]
+    write_lines(written, tmp_path / "preferences.jsonl")
+    assert read_annotations(tmp_path / "preferences.jsonl") == written
+
+
+def test_rows_of_alpaca_eval_may_stand_one_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps({**ROW, "preference": value}) for value in (1, 2)))
+    assert [(p.item, p.preference) for p in read_annotations(path)] == [(0, 1.0), (1, 2.0)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([], "at least one preference"),
+        ([{**ROW}], "entry 1: must have instruction, output_1, output_2 and preference"),
+        ([{**ROW, "preference": 1}, "?"], "entry 2: must have"),
+        ([{**ROW, "preference": 1, "output_1": None}], "entry 1: .* must be text"),
+        ([{**ROW, "preference": "2"}], "entry 1: preference must be a number, but is '2'"),
+        ([{**ROW, "preference": True}], "entry 1: preference must be a number, but is True"),
+        ([{**ROW, "preference": 1, "item": "a"}], "entry 1: item must be a whole number"),
+    ],
+)
+def test_a_row_that_is_no_verdict_is_refused(tmp_path: Path, rows: list[object], told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        read_annotations(write(tmp_path / "annotations.json", rows))
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="must be readable preferences"):
+        read_annotations(tmp_path / "missing.json")
+    (tmp_path / "broken.json").write_text("[{")
+    with pytest.raises(DataError, match="must be readable preferences"):
+        read_annotations(tmp_path / "broken.json")
+
+
+@pytest.mark.parametrize(
+    ("stored", "read"),
+    [(0, 1.5), (1, 1.0), (1.0001, 1.0001), (2, 2.0), (2.0001, None), (0.5, None)],
+)
+def test_an_old_tie_is_a_tie_and_what_is_outside_is_none(stored: float, read: float | None) -> None:
+    assert verdict(stored) == read
+
+
+# Log-probabilities
+
+
+def test_a_preference_is_the_expectation_of_the_verdict() -> None:
+    prefer = log_probability_preference
+    assert prefer(math.log(0.3), math.log(0.6)) == pytest.approx(2 - 0.3 / 0.9)
+    assert prefer(math.log(0.3), math.log(0.6), switched=True) == pytest.approx(1 + 0.3 / 0.9)
+    assert prefer(-1.0, -1.0) == 1.5
+
+
+def test_a_token_that_is_missing_never_comes() -> None:
+    assert log_probability_preference(-0.1, None) == 1.0
+    assert log_probability_preference(None, -0.1) == 2.0
+    assert log_probability_preference(None, -0.1, switched=True) == 1.0
+    assert log_probability_preference(None, None) is None
+    assert log_probability_preference(-5000.0, 0.0) == 2.0
+
+
+def test_the_order_is_a_fair_function_of_the_prompt_and_the_seed() -> None:
+    prompts = [f"question {number}" for number in range(2000)]
+    switched = [is_switched(prompt) for prompt in prompts]
+    assert switched == [is_switched(prompt) for prompt in prompts]
+    assert 900 < sum(switched) < 1100
+    assert switched != [is_switched(prompt, seed=1) for prompt in prompts]
+
+
+# AlpacaEval's gamed rows
+
+
+def test_gamed_rows_are_read_with_each_prompts_difficulty(tmp_path: Path) -> None:
+    path = tmp_path / "df_gamed.csv"
+    path.write_text(
+        "model,index,preference,std_delta_len,instruction_difficulty,not_gamed_baseline\n"
+        "verbose,0,0.75,-1.5,0.25,False\nverbose,1,0.5,-2,-0.5,False\nconcise,0,0.1,1,0.25,False\n"
+        "concise,1,0.2,0.5,-0.5,False\n"
+    )
+    difficulty, gamed = read_gamed(path)
+    assert difficulty.tolist() == [0.25, -0.5]
+    assert gamed.scores.tolist() == [0.75, 0.5, 0.1, 0.2]
+    assert gamed.std_deltas.tolist() == [-1.5, -2, 1, 0.5]
+    assert np.array_equal(gamed.difficulty, [0.25, -0.5, 0.25, -0.5])
+
+
+@pytest.mark.parametrize("text", ["", "index,preference\n0,1\n", "index\n", "PK\x00"])
+def test_another_file_is_not_taken_for_the_gamed_rows(tmp_path: Path, text: str) -> None:
+    (tmp_path / "other.csv").write_text(text)
+    with pytest.raises(DataError, match=r"other\.csv: must (be Alpaca|hold at least one)"):
+        read_gamed(tmp_path / "other.csv")
