@@ -32,7 +32,7 @@ Rates = dict[str, float]
 class Effects(NamedTuple):
     """Standard deviations, on the logit scale, of what makes a verdict of one arm and seed.
 
-    `topic` is shared by prompts of one topic (10 a topic: correlated prompts, in all arms),
+    `topic` is shared by 10 prompts of one topic, in all arms: what no comparison here knows of.
     `prompt` by all arms, `own` is an arm's own on a prompt, and `seed` that of a training. The
     plain model of a seed is the opponent of all arms, so `opponent` is shared by the arms.
     """
@@ -179,6 +179,9 @@ def plan(count: int) -> dict[str, Callable[[], Rates]]:
         ),
         "no difference, 4 arms, 100 prompts in 10 topics, 3 seeds": lambda: false_verdicts(
             count, 4, 100, 3, topics
+        ),
+        "no difference, 4 arms, 100 prompts in 10 topics, 10 seeds": lambda: false_verdicts(
+            count, 4, 100, 10, topics
         ),
         "win rate of a trial, 50 prompts": lambda: trial_coverage(count, 50),
         "win rate of a trial, 200 prompts": lambda: trial_coverage(count, 200),

@@ -152,6 +152,10 @@ class Batches:
         lengths = [self.table.lengths[number] for number in samples]
         return [[samples[index] for index in line] for line in pack(lengths, self.longest)]
 
+    def num_tokens(self, samples: list[int]) -> int:
+        """Tokens of a global batch without padding."""
+        return sum(self.table.lengths[number] for number in samples)
+
     def num_answer_tokens(self, samples: list[int]) -> int:
         """Answer tokens of a global batch, the same number on every rank."""
         return sum(self.table.num_answer_tokens[number] for number in samples)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -160,7 +161,7 @@ def _train(verbs: Verbs) -> None:
 def _run_train(arguments: argparse.Namespace) -> int:
     from symnoise_ray.inputs import check_inputs
     from symnoise_ray.loading import load_trial
-    from symnoise_ray.records import write_json
+    from symnoise_ray.records import Metrics, write_json
 
     config = load_trial(arguments.config, arguments.overrides)
     check_inputs([config])
@@ -170,15 +171,16 @@ def _run_train(arguments: argparse.Namespace) -> int:
     directory: Path = arguments.output
     directory.mkdir(parents=True, exist_ok=True)
     write_json(config.model_dump(mode="json"), directory / "config.json")
-    with (directory / "metrics.jsonl").open("w", encoding="utf-8") as metrics:
+    checkpoints = directory / "checkpoints"
+    with Metrics(directory / "metrics.jsonl") as metrics:
 
         def report(record: dict[str, float]) -> None:
-            line = json.dumps(record)
-            metrics.write(line + "\n")
-            print(line)
+            metrics.write(record)
+            print(json.dumps(record))
 
-        trained = train(config, report)
-    export(trained.model, trained.tokenizer, directory / "model")
+        trained = train(config, report, caches=directory / ".tokens", checkpoints=checkpoints)
+    export(trained.model, trained.tokenizer, directory / "model", merge=config.lora.merge)
+    shutil.rmtree(checkpoints, ignore_errors=True)
     for what, number in trained.counts.items():
         print(f"{number} {what}", file=sys.stderr)
     return EXIT_OK
@@ -339,10 +341,15 @@ def _validate(verbs: Verbs) -> None:
 
 
 def _run_validate(arguments: argparse.Namespace) -> int:
-    from symnoise_ray.plans import prepare, size_text
+    from symnoise_ray.plans import SweepPlans, first_point, prepare, size_text
 
     space, overrides = _split_space(arguments)
     config = prepare(space, overrides)
+    judge = SweepPlans(config, Path()).config(first_point(config)).judge
+    if judge.type != "reference":
+        from symnoise_ray.judges.check import check_settings
+
+        check_settings(judge)
     print(f"{config.name}: {size_text(config)}; all settings, files and the model are usable")
     return EXIT_OK
 

@@ -123,8 +123,9 @@ class DataConfig(Section):
     `request_with_input`, `preamble` and `preamble_with_input`, where `{request}` and `{input}`
     stand for the row's; `auto` is `short` for the demo, else `alpaca` for instruction rows and
     `vicuna` for conversations."""
-    max_length: int = Field(512, ge=8)
-    """Tokens per row at most; longer rows are cut at the end."""
+    max_length: int | None = Field(None, ge=8)
+    """Tokens per row at most; longer rows are cut at the end. By default 512, or the model's
+    context where that is shorter; more than the context is refused."""
     max_train_rows: int | None = Field(None, ge=1)
     """Use only the first so many usable training rows of every source."""
     max_eval_prompts: int | None = Field(None, ge=1)
@@ -269,6 +270,9 @@ class TrainConfig(Section):
     """Passes over the training rows."""
     max_steps: int | None = Field(None, ge=1)
     """Optimizer steps at most, whatever `num_epochs` says."""
+    compute_match: Literal["steps", "samples"] = "steps"
+    """What all noise types get alike: `steps`, so that a pair pays twice the compute, or `samples`
+    (rows that pass through the model), so that a pair takes half the steps."""
     global_batch_size: int = Field(128, ge=1)
     """Rows per optimizer step over all workers; the copies of a pair count once."""
     micro_batch_size: int = Field(16, ge=1)

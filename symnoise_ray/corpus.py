@@ -17,7 +17,7 @@ import torch.distributed as dist
 from symnoise_ray import __version__, demo
 from symnoise_ray.cache import TokenTable, cached, contents
 from symnoise_ray.config import DataConfig, ModelConfig, TrialConfig
-from symnoise_ray.inputs import model_source
+from symnoise_ray.inputs import model_source, row_limit
 from symnoise_ray.model import load_tokenizer
 from symnoise_ray.prompts import choose_template
 from symnoise_ray.rows import read_train
@@ -59,8 +59,8 @@ def _table(
 def _make(data: DataConfig, model: ModelConfig, context: int | None) -> TokenTable:
     rows = read_train(data)
     template = choose_template(data.template, data.train, rows.examples)
-    length = min(data.max_length, context or data.max_length)
-    tokens = tokenise(rows.examples, load_tokenizer(model), template, length)
+    limit = row_limit(data, context)
+    tokens = tokenise(rows.examples, load_tokenizer(model), template, limit)
     table = TokenTable.of(tokens, template)
     table.counts.update(rows.left_out)
     return table

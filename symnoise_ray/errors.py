@@ -84,11 +84,16 @@ ERRORS: dict[str, type[SymnoiseError]] = {
 """Kind -> class, to rebuild an error from what another process wrote down."""
 
 
+_NO_MEMORY = "can't allocate memory"
+
+
 def kind_of(error: BaseException) -> str:
     """Name the failure kind of any exception, ours or not."""
     if isinstance(error, SymnoiseError):
         return error.kind
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    by_name = type(error).__name__ == "OutOfMemoryError"  # torch's, on a GPU
+    by_text = isinstance(error, RuntimeError) and _NO_MEMORY in str(error)  # and on the CPU
+    if isinstance(error, MemoryError) or by_name or by_text:
         return OutOfMemoryError.kind
     return SymnoiseError.kind
 

@@ -61,7 +61,7 @@ class Evaluation:
         if dist.get_world_size() > 1:
             dist.all_reduce(total)
         clean, *noisy = (total[:-1] / total[-1]).tolist()
-        require_finite("clean loss", clean, step)
+        require_finite("clean loss", clean, f"step {step}")
         losses = {"clean_loss": clean}
         if noisy:
             losses |= {"noisy_loss": sum(noisy) / 2, "curvature": sum(noisy) - 2 * clean}

@@ -27,6 +27,7 @@ from symnoise_ray.records import read_completions
 from symnoise_ray.rows import HELD_BACK, PRESETS, read_prompts, read_train
 
 HUB_SECONDS = 5.0
+DEFAULT_LENGTH = 512
 
 PATHS = (
     "model.name",
@@ -36,6 +37,8 @@ PATHS = (
     "data.template",
     "judge.reference",
     "judge.prompt",
+    "judge.model",
+    "judge.api_key_file",
 )
 """Settings that may name a file or folder."""
 _OWN_NAMES = {"demo", *PRESETS, *TEMPLATE_NAMES}
@@ -85,6 +88,32 @@ def model_source(config: ModelConfig) -> str:
     return str(demo.model_dir()) if config.name == "demo" else config.name
 
 
+def row_limit(data: DataConfig, context: int | None) -> int:
+    """Tokens per row at most.
+
+    Args:
+        data: The trial's data.
+        context: Tokens that the model takes at most, or None where there is no such number.
+
+    Raises:
+        UserError: longer rows were asked for than the model takes.
+    """
+    if data.max_length is not None and context is not None and data.max_length > context:
+        raise UserError(
+            f"data.max_length={data.max_length} must not exceed the model's context of {context} "
+            "tokens; lower it, or leave it out"
+        )
+    return data.max_length or min(DEFAULT_LENGTH, context or DEFAULT_LENGTH)
+
+
+def _check_length(data: DataConfig, model: ModelConfig) -> None:
+    """The context of a model on the hub is seen when it is loaded, before the first step."""
+    file = Path(model_source(model)) / "config.json"
+    if file.exists():
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        row_limit(data, settings.get("max_position_embeddings"))
+
+
 def check_inputs(configs: Iterable[TrialConfig]) -> None:
     """Check every distinct model, data set and reference of some trials.
 
@@ -97,6 +126,8 @@ def check_inputs(configs: Iterable[TrialConfig]) -> None:
         _check_data(data)
     for model in dict.fromkeys(config.model for config in configs):
         _check_model(model)
+    for data, model in dict.fromkeys((config.data, config.model) for config in configs):
+        _check_length(data, model)
     for data, judge in dict.fromkeys((config.data, config.judge) for config in configs):
         _check_reference(data, judge)
 

@@ -7,6 +7,7 @@ YAML 1.2, so `1e-4` is a number and `no` is a word; every message names file, li
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args
@@ -85,6 +86,15 @@ def _plain(node: Any, path: KeyPath, lines: dict[KeyPath, int]) -> Any:
         if isinstance(node, plain):
             return plain(node)
     return node
+
+
+_SECRET = re.compile("key|token|secret|password", re.IGNORECASE)
+
+
+def told(override: str) -> str:
+    """An override as errors may show it: a value that may be a secret is left out."""
+    name, _, value = override.partition("=")
+    return f"{name}=..." if value and _SECRET.search(name.rpartition(".")[2]) else override
 
 
 def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
@@ -181,7 +191,7 @@ def load_sweep(space: str, overrides: Sequence[str] = ()) -> tuple[SweepConfig, 
         key, value = parse_override(text)
         key = _sweep_key(key, text, document.values)
         put(document.values, key, value)
-        document.places[key] = f"override {text}"
+        document.places[key] = f"override {told(text)}"
     return build(SweepConfig, document), document
 
 
@@ -191,7 +201,9 @@ def _sweep_key(key: tuple[str, ...], text: str, values: dict[str, Any]) -> tuple
         return ("trial", *key)
     if key[0] not in SweepConfig.model_fields:
         known = [*SweepConfig.model_fields, *TrialConfig.model_fields]
-        raise UserError(f"override {text}: '{key[0]}' is not a section.{nearest(key[0], known)}")
+        raise UserError(
+            f"override {told(text)}: '{key[0]}' is not a section.{nearest(key[0], known)}"
+        )
     if key[0] == "parameters" and len(key) > 1:
         parent = ".".join(key[1:-1])
         if parent in (values.get("parameters") or {}):
@@ -206,7 +218,7 @@ def load_trial(path: Path, overrides: Sequence[str] = ()) -> TrialConfig:
     for text in overrides:
         key, value = parse_override(text)
         put(document.values, key, value)
-        document.places[key] = f"override {text}"
+        document.places[key] = f"override {told(text)}"
     return build(TrialConfig, document)
 
 

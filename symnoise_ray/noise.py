@@ -62,7 +62,7 @@ def _uniform(words_BLW: Tensor) -> Tensor:
 
 
 def _gaussian(words_BLW: Tensor) -> Tensor:
-    """Standard normal by inverting its distribution function, rounded once to fp32."""
+    """Standard normal by inverting its distribution function, at most 5.3 in size."""
     return (torch.erfinv(_uniform(words_BLW).double()) * math.sqrt(2)).float()
 
 
@@ -149,6 +149,13 @@ def draw_noise(
     return law.draw(words_BLW)[..., :width], scale_BL1
 
 
+def _width(embedding: object) -> int | None:
+    """Width of a token embedding, also of one that adapters wrap; None for anything else."""
+    parts = embedding.modules() if isinstance(embedding, nn.Module) else ()
+    widths = (getattr(part, "embedding_dim", None) for part in parts)
+    return next((width for width in widths if isinstance(width, int)), None)
+
+
 class NoisyEmbedding:
     """Adds noise to the output of a model's token embedding, only inside `applied`.
 
@@ -157,18 +164,19 @@ class NoisyEmbedding:
     generation, which run outside `applied`, are clean by construction. Position embeddings are
     other modules and are never touched. Where the token embedding itself multiplies by sqrt(D)
     (Gemma), the noise comes after: alpha is measured on the vectors that enter the first layer.
+    Where a model multiplies outside the module (Granite), the noise is multiplied too.
     """
 
     def __init__(self, model: nn.Module, config: NoiseConfig, seed: int) -> None:
         self.config, self.seed = config, seed
         embedding = getattr(model, "get_input_embeddings", lambda: None)()
-        width = getattr(embedding, "embedding_dim", None)
+        width = _width(embedding)
         if not isinstance(embedding, nn.Module) or width is None:
             raise UserError(
                 f"noise.type={config.type} needs a model with a token embedding, but "
                 f"{type(model).__name__}.get_input_embeddings() gives {embedding!r}"
             )
-        self.width = int(width)
+        self.width = width
         self._noise_CBLD: Tensor | None = None
         self._scale_CBL1: Tensor | None = None
         self._bound: float | None = None

@@ -77,10 +77,10 @@ class Objective:
         self.head.remove()
 
 
-def require_finite(what: str, value: float, step: int) -> None:
-    """Raise DivergedError for a value that is not finite."""
+def require_finite(what: str, value: float, where: str) -> None:
+    """Raise DivergedError for a value that is not finite; `where` says the step."""
     if not math.isfinite(value):
         raise DivergedError(
-            f"the {what} must be finite, but is {value} at step {step}; a smaller optim.lr or "
+            f"the {what} must be finite, but is {value} at {where}; a smaller optim.lr or "
             "noise.alpha may help"
         )

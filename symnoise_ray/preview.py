@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from symnoise_ray.config import ModelConfig, TrialConfig
-from symnoise_ray.inputs import model_source
+from symnoise_ray.inputs import model_source, row_limit
 from symnoise_ray.loading import (
     Document,
     build,
@@ -106,7 +106,7 @@ def preview(config: TrialConfig, num_rows: int) -> Preview:
     rows = read_train(config.data)
     template = choose_template(config.data.template, config.data.train, rows.examples)
     tokenizer = load_tokenizer(config.model)
-    limit = min(config.data.max_length, _context(config.model) or config.data.max_length)
+    limit = row_limit(config.data, _context(config.model))
     tokens = tokenise(rows.examples, tokenizer, template, limit)
     lengths = [len(row.input_ids) for row in tokens.rows]
     return Preview(

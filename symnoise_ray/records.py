@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self, TextIO
 
 from symnoise_ray.errors import DataError
 
@@ -102,6 +102,30 @@ def read_preferences(path: Path) -> list[Preference]:
         return [Preference(**row) for row in read_lines(path)]
     except (TypeError, ValueError) as error:
         raise DataError(f"{path}: must hold one preference a line, but {error}") from None
+
+
+class Metrics:
+    """A trial's metrics.jsonl; what an earlier attempt wrote from the first step on is replaced."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: TextIO | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append one record, which has a `step`, and put it on disk."""
+        if self._file is None:
+            earlier = [row for row in read_lines(self.path) if row["step"] < record["step"]]
+            write_lines(earlier, self.path)
+            self._file = self.path.open("a", encoding="utf-8")
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
 
 
 class Tail:

@@ -90,10 +90,26 @@ def run_sweep(space: str, overrides: Sequence[str], output: Path | None, console
     board = Board(console, f"{config.name}: {directory}")
     sweep = Sweep(config, directory, board, uri, began)
     board.say(f"sweep {config.name}: {size_text(config)}; results in {_short(directory)}")
+    _check_judges(sweep)
     with ray_session() as resources:
         results = _run(sweep, resources)
     summarise(results, directory, board)
     return exit_code(results)
+
+
+def _check_judges(sweep: Sweep) -> None:
+    """Try every judge on planted pairs before anything is trained.
+
+    Raises:
+        JudgeError: a judge cannot tell good answers from bad ones.
+        UserError: its prompt, key or model cannot be read.
+    """
+    points = sweep.config.baselines or (first_point(sweep.config),)
+    for judge in dict.fromkeys(sweep.plans.config(point).judge for point in points):
+        if judge.type != "reference":
+            from symnoise_ray.judges.check import self_check  # clients, where one is asked
+
+            self_check(judge, sweep.directory.parent, str(sweep.directory))
 
 
 def _run(sweep: Sweep, resources: dict[str, float]) -> dict[str, Any]:

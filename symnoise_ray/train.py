@@ -29,8 +29,9 @@ from symnoise_ray.cache import TokenTable
 from symnoise_ray.checkpoints import Saver, agreed, restore
 from symnoise_ray.config import OptimConfig, TrialConfig
 from symnoise_ray.corpus import token_table
-from symnoise_ray.errors import CancelledError, UserError
+from symnoise_ray.errors import CancelledError, InfrastructureError, UserError
 from symnoise_ray.evaluate import Evaluation
+from symnoise_ray.meter import Meter
 from symnoise_ray.model import adapt, load
 from symnoise_ray.noise import NoisyEmbedding, passes
 from symnoise_ray.objective import Objective, require_finite
@@ -113,16 +114,22 @@ def train(
                 f"train.global_batch_size={config.train.global_batch_size} must be a multiple of "
                 f"the {dist.get_world_size()} workers"
             )
+        _agree_on(config)
         seed_everything(config.train.seed)
         model, tokenizer, context = load(config.model)
         table = token_table(config, context, caches)
         engine = deepspeed_engine.start(adapt(model, config).to(device), config)
-        loop = _Loop(config, engine, table, padding_id(tokenizer), device)
-        if checkpoints is not None:
-            loop.resume(Saver(checkpoints, identity(config)))
-    with timed(seconds, "train"):
-        summary = loop.run(report, cancelled)
-    summary["num_train_rows"] = len(table)
+    try:
+        with timed(seconds, "load"):
+            loop = _Loop(config, engine, table, padding_id(tokenizer), device)
+            if checkpoints is not None:
+                loop.resume(Saver(checkpoints, identity(config)))
+        with timed(seconds, "train"), Meter(engine.module, device) as meter:
+            summary = loop.run(report, cancelled)
+    except BaseException:
+        deepspeed_engine.stop(engine)  # the next trial of this process needs the memory
+        raise
+    summary |= meter.rates(summary["num_passed_tokens"]) | {"num_train_rows": len(table)}
     return Trained(engine, tokenizer, table.template, context, +table.counts, summary)
 
 
@@ -130,6 +137,17 @@ def identity(config: TrialConfig) -> str:
     """Hash of what a resumed trial must share; in how many pieces a step runs is not part of it."""
     train = config.train.model_copy(update={"micro_batch_size": 1})
     return config.model_copy(update={"train": train}).digest()
+
+
+def _agree_on(config: TrialConfig) -> None:
+    """All workers must train the same trial; a worker that was told another ends it."""
+    digests: list[Any] = [None] * dist.get_world_size()
+    if len(digests) > 1:
+        dist.all_gather_object(digests, config.digest())
+    if len(set(digests)) > 1:
+        raise InfrastructureError(
+            f"all workers must have the same configuration, but their digests are {digests}"
+        )
 
 
 def seed_everything(seed: int) -> None:
@@ -163,11 +181,18 @@ class _Loop:
             pad_id=pad_id,
             packed=self.objective.packs(train.packing, max(table.lengths)),
         )
+        self.num_copies = sum(len(group) for group in passes(config.noise))
         self.num_steps = self.batches.num_steps(train.num_epochs, train.max_steps)
+        if train.compute_match == "samples":
+            self.num_steps = max(1, self.num_steps // self.num_copies)
         self.noisy = NoisyEmbedding(engine.module, config.noise, train.seed)
         self.saver: Saver | None = None
         self.saved_at, self.due, self.start = time.monotonic(), False, 0
-        self.progress: dict[str, Any] = {"loss": math.nan, "num_answer_tokens": 0}
+        self.progress: dict[str, Any] = {
+            "loss": math.nan,
+            "num_answer_tokens": 0,
+            "num_passed_tokens": 0,
+        }
         self.eval_steps = {
             round(self.num_steps * index / train.num_evals) for index in range(train.num_evals + 1)
         }
@@ -185,15 +210,17 @@ class _Loop:
 
     def run(self, report: Report, cancelled: Callable[[], bool]) -> dict[str, Any]:
         """Train all steps; the clean loss is measured before, on the way, and after."""
-        progress = self.progress
+        progress, train = self.progress, self.config.train
         if self.start == 0:
             progress["first"] = progress["last"] = self.evaluation.measure(0)
             report({"step": 0, **progress["first"]})
         for step in range(self.start + 1, self.num_steps + 1):
             lr = lr_at(step - 1, self.num_steps, self.config.optim)
-            progress["loss"], grad_norm, num_tokens = self.step(step, lr, cancelled)
+            loss, grad_norm, num_tokens = self.step(step, lr, cancelled)
+            progress["loss"] = loss
             progress["num_answer_tokens"] += num_tokens
-            record = {"step": step, "loss": progress["loss"], "grad_norm": grad_norm, "lr": lr}
+            progress["num_passed_tokens"] += self.num_passed_tokens
+            record = {"step": step, "loss": loss, "grad_norm": grad_norm, "lr": lr}
             if step in self.eval_steps:
                 progress["last"] = self.evaluation.measure(step)
                 record |= progress["last"]
@@ -213,6 +240,9 @@ class _Loop:
             **progress["last"],
             "first_clean_loss": progress["first"]["clean_loss"],
             "num_answer_tokens": progress["num_answer_tokens"],
+            "num_passed_tokens": progress["num_passed_tokens"],
+            "num_passed_rows": self.num_steps * self.num_copies * train.global_batch_size,
+            "micro_batch_size": train.micro_batch_size,
         }
 
     def step(self, step: int, lr: float, cancelled: Callable[[], bool]) -> tuple[float, float, int]:
@@ -229,7 +259,7 @@ class _Loop:
         num_tokens = self.batches.num_answer_tokens(samples)
         micro_batches = self.batches.micro_batches(samples, self.rank, self.world_size)
         groups = passes(self.config.noise)
-        num_copies = sum(len(group) for group in groups)
+        self.num_passed_tokens = self.num_copies * self.batches.num_tokens(samples)
         runs = [(batch, group) for batch in micro_batches for group in groups]
         total = torch.zeros((), device=self.device)
         deepspeed_engine.set_lr(self.engine, lr)
@@ -237,7 +267,7 @@ class _Loop:
         for index, (batch, group) in enumerate(runs):
             batch = batch.to(self.device)
             with self.noisy.applied(group, batch.sample_BL, batch.position_BL, step):
-                loss = self.objective.token_loss(batch, len(group)) / (num_tokens * num_copies)
+                loss = self.objective.token_loss(batch, len(group)) / (num_tokens * self.num_copies)
                 # DeepSpeed averages gradients over the workers, but the loss is a sum over them.
                 deepspeed_engine.accumulate(
                     self.engine, loss * self.world_size, last=index == len(runs) - 1
@@ -245,7 +275,7 @@ class _Loop:
             total += loss.detach()
         mean_loss = self._agree(total, step, cancelled)
         grad_norm = deepspeed_engine.step(self.engine)
-        require_finite("gradient norm", grad_norm, step)
+        require_finite("gradient norm", grad_norm, self._where(step))
         return mean_loss, grad_norm, num_tokens
 
     def _agree(self, loss: Tensor, step: int, cancelled: Callable[[], bool]) -> float:
@@ -261,9 +291,15 @@ class _Loop:
         mean_loss, stopped, due = told.tolist()
         if stopped:
             raise CancelledError(f"cancelled at step {step} of {self.num_steps}")
-        require_finite("training loss", mean_loss, step)
+        require_finite("training loss", mean_loss, self._where(step))
         self.due = bool(due)
         return float(mean_loss)
+
+    def _where(self, step: int) -> str:
+        """A step, and the last good value before it."""
+        last = self.progress["loss"]
+        after = f", after a loss of {last:.4g}" if math.isfinite(last) else ""
+        return f"step {step} of {self.num_steps}{after}"
 
 
 if __name__ == "__main__":  # the command line stands above this floor, so only here

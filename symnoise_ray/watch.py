@@ -34,6 +34,12 @@ SCORES = (
     "longer_rate",
     "first_clean_loss",
     "num_answer_tokens",
+    "num_passed_tokens",
+    "num_passed_rows",
+    "tokens_per_second",
+    "peak_memory_gib",
+    "flops_utilization",
+    "micro_batch_size",
     "attempts",
 )
 

@@ -22,7 +22,7 @@ FLOORS = [
     {"noise", "head", "tokens", "engine", "live", "charts", "session"},
     {"cache", "packing", "model", "judges"},
     {"batches", "corpus", "checkpoints"},
-    {"objective"},
+    {"objective", "meter"},
     {"evaluate"},
     {"train", "generate", "page", "preview"},
     {"workers", "tracking", "sections"},

@@ -65,11 +65,17 @@ def test_early_decided_judging_saves_items_and_keeps_the_side() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_seeds", [2, 3, 5])
+@pytest.mark.parametrize("num_seeds", [2, 3, 5, 10])
 def test_a_thousand_sweeps_without_a_difference_get_few_verdicts(num_seeds: int) -> None:
-    found = false_verdicts(1000, 4, 100, num_seeds, Effects(topic=0.3))
+    found = false_verdicts(1000, 4, 100, num_seeds, Effects())
     assert found["false_verdicts"] <= 0.05
-    assert found["coverage"] >= 0.93
+    assert 0.93 <= found["coverage"] <= 0.98, "wide with few seeds"
+
+
+@pytest.mark.slow
+def test_many_prompts_of_one_topic_make_a_comparison_too_sure() -> None:
+    found = false_verdicts(1000, 4, 100, 10, Effects(topic=0.3))
+    assert 0.05 < found["false_verdicts"] < 0.2, "the documents warn of it"
 
 
 @pytest.mark.slow

@@ -373,7 +373,7 @@ PACKED_POSITION_BL = torch.tensor(
     [[0, 1, 2, 3, 0, 1, 2, 0, 1, 2, 3, 0], [0, 0, 0, 1, 0, 1, 2, 0, 0, 0, 0, 0]]
 )
 SEGMENTS = [(0, 0, 4), (0, 4, 7), (0, 7, 11), (1, 2, 4), (1, 4, 7)]
-"""Row, first and last-but-one token of every segment."""
+"""Of every segment: its row, its first place, and the place after its last."""
 
 
 @pytest.mark.parametrize("noise_type", NOISY)

@@ -219,7 +219,8 @@ def test_a_pair_has_less_gradient_variance_than_two_draws_and_these_than_one(
     print(f"pair {pair:.3f}, two draws {two:.3f}, one draw {one:.3f}")
     print(f"two draws / pair {two / pair:.2f}, one draw / pair {one / pair:.2f}")
     assert gain * variance["symnoise"] < variance["independent"]
-    # Two draws halve the variance of one; 64 draws tell it to about 2*sqrt(2/63)/few directions.
+    # The mean of two draws has half the variance of one. If one direction held all of it, 64
+    # values would tell each to 18 % (sqrt(2/63)); it is spread over many.
     assert variance["bernoulli"] / variance["independent"] == pytest.approx(2, rel=0.25)
 
 

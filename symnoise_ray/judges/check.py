@@ -15,6 +15,8 @@ from typing import NamedTuple
 from symnoise_ray.config import JudgeConfig
 from symnoise_ray.errors import JudgeError
 from symnoise_ray.judges import make_judge
+from symnoise_ray.judges.api import read_key
+from symnoise_ray.judges.prompt import find_prompt
 from symnoise_ray.judges.protocol import Judge, Pair, Verdict
 
 GOOD = {
@@ -82,6 +84,18 @@ def self_check(config: JudgeConfig, folder: Path, scope: str = "") -> None:
     """
     if config.type != "reference" and config.self_check:
         check(make_judge(config, folder, scope))
+
+
+def check_settings(config: JudgeConfig) -> None:
+    """What can be read of a judge without asking it anything.
+
+    Raises:
+        UserError: the prompt or the key cannot be read.
+    """
+    if config.type != "reference":
+        find_prompt(config.prompt)
+    if config.type == "api":
+        read_key(config)
 
 
 def check(judge: Judge) -> None:

@@ -121,7 +121,7 @@ def shipped_prompts() -> list[str]:
 def quote(text: str, marks: tuple[str, ...] = ()) -> str:
     r"""A JSON string that means `text`, with the first character of every mark as \uXXXX."""
     # A lone surrogate has no UTF-8 form; its escape is what JSON writes for it.
-    body = (chr(34)+text+chr(34)).encode("utf-8", "backslashreplace").decode()
+    body = json.dumps(text, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
     return _at_marks(marks).sub(lambda found: f"\\u{ord(found[0]):04x}", body)
 
 

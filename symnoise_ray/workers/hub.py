@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+
+from symnoise_ray.errors import OutOfMemoryError
 
 POLL_SECONDS = 20.0
 """Longest a slot's question for work stays open before it asks again."""
@@ -78,6 +81,7 @@ class Hub:
         self.last_failure = ""
         self.closing = False
         self.ever_up = False
+        self.largest_micro_batch = sys.maxsize
         self._changed = asyncio.Condition()
         self._watcher: asyncio.Task[None] | None = None
 
@@ -194,6 +198,8 @@ class Hub:
 
     def _bind(self, name: str, slot: Slot, number: int, task_name: str) -> None:
         task = self.tasks[task_name]
+        train = task.payload["config"]["train"]
+        train["micro_batch_size"] = min(train["micro_batch_size"], self.largest_micro_batch)
         task.slot, task.attempt = name, task.attempt + 1
         task.waited_seconds += time.monotonic() - task.submitted
         slot.bound[number] = slot.task = task_name
@@ -236,6 +242,7 @@ class Hub:
         if slot.incarnation != incarnation or slot.task != task_name:
             return "die"
         slot.ended[rank] = outcome
+        attempt = self.tasks[task_name].attempt
         await self._notify()
         whole = await self._until(
             lambda: len(slot.ended) == slot.world_size or self.slots[name] is not slot,
@@ -243,13 +250,26 @@ class Hub:
         )
         if self.slots[name] is not slot:
             return "die"
-        if self.tasks[task_name].outcome is None:
-            self._end(task_name, self._worst(slot.ended))
+        if slot.task == task_name and self.tasks[task_name].attempt == attempt:
+            slot.task = ""  # the first rank that comes here settles it for all
+            self._settle(task_name, self._worst(slot.ended))
             await self._notify()
-        if whole:
-            slot.task = ""
-            return "ok"
-        return "die"
+        return "ok" if whole else "die"
+
+    def _settle(self, task_name: str, outcome: dict[str, Any]) -> None:
+        """End a task, or queue it again with half the micro-batch when memory ran out.
+
+        The gradient of a step does not depend on it, and later tasks start with what fitted.
+        """
+        task = self.tasks[task_name]
+        train = task.payload["config"]["train"]
+        if outcome["kind"] != OutOfMemoryError.kind or train["micro_batch_size"] == 1:
+            self._end(task_name, outcome)
+            return
+        half = train["micro_batch_size"] // 2
+        self.largest_micro_batch = min(self.largest_micro_batch, half)
+        task.slot, task.submitted, task.attempt = "", time.monotonic(), task.attempt - 1
+        self.queues[task.pool].appendleft(task_name)
 
     @staticmethod
     def _worst(ended: dict[int, dict[str, Any]]) -> dict[str, Any]:

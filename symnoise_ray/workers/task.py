@@ -6,13 +6,12 @@ an `Outcome`. Free of Ray, so a trial can be run in any process; every rank call
 
 from __future__ import annotations
 
-import json
 import shutil
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any
 
 import torch.distributed as dist
 
@@ -21,7 +20,7 @@ from symnoise_ray.engine import give_memory_back
 from symnoise_ray.errors import CancelledError, kind_of, reason_of
 from symnoise_ray.generate import complete
 from symnoise_ray.model import export
-from symnoise_ray.records import read_lines, timed, write_lines
+from symnoise_ray.records import Metrics, timed, write_lines
 from symnoise_ray.rows import read_prompts
 from symnoise_ray.train import Report, Trained, train
 
@@ -67,33 +66,6 @@ def run_task(
     return outcome
 
 
-class _Metrics:
-    """Rank 0's metrics.jsonl; what an earlier attempt wrote from the first step on is replaced."""
-
-    def __init__(self, path: Path, report: Report) -> None:
-        self.path, self.report = path, report
-        self._file: TextIO | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def record(self, values: dict[str, Any]) -> None:
-        """Write one record, and hand it on."""
-        if dist.get_rank() > 0:
-            return
-        if self._file is None:
-            earlier = [row for row in read_lines(self.path) if row["step"] < values["step"]]
-            write_lines(earlier, self.path)
-            self._file = self.path.open("a", encoding="utf-8")
-        self._file.write(json.dumps(values) + "\n")
-        self._file.flush()
-        self.report(values)
-
-
 def _train_and_answer(
     config: TrialConfig,
     directory: Path,
@@ -102,10 +74,16 @@ def _train_and_answer(
     seconds: dict[str, float],
 ) -> Outcome:
     checkpoints = directory / "checkpoints"
-    with _Metrics(directory / "metrics.jsonl", report) as metrics:
+    with Metrics(directory / "metrics.jsonl") as metrics:
+
+        def record(values: dict[str, Any]) -> None:
+            if dist.get_rank() == 0:
+                metrics.write(values)
+                report(values)
+
         trained = train(
             config,
-            metrics.record,
+            record,
             cancelled=cancelled,
             seconds=seconds,
             caches=directory.parent / ".tokens",

@@ -1,0 +1,89 @@
+"""How fast a training was, and what it took: tokens per second, memory, share of the peak rate.
+
+In: a model, a device, and the tokens that passed through it. Out: a few rates for the records.
+A token counts once per copy of its row, and padding never.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from typing import Self
+
+import torch
+from torch import nn
+
+PEAK_FLOPS = {
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "A10G": 70e12,
+    "RTX 4090": 165e12,
+}
+"""Dense bf16 rates by a part of the device's name, from the vendor's data sheets; the first that
+fits counts."""
+
+_GIB = 2**30
+
+
+class Meter:
+    """Measures the block it surrounds."""
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        self.model, self.device = model, device
+        self.seconds = 0.0
+
+    def __enter__(self) -> Self:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        self._began = time.monotonic()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.seconds = time.monotonic() - self._began
+
+    def rates(self, num_tokens: int) -> dict[str, float]:
+        """Rates over all workers, after the block.
+
+        Returns:
+            tokens_per_second; peak_memory_gib of this worker's GPU, or of its process on the CPU;
+            and, for a known GPU in bf16, flops_utilization: 6 operations per weight and token (4
+            where weights are frozen, as with adapters) over the peak rate (PaLM, arXiv 2204.02311,
+            without its term for attention).
+        """
+        rates = {"tokens_per_second": num_tokens / self.seconds, "peak_memory_gib": self._memory()}
+        peak = self._peak()
+        if peak is not None:
+            rates["flops_utilization"] = rates["tokens_per_second"] * self._flops() / peak
+        return rates
+
+    def _memory(self) -> float:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / _GIB
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _GIB
+
+    def _peak(self) -> float | None:
+        """The rate of all workers' GPUs; None on the CPU, for fp32, and for unknown devices."""
+        if self.device.type != "cuda" or self.model.dtype != torch.bfloat16:
+            return None
+        name = torch.cuda.get_device_name(self.device)
+        peak = next((rate for part, rate in PEAK_FLOPS.items() if part in name), None)
+        return None if peak is None else peak * torch.distributed.get_world_size()
+
+    def _flops(self) -> float:
+        """Operations per token; an embedding is looked up, not multiplied."""
+        embedding = self.model.get_input_embeddings()  # type: ignore[operator]
+        tied = self.model.get_output_embeddings()  # type: ignore[operator]
+        looked_up = 0 if tied is None or tied.weight is embedding.weight else _size(embedding)
+        frozen = all(not p.requires_grad for p in embedding.parameters())
+        return (4 if frozen else 6) * (_size(self.model) - looked_up)
+
+
+def _size(module: nn.Module) -> int:
+    """Weights, sharded ones counted whole."""
+    return sum(int(getattr(p, "ds_numel", p.numel())) for p in module.parameters())
