@@ -15,11 +15,13 @@ FLOORS = [
     {"loading", "records"},
     {"prompts", "annotations", "answers"},
     {"space", "formats", "overlap", "chat", "score"},
-    {"rows"},
+    {"rows", "tokens"},
     {"inputs", "results"},
-    {"plans"},
+    {"plans", "shapes"},
+    {"memory"},
+    {"forecast"},
     {"philox"},
-    {"noise", "head", "tokens", "engine", "live", "charts", "session"},
+    {"noise", "head", "engine", "live", "charts", "session"},
     {"cache", "packing", "model", "judges"},
     {"batches", "corpus", "checkpoints"},
     {"objective", "meter"},
@@ -33,7 +35,7 @@ FLOORS = [
     {"cli"},
     {"tune", "__main__"},
 ]
-NUM_LIGHT_FLOORS = 8
+NUM_LIGHT_FLOORS = 10
 HEAVY = {"torch", "ray", "transformers", "mlflow", "deepspeed", "optuna"}
 OWNED = {
     "deepspeed": {"engine"},

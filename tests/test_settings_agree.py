@@ -113,3 +113,16 @@ def test_two_workers_train_like_one(trial: Trial, tmp_path: Path) -> None:
     for way, line in zip(ways, lines, strict=True):
         got = curve(json.loads(line))
         assert got == pytest.approx(curve(expected), rel=2e-4, abs=1e-4), way
+
+
+def test_workers_that_were_told_different_trials_do_not_start(trial: Trial, tmp_path: Path) -> None:
+    workers = []
+    for rank, lr in enumerate((1e-3, 2e-3)):
+        file = tmp_path / f"{rank}.json"
+        file.write_text(json.dumps([trial(**COMMON, optim__lr=lr).model_dump_json()]))
+        workers.append(start(file, rank))
+    for worker in workers:
+        told = worker.communicate(timeout=120)
+        assert worker.returncode != 0
+        assert "all workers must have the same configuration" in told[1]
+        assert "loss" not in told[0]

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import time
 from collections.abc import Iterator
@@ -267,3 +268,29 @@ def test_slots_that_never_start_end_the_waiting_trials():
     outcome = hub.tasks["trial"].outcome
     assert outcome is not None
     assert "the model cannot be read" in outcome["reason"]
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux limits another process")
+def test_memory_that_runs_out_halves_the_micro_batch_and_nothing_else(pool: Pool, tmp_path: Path):
+    trial = {"global_batch_size": 512, "max_steps": 2, "packing": "off"}
+    small = run(pool, "small", short_trial(**trial, micro_batch_size=32), tmp_path / "small")
+    pid = worker_pid(pool)
+    unlimited = resource.prlimit(pid, resource.RLIMIT_AS)
+    used = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.prlimit(pid, resource.RLIMIT_AS, (used + 300 * 2**20, unlimited[1]))
+    try:
+        large = run(pool, "large", short_trial(**trial, micro_batch_size=512), tmp_path / "large")
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_AS, unlimited)
+    fitted = large.summary["micro_batch_size"]
+    assert 32 <= fitted < 512
+    assert worker_pid(pool) == pid
+    losses = [
+        [row["loss"] for row in read_lines(tmp_path / name / "metrics.jsonl")[1:]]
+        for name in ("small", "large")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert large.summary["num_answer_tokens"] == small.summary["num_answer_tokens"]
+    later = run(pool, "later", short_trial(**trial, micro_batch_size=512), tmp_path / "later")
+    assert later.summary["micro_batch_size"] == fitted
+    assert later.attempts == 1
