@@ -5,6 +5,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 SPACE ?= quickstart
 ARGS ?=
+# Test files run side by side in so many processes; a file's tests share one.
+TEST_PROCESSES ?= 2
 # Handed to pip for torch alone, to choose another build of it.
 TORCH_ARGS ?=
 
@@ -14,7 +16,7 @@ sweep: $(VENV)/.installed
 	@$(RUN) -m symnoise_ray.tune $(SPACE) $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/.installed-dev
 	$(RUN) -m pytest -m slow $(ARGS)

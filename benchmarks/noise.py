@@ -492,7 +492,7 @@ def verdict(figures: dict[str, Any], name: str) -> str:
     again_low, again_high = figures["spread"]["step_vs_itself"]
     if name.startswith("step") and again_high - again_low > MAX_SPREAD:
         return f"{said}, but a step against itself spreads too far to tell"
-    return f"{said}, but within the spread" if low <= bar <= high else said
+    return f"{said}, but the bar lies within the spread" if low <= bar <= high else said
 
 
 def show(figures: dict[str, Any]) -> None:

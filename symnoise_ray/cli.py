@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     stages = (_tune, _train, _generate, _judge, _score, _report)
-    for add in (*stages, _validate, _inspect, _schema, _sync):
+    for add in (*stages, _validate, _plan, _inspect, _schema, _sync):
         add(verbs)
     return parser
 
@@ -246,10 +246,16 @@ def _run_judge(arguments: argparse.Namespace) -> int:
     reference = read_completions(arguments.reference)
     place, scope = arguments.output.parent, str(arguments.output.absolute())
     self_check(config, place, scope)
-    judged = judge_all(make_judge(config, place, scope), completions, reference)
+    judged = judge_all(
+        make_judge(config, place, scope),
+        completions,
+        reference,
+        early=config.early,
+        min_coverage=config.min_coverage,
+    )
     write_lines(judged.preferences, arguments.output)
     print(
-        f"{len(judged.preferences)} verdicts on {len(completions)} items in {arguments.output}; "
+        f"{len(judged.preferences)} verdicts on {judged.num_items} items in {arguments.output}; "
         f"{sum(judged.failures.values())} failed, {judged.usage.calls} calls were made"
     )
     require_coverage(judged, config.min_coverage)
@@ -351,6 +357,47 @@ def _run_validate(arguments: argparse.Namespace) -> int:
 
         check_settings(judge)
     print(f"{config.name}: {size_text(config)}; all settings, files and the model are usable")
+    return EXIT_OK
+
+
+def _plan(verbs: Verbs) -> None:
+    parser = _verb(
+        verbs,
+        "plan",
+        "Forecast steps, memory, disk and judge calls; start nothing, load no weights.",
+        "symnoise-ray plan quickstart model.name=./model --gpu-memory 80",
+        _run_plan,
+    )
+    _add_space(parser)
+    parser.add_argument("--json", action="store_true", help="the same as JSON, sizes in GiB")
+    parser.add_argument(
+        "--model-config", type=Path, metavar="FILE", help="a config.json in place of model.name"
+    )
+    parser.add_argument("--rows", type=int, metavar="N", help="training rows, in place of the data")
+    parser.add_argument("--workers", type=int, metavar="N", help="workers of a trial's file")
+    parser.add_argument("--gpu-memory", type=float, metavar="GIB", help="does it fit, and if not?")
+    parser.add_argument(
+        "--teraflops", type=float, metavar="T", help="what a worker reaches; gives GPU-hours"
+    )
+
+
+def _run_plan(arguments: argparse.Namespace) -> int:
+    from symnoise_ray.forecast import Options, as_text, plan, to_json
+
+    space, overrides = _split_space(arguments)
+    for name in ("rows", "workers", "gpu_memory", "teraflops"):
+        value = getattr(arguments, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise UserError(f"--{name.replace('_', '-')} must be more than 0, but got {value:g}")
+    options = Options(
+        num_rows=arguments.rows,
+        model_config=arguments.model_config,
+        num_workers=arguments.workers,
+        gpu_memory=arguments.gpu_memory,
+        teraflops=arguments.teraflops,
+    )
+    planned = plan(space, overrides, options)
+    print(json.dumps(to_json(planned), indent=2) if arguments.json else as_text(planned))
     return EXIT_OK
 
 

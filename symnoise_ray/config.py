@@ -381,7 +381,7 @@ class GenerateConfig(Section):
 
 def judge_types(name: str) -> tuple[str, ...]:
     """Judges that a setting of `JudgeConfig` means something for."""
-    if name in ("type", "reference", "min_coverage", "cache", "self_check"):
+    if name in ("type", "reference", "min_coverage", "cache", "self_check", "early"):
         return ("reference", "api", "local")
     if name in ("model", "revision", "prompt"):
         return ("api", "local")
@@ -457,6 +457,9 @@ class JudgeConfig(Section):
     starts where the sweep directories lie."""
     self_check: bool = True
     """Try the judge on planted pairs before the first trial, and refuse one that fails."""
+    early: bool = False
+    """Judge a searched trial's prompts in a random order and stop once it is decided, with 5 %
+    error, on which side of 50 % the whole set lies; the confirmation always judges all of it."""
 
     @model_validator(mode="after")
     def _keys_belong_to_the_type(self) -> Self:

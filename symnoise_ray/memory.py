@@ -11,7 +11,6 @@ for the backward pass) is applied to decoders as transformers computes them toda
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -86,10 +85,12 @@ def memory(
     buffers = zero_buffers(shape, config, num_workers)
     caches = generation_cache(shape, config, prompt_length)
     kept = sum(states.values()) + RUNTIME
+    forward = kept + used["activations"] + used["noise"] + buffers
     late = kept - (0 if config.train.zero_stage == 3 else states["gradients"])
     phases = {
         "start": start + RUNTIME,
-        "backward pass": kept + sum(used.values()) + buffers,
+        "loss": forward + used["logits"],
+        "backward pass": forward + used["recomputed layer"] + used["passing gradients"],
         "optimizer step": kept + step + buffers,
         "generation": late + caches + buffers,
     }
@@ -131,10 +132,10 @@ def model_states(
     host = {"loaded model": 2.0 * element * shape.num_parameters}
     if offload != "none":
         host |= {"optimizer": optimizer, "gradients": 4 * share}
-        optimizer = step = 0
-        gradients = gradients if stage == 1 else 0
+        optimizer, step = 0.0, 0.0
+        gradients = gradients if stage == 1 else 0.0
     if offload == "all":
-        host["weights"], weights = weights, 0
+        host["weights"], weights = weights, 0.0
     device = {
         "weights": weights,
         "gradients": gradients,
@@ -150,13 +151,16 @@ def activations(shape: ModelShape, config: TrialConfig, run: Pass) -> dict[str, 
 
     With checkpointing every layer keeps its input alone, and one layer at a time is computed
     again (arXiv 2205.05198, section 5, full recomputation). Logits exist on answer tokens only: the
-    cross-entropy keeps fp32 log-probabilities, and in its backward pass as much again.
+    cross-entropy keeps fp32 log-probabilities, and in its backward pass as much again; they are
+    gone when the layers' turn comes, so they and what a layer's backward pass needs (gradients of
+    its widest vectors: an estimate of ours) never add up.
     """
     element = ELEMENT[config.model.dtype]
     tokens = run.lines * run.length
     layer = layer_activations(shape, config, run)
     entry = tokens * shape.width * element
-    inner = norm_bytes(shape, config) * tokens * shape.width + run.answers * shape.width * element
+    last = (norm_bytes(shape, config) - element) * tokens  # its output is kept on answers only
+    inner = shape.width * (last + run.answers * element)
     if config.train.gradient_checkpointing:
         kept, again = shape.num_layers * entry + inner, layer
     else:
@@ -200,7 +204,7 @@ def layer_activations(shape: ModelShape, config: TrialConfig, run: Pass) -> floa
     tokens, heads = run.lines * run.length, shape.num_heads
     attention = 4 * heads * shape.head_width * element + 4 * heads
     inner = 4 if shape.gated else {"gelu_new": 5}.get(shape.activation, 2)
-    per_token = 2 * norm_bytes(shape, config) * shape.width + attention
+    per_token: float = 2 * norm_bytes(shape, config) * shape.width + attention
     per_token += inner * shape.mlp_width * element
     if shape.rms_norm:
         per_token += 8  # the scale of each norm

@@ -90,20 +90,6 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.split("\n")[:-1] if line]
 
 
-def read_preferences(path: Path) -> list[Preference]:
-    """Read preferences.jsonl.
-
-    Raises:
-        DataError: the file is missing, or a line is no preference.
-    """
-    if not path.exists():
-        raise DataError(f"{path}: the preferences must exist")
-    try:
-        return [Preference(**row) for row in read_lines(path)]
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{path}: must hold one preference a line, but {error}") from None
-
-
 class Metrics:
     """A trial's metrics.jsonl; what an earlier attempt wrote from the first step on is replaced."""
 

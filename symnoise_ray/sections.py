@@ -6,7 +6,7 @@ A number that is missing is shown as missing, never as 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from symnoise_ray import charts
@@ -16,7 +16,9 @@ from symnoise_ray.records import PHASES
 
 Trial = dict[str, Any]
 
-
+EXTRAPOLATED = 0.05
+"""Where the longer answer is the trial's on less than this share of the prompts, or on more than
+the rest, the rate at equal lengths is an extrapolation."""
 READING = (
     "The win rate is the share of prompts on which a trial's answer is nearer to the gold answer "
     "than the reference's answer. A tie counts one half, so 50 % means no difference.",
@@ -27,6 +29,9 @@ READING = (
     "covers other training seeds as well.",
     "\u201cCannot tell yet\u201d is a result: the gap is too small for this many prompts and "
     "seeds. \u201cWould be decided by\u201d holds for a gap of the size that was seen.",
+    "Judges like long answers. \u201cAt equal lengths\u201d is the win rate that a model of length "
+    "gives for answers as long as the reference's; where nearly all answers are longer, or nearly "
+    "all shorter, it is an extrapolation, and the share of longer ones stands beside it.",
     "The clean loss is measured without noise, on the same training rows for every trial. A lower "
     "one says that the rows were learned better, not that other prompts are answered better.",
     "One tiny model says nothing about a large one. Repeat the sweep with the model and the data "
@@ -65,6 +70,18 @@ def _fixed(value: float | None, decimals: int) -> str:
     return DASH if value is None else f"{value:.{decimals}f}"
 
 
+def _at_equal_lengths(row: dict[str, Any]) -> str:
+    """The length-controlled win rate with its interval, and a warning where it reaches too far."""
+    rate, ends = (row.get(f"length_controlled_{name}") for name in ("win_rate", "interval_95"))
+    if rate is None:
+        return DASH
+    text = f"{percent(rate)} ({interval({'interval_95': ends})})" if ends else percent(rate)
+    longer = row.get("longer_rate")
+    if longer is None or EXTRAPOLATED <= longer <= 1 - EXTRAPOLATED:
+        return text
+    return f"{text}, longer on {percent(longer)} %"
+
+
 def duration(seconds: float | None) -> str:
     """A time as people say it."""
     if seconds is None:
@@ -98,11 +115,12 @@ def confirmation(results: dict[str, Any]) -> Section:
         ),
         (
             Table(
-                "lrrrll",
+                "lrrrrll",
                 (
                     "setting",
                     "wins %",
                     "95 % interval",
+                    "at equal lengths %",
                     "p (Holm)",
                     "verdict",
                     "would be decided by",
@@ -123,6 +141,7 @@ def _comparison_row(row: dict[str, Any]) -> tuple[str, ...]:
         charts.setting(row),
         percent(row.get("win_rate")),
         interval(row),
+        _at_equal_lengths(row),
         _number(row.get("p_holm"), 2),
         str(row.get("verdict") or DASH),
         link.join(needed) or DASH,
@@ -134,12 +153,50 @@ def search(results: dict[str, Any]) -> Section:
     trials = part(results, "search")
     if not trials:
         return Section("Search", ("No trial was run.",))
-    return Section("Search", (), _trial_tables(trials))
+    stopped = sum(bool(trial.get("stopped_early")) for trial in trials)
+    told = (STOPPED_EARLY.format(stopped, len(trials)),) if stopped else ()
+    return Section("Search", told, (*_trial_tables(trials), *_answer_tables(trials)))
+
+
+STOPPED_EARLY = (
+    "The judging of {} of {} trials stopped once the side of 50 % was decided. Their win rate is "
+    "that of the prompts that were judged, flattered by the stopping; their interval says where "
+    "the win rate of all these prompts lies. The confirmation always judges every prompt."
+)
+ANSWER_COLUMNS: dict[str, tuple[str, Callable[[float | None], str]]] = {
+    "length_median": ("median length", lambda value: _fixed(value, 0)),
+    "words_mean": ("words", lambda value: _fixed(value, 1)),
+    "repetition_2": ("repeated 2-grams %", percent),
+    "log_diversity": ("log-diversity", lambda value: _fixed(value, 2)),
+    "compression_ratio": ("compression", lambda value: _fixed(value, 2)),
+    "distinct_rate": ("different %", percent),
+    "refusal_rate": ("refusals %", percent),
+    "empty_rate": ("empty %", percent),
+}
+"""Statistic of the answers -> its heading and how it is shown."""
+
+
+def _answer_tables(trials: Sequence[Trial]) -> tuple[Table, ...]:
+    """What the answers of each trial look like; lengths are in characters."""
+    told = [trial for trial in ranked(trials) if trial.get("num_answers")]
+    if not told:
+        return ()
+    rows = [
+        (
+            str(trial.get("trial")),
+            *(show(trial.get(name)) for name, (_, show) in ANSWER_COLUMNS.items()),
+        )
+        for trial in told
+    ]
+    header = ("trial", *(heading for heading, _ in ANSWER_COLUMNS.values()))
+    arms = tuple(str(trial.get("arm")) for trial in told)
+    align = "l" + "r" * len(ANSWER_COLUMNS)
+    return (Table(align, header, rows, arms, "What the answers look like"),)
 
 
 COLUMNS = (
-    "trial", "noise", "learning rate", "wins %", "95 % interval", "clean loss", "curvature",
-    "answer length", "seconds",
+    "trial", "noise", "learning rate", "wins %", "95 % interval", "at equal lengths %",
+    "clean loss", "curvature", "answer length", "seconds",
 )  # fmt: skip
 
 
@@ -154,7 +211,7 @@ def _trial_tables(trials: Sequence[Trial], summary: str = "") -> tuple[Table, ..
     if rated:
         tables.append(
             Table(
-                "llrrrrrrr" + "r" * len(others),
+                "llrrrrrrrr" + "r" * len(others),
                 (*COLUMNS, *others),
                 [_trial_row(trial, others) for trial in rated],
                 tuple(str(trial.get("arm")) for trial in rated),
@@ -184,6 +241,7 @@ def _trial_row(trial: Trial, others: Iterable[str]) -> tuple[str, ...]:
         _number(params.get("optim.lr"), 2),
         percent(trial.get("win_rate")),
         interval(trial),
+        _at_equal_lengths(trial),
         DASH if after is None else f"{_fixed(before, 2)} \u2192 {_fixed(after, 2)}",
         _number(trial.get("curvature"), 2),
         _fixed(trial.get("avg_length"), 0),

@@ -2,7 +2,7 @@
 
 In: a model's folder, hub name, or its config.json alone. Out: a `ModelShape`. Shapes come from the
 headers of the safetensors files where a folder has them, else from the model built on torch's
-`meta` device, which holds no numbers. So counts are exact, and nothing is downloaded but config.json.
+`meta` device, which holds no numbers. So counts are exact, and no more than config.json is fetched.
 """
 
 from __future__ import annotations
@@ -123,7 +123,9 @@ def read_shape(config: ModelConfig, model_config: Path | None = None) -> ModelSh
     Raises:
         UserError: there is no readable configuration, or weights are missing.
     """
-    named = f"model.name={config.name}" if model_config is None else f"--model-config {model_config}"
+    named = (
+        f"model.name={config.name}" if model_config is None else f"--model-config {model_config}"
+    )
     source = Path(model_source(config)) if model_config is None else model_config
     if source.is_dir() and (source / "adapter_config.json").exists():
         raise UserError(
@@ -216,8 +218,11 @@ def _shape(named: str, settings: Any, parameters: Shapes) -> ModelShape:
         num_kv_heads=getattr(text, "num_key_value_heads", None) or heads,
         head_width=getattr(text, "head_dim", None) or width // heads,
         mlp_width=next(
-            (size for name in ("intermediate_size", "ffn_dim", "n_inner")
-             if (size := getattr(text, name, None))),
+            (
+                size
+                for name in ("intermediate_size", "ffn_dim", "n_inner")
+                if (size := getattr(text, name, None))
+            ),
             4 * width,
         ),
         vocab_size=text.vocab_size,

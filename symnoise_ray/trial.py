@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import asdict
 from typing import Any
 
+from symnoise_ray.answers import answer_statistics
 from symnoise_ray.errors import CancelledError, JudgeError, SymnoiseError, kind_of, reason_of
 from symnoise_ray.judges import judge_all, make_judge, require_coverage
 from symnoise_ray.plans import TrialPlan
@@ -61,6 +62,7 @@ def run_trial(plan: TrialPlan, workers: Workers) -> Iterator[dict[str, Any] | No
         counts=trained.counts,
         attempts=trained.attempts,
         **trained.summary,
+        **answer_statistics(completions),
         **score,
     )
 
@@ -99,17 +101,23 @@ def _judge(
     """
     sweep = plan.directory.parents[1]
     config = plan.config.judge
-    judged = judge_all(make_judge(config, sweep.parent, str(sweep)), completions, reference)
+    judge = make_judge(config, sweep.parent, str(sweep))
+    # The verdict of a sweep rests on the confirmation, so that one judges full sets.
+    early = config.early and plan.part == "search"
+    judged = judge_all(
+        judge, completions, reference, early=early, min_coverage=config.min_coverage
+    )
     write_lines(judged.preferences, plan.directory / "preferences.jsonl")
     require_coverage(judged, config.min_coverage)
     score = win_rate(judged.preferences)
     if not math.isfinite(score.win_rate):
         raise JudgeError(f"the win rate must be a number, but is {score.win_rate}")
-    write_json(score.to_json(), plan.directory / "score.json")
+    told = score.to_json() | judged.early_fields()
+    write_json(told, plan.directory / "score.json")
     took: dict[str, Any] = {"judge_usage": asdict(judged.usage)} if judged.usage.calls else {}
     if judged.failures:
         took["judge_failures"] = dict(judged.failures.most_common(NUM_REASONS))
-    return {**score.to_json(), **took}
+    return {**told, **took}
 
 
 def _failure(error: Exception) -> dict[str, Any]:

@@ -32,6 +32,18 @@ SCORES = (
     "position_bias",
     "avg_length",
     "longer_rate",
+    "n_judged",
+    "num_answers",
+    "length_mean",
+    "length_median",
+    "words_mean",
+    "empty_rate",
+    "refusal_rate",
+    "distinct_rate",
+    "compression_ratio",
+    "num_diversity",
+    "repetition_2",
+    "log_diversity",
     "first_clean_loss",
     "num_answer_tokens",
     "num_passed_tokens",
@@ -114,9 +126,10 @@ class Watch:
         self.results.append(result)
         self.board.end(plan.name, result)
         scores = {name: result[name] for name in SCORES if result.get(name) is not None}
-        if result.get("interval_95"):
-            low, high = result["interval_95"]
-            scores |= {"win_rate_low_95": low, "win_rate_high_95": high}
+        for prefix in ("", "length_controlled_"):
+            if result.get(f"{prefix}interval_95"):
+                low, high = result[f"{prefix}interval_95"]
+                scores |= {f"{prefix}win_rate_low_95": low, f"{prefix}win_rate_high_95": high}
         scores |= {f"seconds/{name}": value for name, value in result["seconds"].items()}
         step = result.get("num_steps", 0)
         self.tracker.log("metrics", plan.name, records=[{"step": step, **scores}])

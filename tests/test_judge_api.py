@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from symnoise_ray.annotations import read_annotations
 from symnoise_ray.config import JudgeConfig
 from symnoise_ray.errors import JudgeError, UserError
 from symnoise_ray.judges import Judged, judge_all, make_judge, require_coverage
@@ -22,7 +23,7 @@ from symnoise_ray.judges.api import ApiJudge
 from symnoise_ray.judges.limits import Budget, Pace
 from symnoise_ray.judges.protocol import Pair, Usage
 from symnoise_ray.judges.replies import Fault, Reply, read_reply, without_key
-from symnoise_ray.records import Completion, read_preferences, write_lines
+from symnoise_ray.records import Completion, write_lines
 from tests.servers import endpoint as endpoints
 from tests.servers.endpoint import Endpoint, serving
 
@@ -511,6 +512,6 @@ def test_the_key_is_in_no_log_of_this_process_either(
     endpoint.trouble = lambda number, body: "status 400" if number % 2 else ""
     result = judged(settings(), tmp_path, 3)
     write_lines(result.preferences, tmp_path / "preferences.jsonl")
-    assert read_preferences(tmp_path / "preferences.jsonl") == result.preferences
+    assert read_annotations(tmp_path / "preferences.jsonl") == result.preferences
     assert Counter(result.failures)
     assert "canary" not in caplog.text + str(result)

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from symnoise_ray.annotations import read_annotations
 from symnoise_ray.cli import main
 from symnoise_ray.config import JudgeConfig, TrialConfig
 from symnoise_ray.errors import JudgeError
 from symnoise_ray.judges.check import GOOD, check, planted, self_check
 from symnoise_ray.judges.protocol import Pair, Verdict
 from symnoise_ray.plans import TrialPlan
-from symnoise_ray.records import Completion, read_preferences, write_lines
+from symnoise_ray.records import Completion, write_lines
 from symnoise_ray.trial import _judge
 from tests.servers.endpoint import Endpoint, parts, serving
 from tests.test_judges import Scripted
@@ -111,7 +112,7 @@ def test_a_trial_below_the_least_coverage_has_no_score(endpoint: Endpoint, tmp_p
     trial, own, other = plan(endpoint, tmp_path), answers(10, "xx", "own"), answers(10, "y", "ref")
     with pytest.raises(JudgeError, match=r"INVALID: at least 95% .* but 90\.0% have; .*2x status"):
         _judge(trial, own, other)
-    kept = read_preferences(trial.directory / "preferences.jsonl")
+    kept = read_annotations(trial.directory / "preferences.jsonl")
     assert sum(p.preference is None for p in kept) == 2
     assert not (trial.directory / "score.json").exists()
     score = _judge(plan(endpoint, tmp_path, min_coverage=0.9), own, other)

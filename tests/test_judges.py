@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from symnoise_ray.config import JudgeConfig
 from symnoise_ray.errors import DataError, JudgeError
 from symnoise_ray.judges import ORDERS, judge_all, make_judge, require_coverage
-from symnoise_ray.judges.protocol import Judge, Pair, Verdict, preference_of
+from symnoise_ray.judges.protocol import Judge, Pair, Verdict
 from symnoise_ray.judges.reference import EXACT, ReferenceJudge, normalise, similarity
 from symnoise_ray.records import Completion
 
@@ -223,18 +223,6 @@ def test_a_judge_that_leaves_pairs_out_is_refused() -> None:
 
     with pytest.raises(JudgeError, match="gave 1 verdicts on 6 pairs"):
         judge_all(Lazy(None), *three_items())
-
-
-# Log-probabilities
-
-
-def test_a_preference_is_the_share_of_the_second_label() -> None:
-    assert preference_of(-1.0, -1.0) == 1.5
-    assert preference_of(float("-inf"), -3.0) == 2.0
-    assert preference_of(-3.0, float("-inf")) == 1.0
-    assert preference_of(-9999.0, 0.0) == 2.0
-    # 2 - p1/(p1 + p2) with p1 = 3 p2
-    assert preference_of(-0.5, -0.5 - 1.0986122886681098) == pytest.approx(1.25, abs=1e-12)
 
 
 # Settings

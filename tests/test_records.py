@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from symnoise_ray.annotations import read_annotations
 from symnoise_ray.errors import DataError
 from symnoise_ray.records import (
     Completion,
@@ -14,7 +15,6 @@ from symnoise_ray.records import (
     read_completions,
     read_json,
     read_lines,
-    read_preferences,
     timed,
     write_json,
     write_lines,
@@ -107,7 +107,7 @@ def test_completions_survive_a_file(tmp_path: Path) -> None:
 def test_preferences_survive_a_file(tmp_path: Path) -> None:
     preferences = [preference(0), preference(1, None), preference(2, 1.5, output_1=HOSTILE)]
     write_lines(preferences, tmp_path / "preferences.jsonl")
-    assert read_preferences(tmp_path / "preferences.jsonl") == preferences
+    assert read_annotations(tmp_path / "preferences.jsonl") == preferences
 
 
 # Lines
@@ -123,26 +123,6 @@ def test_a_last_line_without_its_end_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(line(step=1) + '{"step": 2}')
     assert read_lines(path) == [{"step": 1}]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, r"p\.jsonl: the preferences must exist"),
-        ("{}\n", r"p\.jsonl: must hold one preference a line, but .*missing"),
-        ('{"item": 1, "winner": 2}\n', r"p\.jsonl: must hold one preference a line, but .*winner"),
-        ("nonsense\n", r"p\.jsonl: must hold one preference a line, but"),
-        ("[]\n", r"p\.jsonl: must hold one preference a line, but"),
-    ],
-)
-def test_preferences_that_cannot_be_read_are_told(
-    tmp_path: Path, content: str | None, message: str
-) -> None:
-    path = tmp_path / "p.jsonl"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(DataError, match=message):
-        read_preferences(path)
 
 
 # A growing file

@@ -2,16 +2,19 @@
 
 In: a trial's completions and the reference's. Out: `Preference`s, one per item and order, and how
 many could not be had and why. Every item is judged in both orders; identical answers are ties
-without asking. Too many failures make the trial invalid: there is no score then.
+without asking. Too many failures make the trial invalid: there is no score then. Judging may stop
+once it is decided which side of one half all items together lie on (`early.EarlyDecision`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from symnoise_ray.config import JudgeConfig
+from symnoise_ray.early import EarlyDecision, judging_order
 from symnoise_ray.errors import DataError, JudgeError
 from symnoise_ray.judges.cache import CachedJudge, VerdictStore
 from symnoise_ray.judges.protocol import NOTHING, Judge, Pair, Usage, Verdict
@@ -21,6 +24,10 @@ from symnoise_ray.records import Completion, Preference
 ORDERS = ("reference first", "trial first")
 TIE = Verdict(1.5, cached=True)
 """Of identical answers."""
+BATCH_ITEMS = 16
+"""Items that are asked about before one looks whether it is decided."""
+ORDER_SEED = 0
+"""All trials are judged in one order: it depends on nothing that they answer."""
 
 
 class Judged(NamedTuple):
@@ -29,13 +36,31 @@ class Judged(NamedTuple):
     preferences: list[Preference]
     failures: Counter[str]
     usage: Usage
+    decision: EarlyDecision | None = None
+    """Where judging might stop early: what was decided, and from which part of the items."""
+
+    @property
+    def num_items(self) -> int:
+        """Items that were judged, with or without a verdict."""
+        return len({preference.item for preference in self.preferences})
 
     @property
     def coverage(self) -> float:
-        """Fraction of the items that have a verdict in both orders."""
-        items = {preference.item for preference in self.preferences}
+        """Fraction of the judged items that have a verdict in both orders."""
         failed = {p.item for p in self.preferences if p.preference is None}
-        return 1 - len(failed) / max(1, len(items))
+        return 1 - len(failed) / max(1, self.num_items)
+
+    def early_fields(self) -> dict[str, Any]:
+        """What a score says beside its numbers where judging might stop early.
+
+        Of judging that did stop, the win rate is flattered, so `interval_95` is the one that holds
+        at every moment: it says where the win rate of the whole set lies.
+        """
+        if self.decision is None:
+            return {}
+        stopped = self.num_items < self.decision.num_items
+        told: dict[str, Any] = {"n_judged": self.num_items, "stopped_early": stopped}
+        return told | ({"interval_95": self.decision.interval} if stopped else {})
 
 
 def make_judge(config: JudgeConfig, folder: Path, scope: str = "") -> Judge:
@@ -61,37 +86,87 @@ def make_judge(config: JudgeConfig, folder: Path, scope: str = "") -> Judge:
     return CachedJudge(ApiJudge(config, store.spent_elsewhere), store)
 
 
-def judge_all(judge: Judge, completions: list[Completion], reference: list[Completion]) -> Judged:
+def judge_all(
+    judge: Judge,
+    completions: list[Completion],
+    reference: list[Completion],
+    *,
+    early: bool = False,
+    min_coverage: float = 0.0,
+) -> Judged:
     """Judge every completion against the reference's answer to the same prompt, in both orders.
+
+    With `early`, items are asked about in a random order, and only until it is decided on which
+    side of one half the win rate of all items lies, and at least `min_coverage` of those that were
+    asked about have verdicts; the others are in no preference. Once the judge answers nobody any
+    more, nobody asks it: all items that are left have failed.
 
     Raises:
         DataError: a prompt has no answer in the reference.
     """
-    answers = _align(completions, reference)
+    rivals = list(zip(completions, _align(completions, reference), strict=True))
+    num_items = len(rivals)
+    decision = EarlyDecision(num_items) if early else None
+    order = judging_order(num_items, ORDER_SEED) if early else list(range(num_items))
+    size = BATCH_ITEMS if early else max(1, num_items)
+    verdicts: dict[int, list[Verdict]] = {}
+    for start in range(0, num_items, size):
+        items = order[start : start + size]
+        verdicts |= _judge_items(judge, [rivals[item] for item in items], items)
+        if decision is None:
+            continue
+        decided = decision.add(_score(verdicts[item]) for item in items)
+        if decided and decision.num_invalid <= (1 - min_coverage) * decision.num_judged:
+            break
+        ended = [v for item in items for v in verdicts[item] if v.over]
+        if ended:
+            verdicts = {item: [ended[0]._replace(usage=NOTHING)] * 2 for item in order} | verdicts
+            break
+    preferences = [
+        _preference(item, rivals[item], judge.name, order, verdict)
+        for item in sorted(verdicts)
+        for order, verdict in zip(ORDERS, verdicts[item], strict=True)
+    ]
+    told = [verdict for both in verdicts.values() for verdict in both]
+    failures = Counter(v.reason for v in told if v.preference is None)
+    return Judged(preferences, failures, sum((v.usage for v in told), NOTHING), decision)
+
+
+def _judge_items(
+    judge: Judge, rivals: Sequence[tuple[Completion, Completion]], items: Sequence[int]
+) -> dict[int, list[Verdict]]:
+    """Item -> its verdicts in both `ORDERS`."""
     pairs = [
         Pair(own.instruction, *texts, own.gold)
-        for own, other in zip(completions, answers, strict=True)
+        for own, other in rivals
         for texts in ((other.output, own.output), (own.output, other.output))
     ]
     verdicts = _verdicts(judge, pairs)
-    preferences = [
-        Preference(
-            item=item,
-            instruction=own.instruction,
-            dataset=own.dataset,
-            output_1=other.output,
-            generator_1=other.generator,
-            output_2=own.output,
-            generator_2=own.generator,
-            annotator=judge.name,
-            order=order,
-            preference=_turned(verdicts[2 * item + number].preference, order),
-        )
-        for item, (own, other) in enumerate(zip(completions, answers, strict=True))
-        for number, order in enumerate(ORDERS)
-    ]
-    failures = Counter(v.reason for v in verdicts if v.preference is None)
-    return Judged(preferences, failures, sum((v.usage for v in verdicts), NOTHING))
+    return {item: verdicts[2 * n : 2 * n + 2] for n, item in enumerate(items)}
+
+
+def _preference(
+    item: int, rivals: tuple[Completion, Completion], annotator: str, order: str, verdict: Verdict
+) -> Preference:
+    own, other = rivals
+    return Preference(
+        item=item,
+        instruction=own.instruction,
+        dataset=own.dataset,
+        output_1=other.output,
+        generator_1=other.generator,
+        output_2=own.output,
+        generator_2=own.generator,
+        annotator=annotator,
+        order=order,
+        preference=_turned(verdict.preference, order),
+    )
+
+
+def _score(verdicts: Sequence[Verdict]) -> float | None:
+    """An item's score in [0, 1], or None where one of its verdicts failed."""
+    first, second = (_turned(v.preference, o) for v, o in zip(verdicts, ORDERS, strict=True))
+    return None if first is None or second is None else (first + second) / 2 - 1
 
 
 def _verdicts(judge: Judge, pairs: list[Pair]) -> list[Verdict]:

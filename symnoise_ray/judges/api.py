@@ -94,7 +94,7 @@ class ApiJudge:
         while True:
             refused = self._wait_for_turn(estimate)
             if refused:
-                return Verdict(None, refused, usage)
+                return Verdict(None, refused, usage, over=bool(self._over))
             reply, used = self._call(messages, estimate)
             usage += used
             if isinstance(reply, Reply):
@@ -105,7 +105,7 @@ class ApiJudge:
             if reply.over:
                 self._end(reply.reason)
             if not reply.again or retries == self.config.max_retries:
-                return Verdict(None, reply.reason, usage)
+                return Verdict(None, reply.reason, usage, over=reply.over)
             wait = self._back_off(retries) if reply.wait is None else reply.wait
             if wait > self.config.max_wait_seconds:
                 return Verdict(None, f"{reply.reason} (asked to wait {wait:.0f} s)", usage)

@@ -19,11 +19,12 @@ from typing import Any
 import torch
 import transformers
 
+from symnoise_ray.annotations import log_probability_preference
 from symnoise_ray.config import JudgeConfig
 from symnoise_ray.engine import choose_device
 from symnoise_ray.errors import UserError
 from symnoise_ray.judges.prompt import Piece, Prompt, find_prompt
-from symnoise_ray.judges.protocol import Pair, Usage, Verdict, preference_of
+from symnoise_ray.judges.protocol import Pair, Usage, Verdict
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 DIGITS = 4
@@ -106,7 +107,7 @@ class LocalJudge:
             flat = [row for group in batch for row in group]
             for (index, ids), value in zip(flat, values, strict=True):
                 usage = Usage(1, len(ids), 0)
-                yield index, Verdict(round(value, DIGITS), usage=usage)
+                yield index, Verdict(value and round(value, DIGITS), usage=usage)
 
     def tokens(self, pair: Pair) -> list[int]:
         """The whole prompt; the prompt's own words may hold special tokens, answers may not."""
@@ -148,7 +149,7 @@ class LocalJudge:
                 return "an answer holds special tokens that cannot be escaped"
         return ""
 
-    def _compare(self, groups: list[list[list[int]]]) -> list[float]:
+    def _compare(self, groups: list[list[list[int]]]) -> list[float | None]:
         """Preferences of the rows of a batch of items, in their order."""
         done = self._head.num_tokens
         prefix = self._head.repeated([0] * len(groups))
@@ -162,7 +163,7 @@ class LocalJudge:
         logits_RV = prefix.repeated(owners).extended(tails).logits_RV
         logprobs_RV = logits_RV.float().log_softmax(-1)
         scores = [logprobs_RV[:, ids].logsumexp(-1).tolist() for ids in self._labels]
-        return [preference_of(*both) for both in zip(*scores, strict=True)]
+        return [log_probability_preference(*both) for both in zip(*scores, strict=True)]
 
 
 @dataclass(frozen=True)

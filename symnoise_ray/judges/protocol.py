@@ -6,7 +6,6 @@ kept when the rest fails. A failed verdict is a verdict with a reason, never a s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -41,12 +40,16 @@ NOTHING = Usage()
 
 
 class Verdict(NamedTuple):
-    """1 the first answer is better, 2 the second, 1.5 a tie, all between; None: failed, and why."""
+    """1 the first answer is better, 2 the second, 1.5 a tie, all between; None: failed, and why.
+
+    `over`: it failed because the judge answers nobody any more (a refused key, a spent budget).
+    """
 
     preference: float | None
     reason: str = ""
     usage: Usage = NOTHING
     cached: bool = False
+    over: bool = False
 
 
 class Judge(Protocol):
@@ -60,16 +63,3 @@ class Judge(Protocol):
 
     def judge(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Verdict]]:
         """One verdict per pair, each with the pair's index, as they come."""
-
-
-def preference_of(log_first: float, log_second: float) -> float:
-    """Preference in [1, 2] from the log-probabilities of the two labels.
-
-    AlpacaEval's formula, 2 - p1/(p1 + p2); a label that was not seen counts minus infinity.
-    """
-    if log_first == log_second:
-        return 1.5
-    gap = log_second - log_first
-    # Written for a gap that may be large or infinite.
-    share = 1 / (1 + math.exp(-gap)) if gap > 0 else math.exp(gap) / (1 + math.exp(gap))
-    return 1 + share

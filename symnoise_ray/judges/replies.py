@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import openai
 
-from symnoise_ray.judges.protocol import Usage, preference_of
+from symnoise_ray.annotations import log_probability_preference
+from symnoise_ray.judges.protocol import Usage
 
 SEEN_PART = 8
 """So many characters of a key in a row are too many to show."""
@@ -96,16 +97,14 @@ def _from_logprobs(choice: dict[str, Any], labels: tuple[str, str]) -> float | N
             raise ValueError("no log-probability")
         if label in seen:
             seen[label].append(logprob)
-    first, second = (_log_sum(seen[label]) for label in labels)
-    if max(first, second) == -math.inf:
-        return None
-    return preference_of(first, second)
+    return log_probability_preference(*(_log_sum(seen[label]) for label in labels))
 
 
-def _log_sum(values: list[float]) -> float:
+def _log_sum(values: list[float]) -> float | None:
+    """Log of the summed probabilities; None where there are none to speak of."""
     peak = max(values, default=-math.inf)
     if peak == -math.inf:
-        return peak
+        return None
     return peak + math.log(sum(math.exp(value - peak) for value in values))
 
 
