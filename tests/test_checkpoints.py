@@ -70,6 +70,26 @@ def test_a_resumed_training_is_the_undisturbed_one_bit_for_bit(
     assert before + after == undisturbed
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lora__rank": 4, "lora__dropout": 0.2},
+        {"lora__rank": 4, "train__zero_stage": 3},
+        {"train__zero_stage": 1, "train__offload": "optimizer"},
+        {"train__zero_stage": 3, "train__offload": "all"},
+    ],
+    ids=lambda settings: " ".join(map(str, settings.values())),
+)
+def test_so_is_one_with_adapters_dropout_or_offloaded_states(
+    trial: Trial, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    config = trial(train__checkpoint_minutes=OFTEN, **settings)
+    undisturbed = run(config, None)
+    before = run(config, tmp_path, stop_after=2)
+    assert steps(tmp_path) == [2, 1]
+    assert before + run(config, tmp_path) == undisturbed
+
+
 def test_a_checkpoint_of_one_stage_serves_another(trial: Trial, tmp_path: Path) -> None:
     run(trial(train__checkpoint_minutes=OFTEN), tmp_path, stop_after=3)
     sharded = trial(train__checkpoint_minutes=OFTEN, train__zero_stage=2)
