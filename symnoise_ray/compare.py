@@ -15,7 +15,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from scipy.special import ndtri, stdtrit
 
@@ -28,6 +28,9 @@ _SMALLEST_P = 1e-15
 _POWER_Z = 0.8416  # 80 % power
 _LEVEL_Z = 1.9600  # two-sided 5 %
 _STEP, _NUM_STEPS = 1.05, 150  # plans reach to about 1,500 times what is present
+
+
+Name = TypeVar("Name")
 
 
 class Spread(NamedTuple):
@@ -79,6 +82,9 @@ class Comparison:
     with as many seeds, or by `seeds_needed` seeds with as many prompts; where neither is enough
     alone, by both (`needed_together`). None where no plan is. The length-controlled win rate is
     None where no lengths were given; its interval is not corrected over the arms.
+
+    With `over`, another noise type, this is a contrast: the win rates of both over plain
+    fine-tuning are compared with each other, and `win_rate` is one half plus half their difference.
     """
 
     arm: str
@@ -94,6 +100,7 @@ class Comparison:
     needed_together: bool = False
     length_controlled_win_rate: float | None = None
     length_controlled_interval_95: tuple[float, float] | None = None
+    over: str = ""
 
 
 class _Tested(NamedTuple):
@@ -104,7 +111,9 @@ class _Tested(NamedTuple):
 
 
 def compare(
-    scores: Mapping[str, Floats], at_equal_lengths: Mapping[str, Floats] | None = None
+    scores: Mapping[str, Floats],
+    at_equal_lengths: Mapping[str, Floats] | None = None,
+    contrasts: Mapping[tuple[str, str], Floats] | None = None,
 ) -> list[Comparison]:
     """Test every arm's win rate over plain fine-tuning against one half, Holm-corrected.
 
@@ -112,15 +121,23 @@ def compare(
         scores: Arm -> item scores of shape (P, S): prompts by seeds, paired with the plain
             model of the same seed.
         at_equal_lengths: The same at equal lengths (`length_control.shares`, seed by seed).
+        contrasts: Two arms -> differences of their item scores, (P, S), in [-1, 1].
     """
-    tested = {arm: _test(values) for arm, values in scores.items()}
-    corrected = holm({arm: test.p_value for arm, test in tested.items()})
+    halved = {pair: 0.5 + delta_PS / 2 for pair, delta_PS in (contrasts or {}).items()}
+    asked: dict[tuple[str, str], Floats] = {(arm, ""): values for arm, values in scores.items()}
+    asked |= halved
+    tested = {pair: _test(values) for pair, values in asked.items()}
+    corrected = holm({pair: test.p_value for pair, test in tested.items()})
     comparisons = [
-        _judge_arm(arm, tested[arm], corrected[arm], values.shape) for arm, values in scores.items()
+        replace(_judge_arm(pair[0], tested[pair], corrected[pair], values.shape), over=pair[1])
+        for pair, values in asked.items()
     ]
     if at_equal_lengths is None:
         return comparisons
-    return [_with_length_control(told, at_equal_lengths[told.arm]) for told in comparisons]
+    return [
+        told if told.over else _with_length_control(told, at_equal_lengths[told.arm])
+        for told in comparisons
+    ]
 
 
 def _with_length_control(comparison: Comparison, shares_PS: Floats) -> Comparison:
@@ -174,9 +191,9 @@ def _p_value(gap: float, half_width: Callable[[float], float]) -> float:
     return high
 
 
-def holm(p_values: dict[str, float]) -> dict[str, float]:
+def holm(p_values: dict[Name, float]) -> dict[Name, float]:
     """Holm's step-down correction (1979): valid whatever the dependence."""
-    corrected: dict[str, float] = {}
+    corrected: dict[Name, float] = {}
     largest = 0.0
     for rank, name in enumerate(sorted(p_values, key=lambda key: p_values[key])):
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
@@ -249,26 +266,45 @@ def verdict_sentence(comparisons: Sequence[Comparison], labels: dict[str, str]) 
     """The sweep's verdict in one sentence; `labels` gives each arm its setting in words."""
     if not comparisons:
         return "Nothing was confirmed on fresh seeds and prompts, so the sweep names no winner."
-    parts = []
-    for comparison in sorted(comparisons, key=lambda c: c.win_rate, reverse=True):
-        evidence, label = _evidence(comparison), labels[comparison.arm]
-        if comparison.verdict == "cannot tell yet":
-            told = needed_text(comparison)
-            parts.append(f"whether {label} differs cannot be told yet ({evidence}; {told})")
-        else:
-            parts.append(f"{label} is {comparison.verdict} ({evidence})")
+    parts = [_told(each, labels) for each in _ranked(comparisons) if not each.over]
+    contrasts = [_told(each, labels) for each in _ranked(comparisons) if each.over]
     first = comparisons[0]
     seeds = f"{first.num_seeds} fresh seed{'s' if first.num_seeds > 1 else ''}"
     text = (
         f"Against plain fine-tuning, on {first.num_prompts} fresh prompts and {seeds}: "
         f"{'; '.join(parts)}."
     )
+    if contrasts:
+        text += f" Against each other, by their win rates over plain: {'; '.join(contrasts)}."
     return text if first.num_seeds > 1 else f"{text} {ONE_SEED}"
+
+
+def _ranked(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    return sorted(comparisons, key=lambda comparison: comparison.win_rate, reverse=True)
+
+
+def _told(comparison: Comparison, labels: dict[str, str]) -> str:
+    """One verdict in words."""
+    evidence, label = _evidence(comparison), labels[comparison.arm]
+    other = f" from {labels[comparison.over]}" if comparison.over else ""
+    if comparison.verdict == "cannot tell yet":
+        told = needed_text(comparison)
+        return f"whether {label} differs{other} cannot be told yet ({evidence}; {told})"
+    than = f" than {labels[comparison.over]}" if comparison.over else ""
+    return f"{label} is {comparison.verdict}{than} ({evidence})"
+
+
+def in_points(rate: float) -> float:
+    """A contrast's rate, one half plus half the difference, as that difference in points."""
+    return 200 * rate - 100
 
 
 def _evidence(comparison: Comparison) -> str:
     """The numbers that a verdict rests on; `at equal lengths` is the length-controlled rate."""
     low, high = comparison.interval_95
+    if comparison.over:
+        gap, least, most = map(in_points, (comparison.win_rate, low, high))
+        return f"{gap:+.1f} points, 95 % interval {least:+.1f} to {most:+.1f}"
     text = (
         f"{100 * comparison.win_rate:.1f} % wins, 95 % interval {100 * low:.1f} to {100 * high:.1f}"
     )

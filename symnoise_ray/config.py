@@ -369,14 +369,32 @@ class LoraConfig(Section):
 
 
 class GenerateConfig(Section):
-    """How a fine-tuned model answers the prompts (greedy decoding)."""
+    """How a fine-tuned model answers the prompts: greedily, or by sampling."""
 
     max_new_tokens: int = Field(128, ge=1)
     """Tokens per answer at most."""
     batch_size: int = Field(32, ge=1)
     """Prompts decoded together on one worker."""
     repetition_penalty: float = Field(1.0, gt=0, allow_inf_nan=False)
-    """1 is none; the NEFTune paper decodes with 1.2."""
+    """Logits of tokens that were read or written are divided by this (negative ones multiplied);
+    1 is none. The preset of the NEFTune and SymNoise papers is greedy with 1.2."""
+    temperature: float = Field(0.0, ge=0, le=10)
+    """0 takes the likeliest token; above, tokens are drawn from softmax(logits / temperature)."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Tokens are drawn from the likeliest ones that have this probability together; 1 is all."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    """What is drawn depends on this and the prompt's number alone, not on batches or workers."""
+
+    @model_validator(mode="after")
+    def _sampling_is_asked_for(self) -> Self:
+        for name, default in (("top_p", 1.0), ("seed", 0)):
+            value = getattr(self, name)
+            if self.temperature == 0 and value != default:
+                raise ValueError(
+                    f"generate.{name} has no meaning for generate.temperature=0 (greedy), but got "
+                    f"{value}; give a temperature or leave it out"
+                )
+        return self
 
 
 def judge_types(name: str) -> tuple[str, ...]:
@@ -633,6 +651,21 @@ class ConfirmConfig(Section):
     """Noise types confirmed, each by its best configuration; 0 confirms nothing."""
     num_seeds: int = Field(2, ge=1)
     """Fresh training seeds per confirmed configuration."""
+    contrasts: tuple[tuple[NoiseType, NoiseType], ...] = ()
+    """Pairs of noise types whose win rates over plain fine-tuning are compared with each other,
+    such as `[[symnoise, independent]]`; both are confirmed whatever `top_k` says."""
+
+    @model_validator(mode="after")
+    def _contrasts_can_be_made(self) -> Self:
+        if self.contrasts and not self.top_k:
+            raise ValueError("confirm.contrasts needs confirm.top_k >= 1, but got 0")
+        for one, other in self.contrasts:
+            if one == other or "none" in (one, other):
+                raise ValueError(
+                    "confirm.contrasts must name two different noise types, plain fine-tuning not "
+                    f"among them, but got [{one}, {other}]"
+                )
+        return self
 
 
 class WorkersConfig(Section):

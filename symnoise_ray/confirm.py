@@ -7,6 +7,7 @@ flattered by choosing the best of many; these numbers are not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from symnoise_ray.bootstrap import Floats
 from symnoise_ray.compare import Comparison, compare
+from symnoise_ray.config import ConfirmConfig
 from symnoise_ray.length_control import Items, fit_length, shares
 from symnoise_ray.plans import SweepPlans, TrialPlan, show
 from symnoise_ray.records import Preference, read_lines
@@ -25,8 +27,8 @@ from symnoise_ray.watch import Watch, read_result
 from symnoise_ray.workers.client import Workers
 
 
-def choose(results: list[dict[str, Any]], top_k: int) -> dict[str, Params]:
-    """The best configuration of plain fine-tuning and of the `top_k` best noise types.
+def choose(results: list[dict[str, Any]], confirm: ConfirmConfig) -> dict[str, Params]:
+    """The best configuration of plain fine-tuning, of the best noise types, and of the contrasted.
 
     Arm -> its point; plain fine-tuning is tuned like the others, so that it is a fair opponent.
     Empty when plain fine-tuning or every noise type failed.
@@ -38,7 +40,9 @@ def choose(results: list[dict[str, Any]], top_k: int) -> dict[str, Params]:
             arm not in best or result["win_rate"] > best[arm]["win_rate"]
         ):
             best[arm] = result
-    noisy = sorted((a for a in best if a != "none"), key=lambda a: -best[a]["win_rate"])[:top_k]
+    noisy = sorted((a for a in best if a != "none"), key=lambda a: -best[a]["win_rate"])
+    contrasted = {arm for pair in confirm.contrasts for arm in pair}
+    noisy = [arm for rank, arm in enumerate(noisy) if rank < confirm.top_k or arm in contrasted]
     if "none" not in best or not noisy:
         return {}
     return {arm: best[arm]["params"] for arm in ["none", *noisy]}
@@ -74,23 +78,44 @@ def _run(plan: TrialPlan, workers: Workers, watch: Watch) -> None:
             raise
 
 
-def comparisons(by_arm: dict[str, list[TrialPlan]]) -> list[Comparison]:
-    """Every noise type against plain fine-tuning, on the prompts that all its seeds answered."""
+def comparisons(
+    by_arm: dict[str, list[TrialPlan]], contrasts: Sequence[tuple[str, str]] = ()
+) -> list[Comparison]:
+    """Every noise type against plain fine-tuning, and the contrasts between them.
+
+    Each is made on the prompts that all its seeds answered.
+    """
+    judged = {
+        arm: [_judged(plan) for plan in plans] for arm, plans in by_arm.items() if arm != "none"
+    }
     scores: dict[str, Floats] = {}
     at_equal_lengths: dict[str, Floats] = {}
-    for arm, arm_plans in by_arm.items():
-        if arm == "none":
-            continue
-        by_seed = [_judged(plan) for plan in arm_plans]
-        by_seed = [items for items in by_seed if items]
-        common = sorted(set.intersection(*(set(items) for items in by_seed))) if by_seed else []
-        if common:
-            judged_PSV = np.array([[items[i] for items in by_seed] for i in common])
-            scores[arm] = judged_PSV[..., 0]
+    for arm, by_seed in judged.items():
+        found = _common([by_seed])
+        if found is not None:
+            scores[arm] = found[0][..., 0]
             at_equal_lengths[arm] = np.stack(
-                [_at_equal_lengths(judged_PV) for judged_PV in judged_PSV.swapaxes(0, 1)], axis=1
+                [_at_equal_lengths(judged_PV) for judged_PV in found[0].swapaxes(0, 1)], axis=1
             )
-    return compare(scores, at_equal_lengths)
+    differences: dict[tuple[str, str], Floats] = {}
+    for one, other in contrasts:
+        found = _common([judged.get(one, []), judged.get(other, [])])
+        if found is not None:
+            differences[one, other] = found[0][..., 0] - found[1][..., 0]
+    return compare(scores, at_equal_lengths, differences)
+
+
+def _common(arms: list[list[dict[int, tuple[float, int]]]]) -> list[Floats] | None:
+    """Per arm (prompts, seeds, 2), over the seeds and prompts that all arms have; None without."""
+    seeds = [each for each in zip(*arms, strict=False) if all(each)]
+    items = [set(answered) for each in seeds for answered in each]
+    common = sorted(set.intersection(*items)) if items else []
+    if not common:
+        return None
+    return [
+        np.array([[each[arm][item] for each in seeds] for item in common])
+        for arm in range(len(arms))
+    ]
 
 
 def _at_equal_lengths(judged_PV: Floats) -> Floats:

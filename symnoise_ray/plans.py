@@ -138,8 +138,9 @@ def first_point(sweep: SweepConfig) -> Params:
 
 def size_text(sweep: SweepConfig) -> str:
     """How many trials a sweep has, in words."""
-    top_k, num_seeds = sweep.confirm.top_k, sweep.confirm.num_seeds
-    confirmed = (top_k + 1) * num_seeds if top_k else 0
+    contrasted = {arm for pair in sweep.confirm.contrasts for arm in pair}
+    most = sweep.confirm.top_k + len(contrasted)
+    confirmed = (most + 1) * sweep.confirm.num_seeds if sweep.confirm.top_k else 0
     return (
         f"{len(sweep.baselines)} baselines, {search_size(sweep)} searched trials, at most "
         f"{confirmed} to confirm"

@@ -40,7 +40,7 @@ def assemble(
         "verdict": {
             "sentence": _sentence(sweep, ordered, comparisons, labels, interrupted=interrupted),
             "comparisons": [
-                {**asdict(comparison), "label": labels[comparison.arm]}
+                {**asdict(comparison), "label": _label(comparison, labels)}
                 for comparison in comparisons
             ],
         },
@@ -48,6 +48,11 @@ def assemble(
         "seconds": {**seconds, "by_phase": _by_phase(ordered)},
         "tracking": {"uri": uri, "experiment": sweep.tracking.experiment},
     }
+
+
+def _label(comparison: Comparison, labels: dict[str, str]) -> str:
+    over = f" over {labels[comparison.over]}" if comparison.over else ""
+    return labels[comparison.arm] + over
 
 
 def status(trials: Sequence[dict[str, Any]]) -> str:

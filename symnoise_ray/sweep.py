@@ -150,13 +150,14 @@ def _search_and_confirm(sweep: Sweep, pool: Any, watch: Watch, num_slots: int) -
     sweep.seconds["start"] = started - sweep.began
     run_search(plans, pool.workers, watch, num_slots=num_slots, storage=sweep.directory)
     sweep.seconds["search"] = time.monotonic() - started
-    if top_k := sweep.config.confirm.top_k:
+    confirm = sweep.config.confirm
+    if confirm.top_k:
         started = time.monotonic()
-        arms = choose(watch.results, top_k)
+        arms = choose(watch.results, confirm)
         if arms:
             sweep.board.say(f"confirming {', '.join(arms)} on fresh seeds and prompts ...")
         by_arm = run_confirmation(plans, arms, pool.workers, watch, num_slots)
-        sweep.comparisons, sweep.labels = comparisons(by_arm), labels(arms)
+        sweep.comparisons, sweep.labels = comparisons(by_arm, confirm.contrasts), labels(arms)
         sweep.seconds["confirm"] = time.monotonic() - started
 
 

@@ -1,12 +1,14 @@
 """The confirmation's comparisons come from the files that its trials left."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from symnoise_ray.config import TrialConfig
-from symnoise_ray.confirm import comparisons
+from symnoise_ray.compare import verdict_sentence
+from symnoise_ray.config import ConfirmConfig, TrialConfig
+from symnoise_ray.confirm import choose, comparisons
 from symnoise_ray.plans import TrialPlan
 from symnoise_ray.records import Preference, write_json, write_lines
 
@@ -61,3 +63,57 @@ def test_a_seed_that_failed_and_an_arm_without_any_are_left_out(tmp_path: Path) 
     never = confirmed(tmp_path, "c", [None] * 40)
     found = comparisons({"symnoise": [good, failed], "neftune": [failed], "bernoulli": [never]})
     assert [(c.arm, c.num_seeds) for c in found] == [("symnoise", 1)]
+
+
+def test_a_contrast_is_the_difference_of_two_win_rates_on_shared_prompts_and_seeds(
+    tmp_path: Path,
+) -> None:
+    better = [1.0] * 30 + [0.0] * 10
+    worse = [0.0] * 30 + [1.0] * 10
+    missing: list[float | None] = [None, *worse[1:]]
+    arms = {
+        "symnoise": [confirmed(tmp_path, f"s{n}", list(better)) for n in range(3)],
+        "independent": [
+            confirmed(tmp_path, "i0", missing),
+            confirmed(tmp_path, "i1", list(worse)),
+            confirmed(tmp_path, "i2", list(worse), status="failed"),
+        ],
+    }
+    *plain, contrast = comparisons(arms, [("symnoise", "independent")])
+    assert [(c.arm, c.over) for c in plain] == [("symnoise", ""), ("independent", "")]
+    assert (contrast.arm, contrast.over) == ("symnoise", "independent")
+    assert (contrast.num_prompts, contrast.num_seeds) == (39, 2)
+    assert contrast.win_rate == pytest.approx(0.5 + (29 - 10) / 39 / 2)
+    assert contrast.verdict == "better"
+    assert contrast.p_holm >= contrast.p_value
+    told = verdict_sentence([*plain, contrast], {"symnoise": "A", "independent": "B"})
+    assert "A is better than B (+48.7 points, 95 % interval +" in told
+    assert comparisons(arms, [("symnoise", "bernoulli")])[-1].over == "", "bernoulli was not run"
+
+
+def test_contrasted_arms_are_confirmed_whatever_their_rank() -> None:
+    results = [
+        {"trial": str(n), "arm": arm, "status": "done", "win_rate": rate, "params": {"a": arm}}
+        for n, (arm, rate) in enumerate(
+            [("none", 0.5), ("symnoise", 0.4), ("neftune", 0.6), ("independent", 0.3)]
+        )
+    ]
+    alone = ConfirmConfig(top_k=1)
+    assert list(choose(results, alone)) == ["none", "neftune"]
+    both = ConfirmConfig(top_k=1, contrasts=(("symnoise", "independent"),))
+    assert list(choose(results, both)) == ["none", "neftune", "symnoise", "independent"]
+
+
+@pytest.mark.parametrize(
+    ("contrasts", "message"),
+    [
+        ([["symnoise", "symnoise"]], "two different noise types"),
+        ([["none", "symnoise"]], "plain fine-tuning not among them"),
+        ([["symnoise", "magic"]], "Input should be"),
+    ],
+)
+def test_contrasts_that_cannot_be_made_are_refused(contrasts: list[Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ConfirmConfig.model_validate({"top_k": 1, "contrasts": contrasts})
+    with pytest.raises(ValueError, match=r"needs confirm\.top_k >= 1"):
+        ConfirmConfig.model_validate({"contrasts": [["symnoise", "independent"]]})
