@@ -65,6 +65,16 @@ class Batch:
         """1 at tokens, 0 at padding."""
         return (self.sample_BL >= 0).long()
 
+    def in_one_line(self) -> Batch:
+        """The same tokens end to end; the flattened batch, and so the answers, stay as they are."""
+        return replace(
+            self,
+            input_ids_BL=self.input_ids_BL.view(1, -1),
+            labels_BL=self.labels_BL.view(1, -1),
+            sample_BL=self.sample_BL.view(1, -1),
+            position_BL=self.position_BL.view(1, -1),
+        )
+
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
         moved: dict[str, Any] = {

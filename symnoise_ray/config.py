@@ -79,8 +79,18 @@ class ModelConfig(Section):
     """Branch, tag or commit of a hub model; a 40-digit commit is required for remote code."""
     dtype: Literal["fp32", "bf16"] = "fp32"
     """Type of weights and activations; bf16 keeps fp32 master weights in the optimizer."""
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    """Implementation of attention; `flash_attention_2` needs its package, a GPU and bf16."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model; only with a pinned revision."""
+
+    @model_validator(mode="after")
+    def _flash_attention_has_its_type(self) -> Self:
+        if self.attention == "flash_attention_2" and self.dtype != "bf16":
+            raise ValueError(
+                f"model.attention=flash_attention_2 needs model.dtype=bf16, but got {self.dtype}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _remote_code_is_pinned(self) -> Self:

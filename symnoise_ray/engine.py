@@ -250,6 +250,11 @@ def stop(engine: Any) -> None:
     inner.param_groups.clear()
     engine.optimizer = engine.module = None
     if sharded:
+        # ZeRO-3 puts its own linear function in torch's place, which keeps more for later trials.
+        partition = deepspeed.runtime.zero.partition_parameters
+        original = getattr(partition.InsertPostInitMethodToModuleSubClasses, "linear_bk", None)
+        if original is not None:
+            torch.nn.functional.linear = original
         deepspeed.runtime.zero.parameter_offload.FWD_MODULE_STACK.clear()
         vars(optimizer).clear()
         parameters, modules = list(module.parameters()), list(module.modules())

@@ -29,7 +29,6 @@ from symnoise_ray.shapes import ModelShape, read_shape
 from symnoise_ray.space import Space, check_sweep, corners, describe, search_size
 from symnoise_ray.tokens import tokenise, tokenise_prompt
 
-
 QUESTION_TOKENS = 400
 """Assumption: tokens of what a judge is asked beside the prompt and the two answers."""
 
@@ -342,7 +341,7 @@ def _tokenised(data: DataConfig, model: ModelConfig, limit: int) -> Rows:
 
 
 CHEAPEST_FIRST = [
-    {"offload": offload, "gradient_checkpointing": again, "zero_stage": stage}
+    {"zero_stage": stage, "offload": offload, "gradient_checkpointing": again}
     for offload in ("none", "optimizer", "all")
     for again in (False, True)
     for stage in (0, 1, 2, 3)
@@ -429,8 +428,8 @@ def _told(config: TrialConfig, need: Forecast, plan: Plan) -> Iterator[str]:
     steps = "unknown" if need.num_steps is None else f"{need.num_steps:,}"
     yield (
         f"steps: {steps} of {train.global_batch_size} rows; per step and worker "
-        f"{need.passes_per_step} forward and backward passes ({need.micro_batches} micro-batches, "
-        f"{' + '.join(map(str, need.copies))} copies)"
+        f"{need.passes_per_step} forward and backward passes (micro-batches: {need.micro_batches}, "
+        f"copies of the batch: {' + '.join(map(str, need.copies))})"
     )
     yield from _memory_told(config, need, plan.options)
     yield f"disk: {_sizes(need.disk)}"
@@ -446,7 +445,7 @@ def _told(config: TrialConfig, need: Forecast, plan: Plan) -> Iterator[str]:
 
 def _memory_told(config: TrialConfig, need: Forecast, options: Options) -> Iterator[str]:
     used = need.memory
-    shared = f"{need.num_workers} workers, ZeRO {config.train.zero_stage}"
+    shared = f"workers: {need.num_workers}, ZeRO {config.train.zero_stage}"
     yield (
         f"memory per worker: {_size(used.need)}, most in the {used.phase} ({shared}, "
         f"offload {config.train.offload}, {config.model.dtype})"

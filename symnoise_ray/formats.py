@@ -147,11 +147,20 @@ def _self_instruct(row: dict[str, Any]) -> Example:
 
 
 def _questions(row: dict[str, Any]) -> Example:
-    """Vicuna's evaluation prompts: `turns` lists what is asked, without answers."""
-    turns = row["turns"]
-    if not isinstance(turns, list) or len(turns) != 1:
-        raise RowError("turns must be a list of one question")
-    return Example(((_checked(turns[0], "turns"), ""),))
+    """Vicuna's and MT-bench's prompts: `turns` lists what is asked, the next when one is answered.
+
+    MT-bench's `reference` may list right answers; that of the last request is the gold one.
+    """
+    turns, gold = row["turns"], row.get("reference")
+    if not isinstance(turns, list) or not turns:
+        raise RowError("turns must be a list of questions")
+    for text in turns:
+        if not _checked(text, "turns").strip():
+            raise RowError("a turn must not be empty", "turns has one that is")
+    answers = [""] * len(turns)
+    if isinstance(gold, list) and len(gold) == len(turns):
+        answers[-1] = _checked(gold[-1], "reference")
+    return Example(tuple(zip(turns, answers, strict=True)))
 
 
 def _history(pairs: Any) -> list[tuple[str, str]]:

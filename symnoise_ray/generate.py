@@ -1,18 +1,25 @@
 """A fine-tuned model's answers to prompts, in AlpacaEval's shape.
 
 In: a model, its tokenizer, examples. Out: `Completion`s in the order of the prompts.
-Greedy decoding, sorted by length, spread over the workers; the same model gives the same answers.
+Greedy or sampled, sorted by length, spread over the workers; the same model gives the same answers,
+since what is drawn depends on the seed and the prompt's number alone.
+
+Shape letters: B prompts of a batch, T tokens, V words of the vocabulary.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
-from torch import nn
+import transformers
+from torch import Tensor, nn
 
 from symnoise_ray.config import GenerateConfig, ModelConfig, TrialConfig
 from symnoise_ray.engine import choose_device, is_sharded, join_process_group
@@ -37,11 +44,66 @@ def complete(
 ) -> tuple[list[Completion], Counter[str]]:
     """Answer every prompt; on several workers each rank answers a share and all get all.
 
-    Prompts that leave no room for `max_new_tokens` lose their beginning, and are counted. Workers
-    that share the weights of one model (ZeRO-3) run batch by batch together: one that has no
-    prompt left repeats the shortest for the others' sake.
+    A prompt of several questions is answered turn by turn: the next one is asked on top of the
+    model's own answers. Prompts that leave no room for `max_new_tokens` lose their beginning, and
+    are counted, once for every turn. Workers that share the weights of one model (ZeRO-3) run
+    batch by batch together: one that has no prompt left repeats the shortest for the others' sake.
     """
-    prompts, counts = _fitting(examples, tokenizer, template, config, context)
+    asked = list(examples)
+    counts: Counter[str] = Counter()
+    for turn in range(max((len(example.turns) for example in examples), default=0)):
+        now = [i for i, example in enumerate(examples) if _is_asked(example, turn)]
+        if not now:
+            continue
+        parts = [asked[i] if turn == _last(asked[i]) else _up_to(asked[i], turn) for i in now]
+        prompts, cut = _fitting(parts, tokenizer, template, config, context)
+        counts += cut
+        numbers = [(index, turn) for index in now]
+        texts = _answers(model, tokenizer, prompts, numbers, config, between_batches)
+        for index, text in zip(now, texts, strict=True):
+            asked[index] = _with_answer(asked[index], turn, text)
+    return [
+        Completion(
+            example.instruction,
+            answered.gold,
+            generator,
+            example.dataset,
+            example.gold,
+            answered.turns[:-1],
+        )
+        for example, answered in zip(examples, asked, strict=True)
+    ], counts
+
+
+def _last(example: Example) -> int:
+    return len(example.turns) - 1
+
+
+def _is_asked(example: Example, turn: int) -> bool:
+    """Whether the model answers this turn: the last one, or an earlier one without an answer."""
+    return turn == _last(example) or (turn < _last(example) and not example.turns[turn][1])
+
+
+def _up_to(example: Example, turn: int) -> Example:
+    """The conversation with this turn as its last; an input belongs to the very last request."""
+    return replace(example, turns=example.turns[: turn + 1], input="", trained=())
+
+
+def _with_answer(example: Example, turn: int, answer: str) -> Example:
+    turns = list(example.turns)
+    turns[turn] = (turns[turn][0], answer)
+    return replace(example, turns=tuple(turns))
+
+
+def _answers(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: list[list[int]],
+    numbers: list[tuple[int, int]],
+    config: GenerateConfig,
+    between_batches: Callable[[], None],
+) -> list[str]:
+    """Answers to tokenised prompts; `numbers` are those of their examples and turns."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     own = by_length[rank::world_size]
@@ -52,16 +114,14 @@ def complete(
     for start in range(0, most, config.batch_size):
         between_batches()
         indices = own[start : start + config.batch_size] or by_length[:1]
-        outputs = _decode([prompts[i] for i in indices], model, tokenizer, config, together)
+        decoding = Decoding(config, [numbers[i] for i in indices])
+        outputs = _decode([prompts[i] for i in indices], model, tokenizer, decoding, together)
         texts |= dict(zip(indices, outputs, strict=True))
     if world_size > 1:
         shares: list[Any] = [None] * world_size
         dist.all_gather_object(shares, texts)
         texts = {index: text for share in shares for index, text in share.items()}
-    return [
-        Completion(example.instruction, texts[index], generator, example.dataset, example.gold)
-        for index, example in enumerate(examples)
-    ], counts
+    return [texts[index] for index in range(len(prompts))]
 
 
 def answer_alone(
@@ -107,15 +167,75 @@ def _fitting(
     return [prompt[-room:] for prompt in prompts], +counts
 
 
+class Decoding(transformers.LogitsProcessor):  # type: ignore[misc]
+    """Turns logits so that the largest one is the next token, sampled or greedy.
+
+    Sampling adds Gumbel noise (the Gumbel-max trick: the largest of log p + g is a draw from p).
+    Every prompt has a stream of its own, a function of the seed and the prompt's number, drawn on
+    the CPU; so an answer depends neither on the batch, nor on the device, nor on other workers.
+    The repetition penalty is that of CTRL (arXiv 1909.05858) over the prompt and the answer, but
+    not over padding: where padding is the end token, short prompts would be kept from ending.
+    """
+
+    def __init__(self, config: GenerateConfig, numbers: list[tuple[int, int]]) -> None:
+        self.config = config
+        self.mask_BT = torch.zeros(0)
+        self._streams = [
+            torch.Generator().manual_seed(_seed(config.seed, *number)) for number in numbers
+        ]
+
+    @property
+    def processors(self) -> transformers.LogitsProcessorList:
+        """What `generate` takes; nothing where the logits stay as they are."""
+        plain = self.config.temperature == 0 and self.config.repetition_penalty == 1
+        return transformers.LogitsProcessorList([] if plain else [self])
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Logits (B, V) after the tokens (B, T) to what is compared."""
+        logits_BV = scores.float()
+        if self.config.repetition_penalty != 1:
+            logits_BV = self._penalised(input_ids, logits_BV)
+        if self.config.temperature == 0:
+            return logits_BV
+        logits_BV = (logits_BV / self.config.temperature).log_softmax(-1)
+        if self.config.top_p < 1:
+            logits_BV = _nucleus(logits_BV, self.config.top_p)
+        size = logits_BV.shape[1]
+        waits_BV = torch.stack([torch.empty(size).exponential_(generator=g) for g in self._streams])
+        return logits_BV - waits_BV.to(logits_BV.device).log()
+
+    def _penalised(self, ids_BT: Tensor, logits_BV: Tensor) -> Tensor:
+        real_BT = torch.ones_like(ids_BT)
+        real_BT[:, : self.mask_BT.shape[1]] = self.mask_BT.to(ids_BT)
+        seen_BV = torch.zeros_like(logits_BV).scatter_add_(1, ids_BT, real_BT.float()) > 0
+        penalty = self.config.repetition_penalty
+        lowered_BV = torch.where(logits_BV < 0, logits_BV * penalty, logits_BV / penalty)
+        return torch.where(seen_BV, lowered_BV, logits_BV)
+
+
+def _seed(*numbers: int) -> int:
+    """One seed from several numbers, mixed so that neighbours have nothing in common."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _nucleus(logprobs_BV: Tensor, top_p: float) -> Tensor:
+    """Minus infinity for tokens outside the smallest set of likeliest ones with mass `top_p`."""
+    sorted_BV, order_BV = logprobs_BV.sort(dim=-1, descending=True, stable=True)
+    before_BV = sorted_BV.exp().cumsum(-1) - sorted_BV.exp()
+    outside_BV = torch.zeros_like(before_BV, dtype=torch.bool)
+    outside_BV.scatter_(1, order_BV, before_BV >= top_p)
+    return logprobs_BV.masked_fill(outside_BV, -math.inf)
+
+
 @torch.no_grad()
 def _decode(
     prompts: list[list[int]],
     model: nn.Module,
     tokenizer: Any,
-    config: GenerateConfig,
+    decoding: Decoding,
     together: bool,
 ) -> list[str]:
-    """Greedy answers to left-padded prompts, without surrounding white space."""
+    """Answers to left-padded prompts, without surrounding white space."""
     length = max(len(prompt) for prompt in prompts)
     # A sharded weight may lie elsewhere than where it is gathered.
     device = choose_device() if is_sharded(model) else next(model.parameters()).device
@@ -125,12 +245,13 @@ def _decode(
     for index, prompt in enumerate(prompts):
         input_ids[index, length - len(prompt) :] = torch.tensor(prompt)
         mask[index, length - len(prompt) :] = 1
+    decoding.mask_BT = mask
     with uncompiled(model):
         tokens = model.generate(  # type: ignore[operator]
             input_ids=input_ids.to(device),
             attention_mask=mask.to(device),
-            max_new_tokens=config.max_new_tokens,
-            repetition_penalty=config.repetition_penalty,
+            max_new_tokens=decoding.config.max_new_tokens,
+            logits_processor=decoding.processors,
             do_sample=False,
             num_beams=1,
             pad_token_id=pad_id,

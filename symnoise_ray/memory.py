@@ -12,6 +12,7 @@ for the backward pass) is applied to decoders as transformers computes them toda
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,10 @@ RUNTIME = GIB
 """Assumption: the CUDA context, NCCL and what the allocator cannot use; or Python, on a CPU."""
 
 _BUCKET = 5e8
+_SUB_GROUP = 1e9
 _LIVE = 1e9
+_FEED_FORWARD = re.compile(r"mlp|feed_forward|ffn|fc\d")
+_LAST_LINEAR = re.compile(r"(o_proj|out_proj|c_proj|down_proj|fc2|w2|wo|dense(_4h_to_h)?)\.weight$")
 
 
 @dataclass(frozen=True)
@@ -114,11 +118,12 @@ def model_states(
     ZeRO's 2 + 2 + 12 bytes per parameter for bf16 with AdamW; stage 1 divides the 12 by the number
     of workers, stage 2 the gradients too, stage 3 all. Frozen weights have the first part only.
     DeepSpeed 0.19 beside that: with fp32 weights it keeps a second fp32 copy from stage 1 on; a
-    step makes fp32 gradients of a share (4 bytes, as in its own estimators); offloaded gradients
-    are fp32 on the host; and every worker's device holds the model whole before it is sharded.
+    step makes fp32 gradients of a share (4 bytes, as in its own estimators; stage 3 of one group
+    of parameters after the other); offloaded gradients are fp32 on the host; and every worker's
+    device holds the model whole before it is sharded.
     """
     stage, offload = config.train.zero_stage, config.train.offload
-    element = ELEMENT[config.model.dtype]
+    element = float(ELEMENT[config.model.dtype])
     trained = shape.num_trained(config.lora)
     frozen = shape.num_parameters if config.lora.rank is not None else 0
     quantized = shape.num_linear if config.lora.quantize != "none" else 0
@@ -127,13 +132,15 @@ def model_states(
     has_master = stage > 0 or config.model.dtype == "bf16"
     optimizer = (share if stage else trained) * (MASTER * has_master + MOMENTS)
     gradients = element * (share if stage >= 2 else trained)
-    step = 4 * (share if stage else trained * has_master)
+    step = 4.0 * (share if stage else trained * has_master)
+    if stage == 3:
+        step = min(step, 4 * float(_zero(config).get("sub_group_size", _SUB_GROUP)))
     weights = whole / num_workers if stage == 3 else whole
-    host = {"loaded model": 2.0 * element * shape.num_parameters}
+    host = {"loaded model": 2 * element * shape.num_parameters}
     if offload != "none":
         host |= {"optimizer": optimizer, "gradients": 4 * share}
-        optimizer, step = 0.0, 0.0
-        gradients = gradients if stage == 1 else 0.0
+        optimizer = step = 0.0
+        gradients *= stage == 1
     if offload == "all":
         host["weights"], weights = weights, 0.0
     device = {
@@ -158,9 +165,8 @@ def activations(shape: ModelShape, config: TrialConfig, run: Pass) -> dict[str, 
     element = ELEMENT[config.model.dtype]
     tokens = run.lines * run.length
     layer = layer_activations(shape, config, run)
-    entry = tokens * shape.width * element
-    last = (norm_bytes(shape, config) - element) * tokens  # its output is kept on answers only
-    inner = shape.width * (last + run.answers * element)
+    entry = tokens * shape.width * float(element)
+    inner = shape.width * (norm_bytes(shape, config) * tokens + run.answers * element)
     if config.train.gradient_checkpointing:
         kept, again = shape.num_layers * entry + inner, layer
     else:
@@ -181,15 +187,30 @@ def saved_for_backward(shape: ModelShape, config: TrialConfig, run: Pass) -> flo
 
 
 def norm_bytes(shape: ModelShape, config: TrialConfig) -> int:
-    """Bytes per token and width that a norm and what it feeds keep.
+    """Bytes per token and width that a norm keeps, its output left out.
 
-    RMSNorm in transformers: its fp32 input, the normalised vector where its weight is trained, and
-    the output, which the next linear layer keeps. LayerNorm: its input and its output.
+    RMSNorm in transformers: its input in fp32, and the normalised vector where its weight is
+    trained. LayerNorm: its input.
     """
     element = ELEMENT[config.model.dtype]
     if not shape.rms_norm:
-        return 2 * element
-    return 4 + element * (1 if config.lora.rank is not None else 2)
+        return element
+    return 4 + element * (config.lora.rank is None)
+
+
+def _kept_inputs(shape: ModelShape, config: TrialConfig) -> tuple[int, int]:
+    """How many norms' outputs, and inner products, the linear layers of a layer keep.
+
+    A linear layer keeps its input for the gradient of its weight, or of its adapter's: a frozen one
+    without an adapter keeps nothing, but with ZeRO-3 DeepSpeed's own linear function keeps all
+    inputs. Attention keeps its output anyway.
+    """
+    if config.lora.rank is None or config.train.zero_stage == 3:
+        return 2, 1
+    adapted = shape.adapted(config.lora)
+    ends = {name for name in adapted if _LAST_LINEAR.search(name)}
+    begins = {bool(_FEED_FORWARD.search(name)) for name in set(adapted) - ends}
+    return len(begins), int(any(_FEED_FORWARD.search(name) for name in ends))
 
 
 def layer_activations(shape: ModelShape, config: TrialConfig, run: Pass) -> float:
@@ -203,9 +224,10 @@ def layer_activations(shape: ModelShape, config: TrialConfig, run: Pass) -> floa
     element = ELEMENT[config.model.dtype]
     tokens, heads = run.lines * run.length, shape.num_heads
     attention = 4 * heads * shape.head_width * element + 4 * heads
-    inner = 4 if shape.gated else {"gelu_new": 5}.get(shape.activation, 2)
-    per_token: float = 2 * norm_bytes(shape, config) * shape.width + attention
-    per_token += inner * shape.mlp_width * element
+    outputs, products = _kept_inputs(shape, config)
+    inner = (3 if shape.gated else {"gelu_new": 4}.get(shape.activation, 1)) + products
+    norms = (2 * norm_bytes(shape, config) + outputs * element) * shape.width
+    per_token: float = norms + attention + inner * shape.mlp_width * element
     if shape.rms_norm:
         per_token += 8  # the scale of each norm
     if config.lora.rank is not None:
@@ -250,7 +272,7 @@ def zero_buffers(shape: ModelShape, config: TrialConfig, num_workers: int) -> fl
     with `overlap_comm` below stage 3); stage 0 flattens one at most. Stage 3 holds gathered
     weights of up to `stage3_max_live_parameters`, at least the largest module with its gradient.
     """
-    zero: dict[str, Any] = merged(config.train.deepspeed, {}, {}).get("zero_optimization", {})
+    zero = _zero(config)
     element, stage = ELEMENT[config.model.dtype], config.train.zero_stage
     bucket = float(zero.get("reduce_bucket_size", _BUCKET))
     if stage == 0:
@@ -261,6 +283,12 @@ def zero_buffers(shape: ModelShape, config: TrialConfig, num_workers: int) -> fl
     live = float(zero.get("stage3_max_live_parameters", zero.get("max_live_parameters", _LIVE)))
     gathered = max(min(live, shape.num_parameters), 2 * shape.largest)
     return element * (bucket + gathered)
+
+
+def _zero(config: TrialConfig) -> dict[str, Any]:
+    """The user's own settings of ZeRO."""
+    found: dict[str, Any] = merged(config.train.deepspeed, {}, {}).get("zero_optimization", {})
+    return found
 
 
 def generation_cache(shape: ModelShape, config: TrialConfig, prompt_length: int) -> float:

@@ -76,7 +76,10 @@ def _load_once(config: ModelConfig) -> tuple[nn.Module, Any]:
     tokenizer = load_tokenizer(config)
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(
-            **_location(config), dtype=DTYPES[config.dtype], use_safetensors=True
+            **_location(config),
+            dtype=DTYPES[config.dtype],
+            attn_implementation=config.attention,
+            use_safetensors=True,
         )
     except Exception as error:
         raise UserError(f"{_unreadable(config, 'model')}, but {_first_line(error)}") from None

@@ -18,15 +18,30 @@ from torch import Tensor
 from symnoise_ray.batches import Batch
 from symnoise_ray.errors import DivergedError, UserError
 from symnoise_ray.head import AnswerHead
+from symnoise_ray.noise import Copy
 from symnoise_ray.packing import block_mask, keeps_rows_apart
 
 
 class Objective:
-    """The loss of an engine's model."""
+    """The loss of an engine's model.
+
+    FlashAttention takes no mask of ours: it is given one line for all rows, and tells them apart by
+    their restarting positions. Every other attention is given a mask.
+    """
 
     def __init__(self, engine: Any) -> None:
         self.engine = engine
         self.head = AnswerHead(engine.module)
+        attention = getattr(engine.module.config, "_attn_implementation", "") or ""
+        self.by_position = attention.startswith("flash")
+
+    def layout(self, batch: Batch) -> Batch:
+        """A batch in the form in which the model takes it."""
+        return batch.in_one_line() if batch.packed and self.by_position else batch
+
+    def groups(self, groups: list[tuple[Copy, ...]]) -> list[tuple[Copy, ...]]:
+        """Copies by forward pass: one line cannot be two, so there they run one by one."""
+        return [(c,) for group in groups for c in group] if self.by_position else groups
 
     def token_loss(self, batch: Batch, num_copies: int = 1) -> Tensor:
         """Summed cross-entropy of the answer tokens, over all copies in this pass."""
@@ -47,6 +62,8 @@ class Objective:
         """What each token may see, for all copies."""
         if not batch.packed:
             return {"attention_mask": batch.mask_BL.repeat(num_copies, 1)}
+        if self.by_position:
+            return {"position_ids": batch.position_BL}
         mask = block_mask(batch.sample_BL, batch.position_BL, self.engine.module.dtype)
         return {
             "attention_mask": mask.repeat(num_copies, 1, 1, 1),
@@ -63,7 +80,9 @@ class Objective:
         Raises:
             UserError: packing was asked for, and the model mixes the rows of a line.
         """
-        apart = wish != "off" and keeps_rows_apart(self.engine.module, longest)
+        apart = wish != "off" and keeps_rows_apart(
+            self.engine.module, longest, by_position=self.by_position
+        )
         if wish == "on" and not apart:
             raise UserError(
                 "train.packing=on needs a model that keeps packed rows apart, but "

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 _TOLERANCE = 1e-3
-_PROBE = (5, 7)
+PROBE = (5, 7)
 """Lengths of the two rows with which a model is asked."""
 
 
@@ -55,39 +55,41 @@ def block_mask(sample_BL: Tensor, position_BL: Tensor, dtype: torch.dtype) -> Te
 
 
 @torch.no_grad()
-def keeps_rows_apart(model: nn.Module, longest: int) -> bool:
+def keeps_rows_apart(model: nn.Module, longest: int, *, by_position: bool = False) -> bool:
     """Whether a model gives the rows of a packed line the logits that they have alone.
 
     Args:
         model: A causal LM, in any mode; its mode is restored.
         longest: Tokens of the longest line, for models that see through a window.
+        by_position: Whether the model is given restarting positions alone, and no mask.
     """
     config: Any = model.config
     window = getattr(config.get_text_config(), "sliding_window", None)
-    if window is not None and window < longest:
+    if window is not None and window < longest and not by_position:
         return False  # a mask of ours would take the place of the window
     was_training = model.training
     model.eval()
     try:
-        return _probe(model)
+        return _probe(model, by_position)
     except (TypeError, ValueError, IndexError, RuntimeError):
         return False  # the model takes no positions or no mask of four axes
     finally:
         model.train(was_training)
 
 
-def _probe(model: nn.Module) -> bool:
+def _probe(model: nn.Module, by_position: bool) -> bool:
     device = next(model.parameters()).device
     dtype: torch.dtype = model.dtype  # type: ignore[assignment]
     size = int(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
-    rows = [torch.arange(length, device=device) * 31 % size for length in _PROBE]
-    sample_BL = torch.tensor([[n for n, length in enumerate(_PROBE) for _ in range(length)]])
-    position_BL = torch.tensor([[p for length in _PROBE for p in range(length)]])
+    rows = [torch.arange(length, device=device) * 31 % size for length in PROBE]
+    sample_BL = torch.tensor([[n for n, length in enumerate(PROBE) for _ in range(length)]])
+    position_BL = torch.tensor([[p for length in PROBE for p in range(length)]])
+    mask = block_mask(sample_BL.to(device), position_BL.to(device), dtype)
     packed = model(
         input_ids=torch.cat(rows)[None],
         position_ids=position_BL.to(device),
-        attention_mask=block_mask(sample_BL.to(device), position_BL.to(device), dtype),
         use_cache=False,
+        **({} if by_position else {"attention_mask": mask}),
     ).logits[0]
     alone = torch.cat([model(input_ids=row[None], use_cache=False).logits[0] for row in rows])
     error = (packed.float() - alone.float()).norm() / alone.float().norm()

@@ -26,7 +26,8 @@ TOKENIZER = "tokenizer"
 class Example:
     """One instruction or conversation: turns of (user, assistant), the last answer being gold.
 
-    `gold` is empty for a prompt whose right answer is not known. `input` belongs to the last
+    `gold` is empty for a prompt whose right answer is not known; an earlier answer is empty where
+    the model gives it itself, turn by turn. `input` belongs to the last
     request. `trained` says of each answer whether it is trained on; empty means all.
     """
 
@@ -46,6 +47,11 @@ class Example:
     def gold(self) -> str:
         """The right answer to the last request."""
         return self.turns[-1][1]
+
+    @property
+    def is_asked_by_turns(self) -> bool:
+        """Whether the model gives an earlier answer itself before it is asked the last request."""
+        return not all(answer for _, answer in self.turns[:-1])
 
     def is_trained(self, index: int) -> bool:
         """Whether the answer of a turn is trained on."""

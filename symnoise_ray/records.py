@@ -21,14 +21,23 @@ PHASES = ("start", "load", "train", "generate", "judge", "track")
 answering, judging, and logging (which runs beside the others)."""
 
 
+Turns = tuple[tuple[str, str], ...]
+"""Requests, each with its answer."""
+
+
 class Completion(NamedTuple):
-    """One answer to one prompt; `gold` is empty where the right answer is not known."""
+    """One answer to one prompt; `gold` is empty where the right answer is not known.
+
+    `turns` is what was said before: earlier requests with the answers that were given or that the
+    model gave itself. Files of single requests do not have it.
+    """
 
     instruction: str
     output: str
     generator: str
     dataset: str = ""
     gold: str = ""
+    turns: Turns = ()
 
 
 class Preference(NamedTuple):
@@ -57,7 +66,10 @@ def write_json(value: Any, path: Path) -> None:
 
 def write_lines(records: Iterable[Any], path: Path) -> None:
     """Write named tuples or dictionaries, one JSON object a line, whole or not at all."""
-    rows = (record if isinstance(record, dict) else record._asdict() for record in records)
+    rows = [record if isinstance(record, dict) else record._asdict() for record in records]
+    if not any(row.get("turns") for row in rows):
+        # Then the file is in AlpacaEval's shape to the letter.
+        rows = [{name: row[name] for name in row if row[name] != ()} for row in rows]
     write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), path)
 
 
@@ -172,13 +184,25 @@ def read_completions(path: Path) -> list[Completion]:
             raise DataError(f"{path} entry {number}: must have instruction and output")
         if not isinstance(row["instruction"], str) or not isinstance(row["output"], str):
             raise DataError(f"{path} entry {number}: instruction and output must be text")
-        fields = {
+        fields: dict[str, Any] = {
             key: str(value) for key, value in row.items() if key in known and value is not None
         }
+        fields["turns"] = _turns(row.get("turns") or [], f"{path} entry {number}")
         completions.append(Completion(**{"generator": path.stem, **fields}))
     if not completions:
         raise DataError(f"{path}: must hold at least one model output, but got none")
     return completions
+
+
+def _turns(value: Any, place: str) -> Turns:
+    """Earlier requests and answers, as a file holds them."""
+    if not isinstance(value, list) or not all(map(_is_turn, value)):
+        raise DataError(f"{place}: turns must be a list of [request, answer] pairs of text")
+    return tuple((request, answer) for request, answer in value)
+
+
+def _is_turn(value: Any) -> bool:
+    return isinstance(value, list) and [type(text) for text in value] == [str, str]
 
 
 @contextmanager

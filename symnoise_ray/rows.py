@@ -162,7 +162,9 @@ def _usable(source: str, reading: _Reading) -> Rows:
                 raise DataError(f"{place}: {error} ({SKIPPING})") from None
             left_out[f"rows skipped: {error.rule}"] += 1
             continue
-        if not (example.gold.strip() if reading.prompts else example.teaches):
+        # Questions in turns come without answers; the offline judge refuses them by name.
+        judged = example.gold.strip() or example.is_asked_by_turns
+        if not (judged if reading.prompts else example.teaches):
             kind = "prompts without a gold answer" if reading.prompts else NOTHING_TO_TRAIN_ON
             left_out[kind] += 1
         elif reading.limit is None or len(examples) < reading.limit:

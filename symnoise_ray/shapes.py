@@ -31,7 +31,7 @@ class ModelShape:
     """A decoder's parameters, and the sizes that its activations follow from.
 
     `head_width` is the width of one attention head, `mlp_width` the inner width of the feed-forward
-    part; `gated` says that this part has a gate (SwiGLU), `rms_norm` that norms have no bias.
+    part, `mixture` says that this part has several experts.
     """
 
     origin: str
@@ -162,10 +162,10 @@ def _settings(config: ModelConfig, source: Path, *, given: bool) -> tuple[Any, P
     told = json.loads(file.read_text(encoding="utf-8"))
     if "model_type" not in told:
         raise ValueError(f"{file.name} has no model_type")
-    code = {"trust_remote_code": config.trust_remote_code}
-    return transformers.AutoConfig.from_pretrained(str(file.parent), **code) if (
-        file.name == "config.json"
-    ) else transformers.AutoConfig.for_model(**told), folder
+    settings = transformers.AutoConfig.from_pretrained(
+        str(file), trust_remote_code=config.trust_remote_code
+    )
+    return settings, folder
 
 
 def _stored(folder: Path) -> Shapes | None:

@@ -258,14 +258,14 @@ class _Loop:
         samples = self.batches.next_step()
         num_tokens = self.batches.num_answer_tokens(samples)
         micro_batches = self.batches.micro_batches(samples, self.rank, self.world_size)
-        groups = passes(self.config.noise)
+        groups = self.objective.groups(passes(self.config.noise))
         self.num_passed_tokens = self.num_copies * self.batches.num_tokens(samples)
         runs = [(batch, group) for batch in micro_batches for group in groups]
         total = torch.zeros((), device=self.device)
         deepspeed_engine.set_lr(self.engine, lr)
         self.engine.train()
         for index, (batch, group) in enumerate(runs):
-            batch = batch.to(self.device)
+            batch = self.objective.layout(batch).to(self.device)
             with self.noisy.applied(group, batch.sample_BL, batch.position_BL, step):
                 loss = self.objective.token_loss(batch, len(group)) / (num_tokens * self.num_copies)
                 # DeepSpeed averages gradients over the workers, but the loss is a sum over them.

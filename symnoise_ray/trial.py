@@ -104,9 +104,7 @@ def _judge(
     judge = make_judge(config, sweep.parent, str(sweep))
     # The verdict of a sweep rests on the confirmation, so that one judges full sets.
     early = config.early and plan.part == "search"
-    judged = judge_all(
-        judge, completions, reference, early=early, min_coverage=config.min_coverage
-    )
+    judged = judge_all(judge, completions, reference, early=early, min_coverage=config.min_coverage)
     write_lines(judged.preferences, plan.directory / "preferences.jsonl")
     require_coverage(judged, config.min_coverage)
     score = win_rate(judged.preferences)

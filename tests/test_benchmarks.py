@@ -1,7 +1,9 @@
 """The benchmarks run and give what they promise; what they measure is never a test."""
 
+import importlib.util
 import json
 import math
+import os
 import subprocess
 import sys
 
@@ -17,6 +19,23 @@ RATIOS = {
     "memory_ratio",
     "noise_share",
 }
+TRAINING_RATIOS = {
+    "step_vs_bare",
+    "step_vs_bare_answer_head",
+    "bare_vs_itself",
+    "packed_rate_vs_padded",
+    "symnoise_rate_vs_clean",
+    "utilization_clean",
+    "utilization_symnoise",
+    "sorted_rate_vs_unsorted",
+    "packed_rate_vs_sorted",
+    "packed_rate_vs_unsorted",
+}
+PEER_RATIOS = {
+    "accelerate": {"hf_vs_bare", "rate_vs_hf"},
+    "trl": {"trl_vs_bare", "rate_vs_trl", "packed_rate_vs_trl_packed"},
+}
+"""Ratios that need another trainer's packages."""
 
 
 def test_the_noise_benchmark_gives_every_ratio_with_its_spread() -> None:
@@ -35,3 +54,41 @@ def test_the_noise_benchmark_gives_every_ratio_with_its_spread() -> None:
     assert len(rows) >= 12
     assert figures["bars"].keys() < figures.keys()
     assert figures["settings"]["torch_threads"] == 1
+
+
+def test_the_training_benchmark_gives_every_ratio_and_names_the_trainers_that_are_not_there() -> (
+    None
+):
+    script = str(ROOT / "benchmarks" / "training.py")
+    command = [sys.executable, script, "--tiny", "--rounds", "2", "--json"]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert run.returncode == 0, run.stderr
+    figures = json.loads(run.stdout)
+    missing = [name for name in PEER_RATIOS if importlib.util.find_spec(name) is None]
+    told = [line.split()[0] for line in figures["left_out"]]
+    assert told == missing
+    present = [ratios for name, ratios in PEER_RATIOS.items() if name not in missing]
+    assert figures["spread"].keys() == TRAINING_RATIOS.union(*present)
+    for name, (low, high) in figures["spread"].items():
+        assert all(math.isfinite(value) and value > 0 for value in (figures[name], low, high)), name
+        assert low <= high, name
+    parts = (figures, figures["several_micro_batches"])
+    rows = [row for part in parts for row in part["steps"].values()]
+    assert all(value > 0 for row in rows for value in row.values())
+    assert all(0 <= part["largest_difference"] < 1e-4 for part in parts)
+    assert figures["bars"].keys() < figures["spread"].keys()
+    assert figures["settings"]["torch_threads"] == 1
+
+
+def test_the_judging_benchmark_finds_equal_answers_and_gives_every_ratio() -> None:
+    script = str(ROOT / "benchmarks" / "judging.py")
+    command = [sys.executable, script, "--tiny", "--rounds", "2", "--items", "2", "--json"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    figures = json.loads(run.stdout)
+    ratios = [figures["judging"], *figures["answering"].values()]
+    assert list(figures["answering"]) == ["1", "4", "16", "64"]
+    assert all(0 < told["low"] <= told["ratio"] <= told["high"] for told in ratios)
+    assert 0 < figures["judging"]["tokens_computed_share"] < 1
+    assert len(figures["bars"]) == 5

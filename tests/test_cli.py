@@ -113,6 +113,7 @@ def test_a_dry_run_checks_and_creates_nothing(tmp_path: Path):
         "score",
         "report",
         "validate",
+        "plan",
         "inspect",
         "schema",
         "sync",
@@ -282,3 +283,15 @@ def test_a_file_without_any_verdict_has_no_score(
     (tmp_path / "failed.json").write_text(json.dumps([{**ANNOTATION, "preference": -1}]))
     assert main(["score", str(tmp_path / "failed.json")]) == 1
     assert "at least one item must have a verdict" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    shown = subprocess.run(
+        f"{sys.executable} -m symnoise_ray schema | head -n 1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout == "{\n"
+    assert shown.stderr == ""

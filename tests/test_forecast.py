@@ -7,12 +7,12 @@ import gc
 import json
 import math
 from collections.abc import Callable
-from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
 from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
 from torch.profiler import ProfilerActivity, profile
@@ -70,6 +70,12 @@ def llama_2_7b(tmp_path: Path) -> Path:
     file = tmp_path / "config.json"
     file.write_text(json.dumps(LLAMA_2_7B))
     return file
+
+
+@pytest.fixture
+def own_linear(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's linear function: a ZeRO-3 engine leaves its own in place, which keeps more."""
+    monkeypatch.setattr(F, "linear", torch._C._nn.linear)
 
 
 def configured(**settings: Any) -> TrialConfig:
@@ -223,11 +229,15 @@ def test_zero_2_and_3_need_what_deepspeeds_own_estimators_say(num_workers: int, 
         host, device, gathered = estimate_zero3_model_states_mem_needs(
             total, largest, cpu_offload=ours_on_cpu[0], cpu_offload_params=ours_on_cpu[1], **two
         )
-        ours = states(shape, num_workers, train__zero_stage=3, train__offload=offload)
-        assert ours[0] == pytest.approx(device - gathered, abs=1)
+        config = configured(model__dtype="bf16", train__zero_stage=3, train__offload=offload)
+        on_device, on_host = model_states(shape, config, num_workers)
+        # Theirs has the step's gradients of a whole share, and leaves those of 16 bits out.
+        kept = 0 if ours_on_cpu[0] else 4 * total / num_workers
+        kept += on_device["weights"] + on_device["optimizer"]
+        assert kept == pytest.approx(device - gathered, abs=1)
         if offload != "none":
-            assert ours[1] == pytest.approx(host, abs=1)
-        config = configured(model__dtype="bf16", train__zero_stage=3)
+            of_all = num_workers * (sum(on_host.values()) - on_host["loaded model"])
+            assert of_all == pytest.approx(host, abs=num_workers)
         assert zero_buffers(shape, config, num_workers) >= gathered
 
 
@@ -255,8 +265,10 @@ def tensor_bytes() -> dict[int, int]:
     return found
 
 
-@pytest.mark.usefixtures("process_group")
-@pytest.mark.parametrize(("dtype", "stage"), product(["fp32", "bf16"], [0, 1, 2, 3]))
+@pytest.mark.usefixtures("process_group", "own_linear")
+@pytest.mark.parametrize(
+    ("dtype", "stage"), [("fp32", 0), ("fp32", 2), *(("bf16", stage) for stage in range(4))]
+)
 def test_an_engine_holds_the_states_that_were_foretold(dtype: str, stage: int, tmp_path: Path):
     shape = medium(tmp_path)
     config = configured(
@@ -298,6 +310,7 @@ SETTINGS = {
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("own_linear")
 @pytest.mark.parametrize("checkpointed", [False, True])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", SETTINGS)
@@ -315,9 +328,10 @@ def test_activations_are_what_autograd_saves_within_15_percent(
     assert saved_for_backward(shape, config, run) == pytest.approx(measured, rel=0.15)
 
 
+@pytest.mark.usefixtures("own_linear")
 @pytest.mark.parametrize("checkpointed", [False, True])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-def test_the_peak_of_a_pass_is_foretold_within_25_percent(
+def test_the_peak_of_a_pass_is_foretold_within_15_percent(
     dtype: str, checkpointed: bool, tmp_path: Path
 ):
     shape = medium(tmp_path)
@@ -340,7 +354,7 @@ def test_the_peak_of_a_pass_is_foretold_within_25_percent(
         peak = max(peak, held)
     used = activations(shape, config, Pass(LINES, LENGTH, len(rows.answer_N), 0))
     moving = max(used["logits"], used["recomputed layer"] + used["passing gradients"])
-    assert used["activations"] + moving == pytest.approx(peak, rel=0.25)
+    assert used["activations"] + moving == pytest.approx(peak, rel=0.15)
 
 
 # Steps, passes, noise, files
@@ -445,12 +459,17 @@ def test_llama_2_7b_is_fine_tuned_with_adapters_on_one_gpu(llama_2_7b: Path):
     need = forecast(full_7b(lora__rank=16), 1, options)
     assert need.num_trained == 39_976_960
     assert need.memory.need < 80 * GIB
-    small = full_7b(lora__rank=16, lora__quantize="nf4", lora__merge=False, train__gradient_checkpointing=True,
-                    train__micro_batch_size=1, generate__batch_size=1)  # fmt: skip
+    small = full_7b(
+        lora__rank=16,
+        lora__quantize="nf4",
+        lora__merge=False,
+        train__gradient_checkpointing=True,
+        train__micro_batch_size=1,
+        generate__batch_size=1,
+    )
     assert forecast(small, 1, options).memory.need < 8 * GIB
     assert forecast(full_7b(train__micro_batch_size=1), 1, options).memory.need > 80 * GIB
-    found = what_fits(full_7b(), 1, options)
-    assert found == {"zero_stage": 1, "offload": "optimizer", "gradient_checkpointing": True}
+    assert what_fits(full_7b(), 1, options) == {"zero_stage": 1, "offload": "optimizer"}
 
 
 def test_a_pair_in_one_pass_takes_twice_the_activations(llama_2_7b: Path):
@@ -502,6 +521,23 @@ def test_plan_says_what_it_does_not_know(
     (found,) = json.loads(capsys.readouterr().out)["forecasts"]
     assert found["num_steps"] == 1218
     assert found["would_fit"] == {"zero_stage": 2}
+
+
+def test_a_model_without_weights_and_tokenizer_can_be_planned(
+    llama_2_7b: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["plan", "quickstart", f"model.name={llama_2_7b.parent}"]) == 0
+    text = capsys.readouterr().out
+    assert "parameters: 6,738,415,616, of them trained 6,738,415,616" in text
+    assert "rows: 576; tokens: unknown; longest row: 512 tokens" in text
+    assert "has no tokenizer here, so every row is taken as 512 tokens" in text
+    assert "GiB to spare" not in text
+
+
+def test_plan_has_help_with_an_example(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit, match="0"):
+        main(["plan", "--help"])
+    assert "example: symnoise-ray plan" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

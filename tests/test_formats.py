@@ -157,9 +157,28 @@ def test_self_instruct_tasks_keep_their_input() -> None:
         to_example(row)
 
 
-def test_several_questions_in_one_prompt_are_refused() -> None:
-    with pytest.raises(RowError, match="turns must be a list of one question"):
-        to_example({"turns": ["One?", "Two?"]}, prompt=True)
+def test_questions_in_turns_have_open_answers_and_the_last_reference_is_gold() -> None:
+    row = {"turns": ["One?", "Two?"], "reference": ["1", "2"]}
+    example = to_example(row, prompt=True)
+    assert example == Example((("One?", ""), ("Two?", "2")))
+    assert example.is_asked_by_turns
+    assert to_example({"turns": ["One?", "Two?"]}, prompt=True).gold == ""
+    assert not to_example({"turns": ["One?"]}, prompt=True).is_asked_by_turns
+    assert not Example((("One?", "1"), ("Two?", ""))).is_asked_by_turns
+
+
+@pytest.mark.parametrize(
+    ("turns", "told"),
+    [
+        ([], "turns must be a list of questions"),
+        ("One?", "turns must be a list of questions"),
+        (["One?", " "], "a turn must not be empty"),
+        (["One?", 2], "turns must be text, but got int"),
+    ],
+)
+def test_turns_that_are_no_questions_are_refused(turns: Any, told: str) -> None:
+    with pytest.raises(RowError, match=told):
+        to_example({"turns": turns}, prompt=True)
 
 
 # What is refused

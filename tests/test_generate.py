@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from symnoise_ray.config import GenerateConfig, ModelConfig, TrialConfig
 from symnoise_ray.errors import DataError
-from symnoise_ray.generate import answer_alone, complete
+from symnoise_ray.generate import Decoding, answer_alone, complete
 from symnoise_ray.model import Loaded, load
 from symnoise_ray.prompts import Example
 from symnoise_ray.records import Completion
@@ -88,6 +89,105 @@ def test_a_model_that_ends_at_once_gives_empty_answers(loaded: Loaded) -> None:
 
 def test_a_repetition_penalty_changes_answers(loaded: Loaded) -> None:
     assert answers(loaded, repetition_penalty=2.0) != answers(loaded)
+
+
+@pytest.mark.parametrize("penalty", [1.2, 4.0])
+def test_the_penalty_is_that_of_transformers_for_a_prompt_alone(
+    loaded: Loaded, penalty: float
+) -> None:
+    ours = answers(loaded, batch_size=1, repetition_penalty=penalty)
+    for example, completion in zip(EXAMPLES, ours, strict=True):
+        ids = torch.tensor([tokenise_prompt(example, loaded.tokenizer, "short")])
+        output = loaded.model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=12,
+            do_sample=False,
+            repetition_penalty=penalty,
+            pad_token_id=0,
+        )
+        text = loaded.tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
+        assert completion.output == text.strip()
+
+
+def test_padding_is_not_penalised() -> None:
+    decoding = Decoding(GenerateConfig(repetition_penalty=2.0), [(0, 0), (1, 0)])
+    decoding.mask_BT = torch.tensor([[0, 0, 1], [1, 1, 1]])
+    tokens = torch.tensor([[0, 0, 2, 3], [0, 1, 2, 3]])
+    told = decoding(tokens, torch.tensor([[4.0, -4.0, 4.0, -4.0, 4.0]] * 2))
+    assert told.tolist() == [[4.0, -4.0, 2.0, -8.0, 4.0], [2.0, -8.0, 2.0, -8.0, 4.0]]
+
+
+# Sampling
+
+
+def test_a_sampled_answer_depends_on_seed_and_prompt_number_alone(loaded: Loaded) -> None:
+    alone = answers(loaded, batch_size=1, temperature=1.0, seed=3)
+    for batch_size in (2, 5, 50):
+        torch.manual_seed(batch_size)
+        assert answers(loaded, batch_size=batch_size, temperature=1.0, seed=3) == alone
+    assert answers(loaded, EXAMPLES[:4], temperature=1.0, seed=3) == alone[:4]
+    other = answers(loaded, temperature=1.0, seed=4)
+    assert all(a.output != b.output for a, b in zip(alone, other, strict=True))
+    same = answers(loaded, [EXAMPLES[0]] * 5, temperature=1.0)
+    assert len({completion.output for completion in same}) == 5, "by number, not by text"
+
+
+def test_a_temperature_near_zero_is_greedy(loaded: Loaded) -> None:
+    assert answers(loaded, temperature=1e-6) == answers(loaded)
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (2.0, 1.0), (1.0, 0.7)])
+def test_tokens_are_drawn_as_often_as_their_probability_says(
+    temperature: float, top_p: float
+) -> None:
+    logits = torch.tensor([[2.0, 1.0, 0.5, 0.0, -3.0]])
+    config = GenerateConfig(temperature=temperature, top_p=top_p)
+    draws, rows = 10_000, 500
+    decoding = Decoding(config, [(row, 0) for row in range(rows)])
+    tokens = torch.zeros(rows, 1, dtype=torch.long)
+    counts = torch.zeros(5)
+    for _ in range(draws // rows):
+        counts += decoding(tokens, logits.expand(rows, -1)).argmax(-1).bincount(minlength=5)
+    wanted = (logits[0] / temperature).softmax(0)
+    if top_p < 1:
+        assert wanted[:2].sum() > top_p > wanted[0]
+        wanted[2:] = 0
+        wanted /= wanted.sum()
+    error = (wanted * (1 - wanted) / draws).sqrt()
+    assert ((counts / draws - wanted).abs() <= 4 * error).all()
+
+
+@pytest.mark.parametrize("settings", [{"top_p": 0.9}, {"seed": 1}])
+def test_settings_of_sampling_are_refused_where_nothing_is_drawn(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=r"has no meaning for generate\.temperature=0"):
+        GenerateConfig(**settings)
+
+
+# Questions in turns
+
+
+def test_questions_in_turns_are_asked_on_top_of_the_models_own_answers(loaded: Loaded) -> None:
+    first, second, third = ("Name a colour.", "Name an animal.", "Say hello.")
+    by_turns = Example(((first, ""), (second, ""), (third, "hello")))
+    one, two = EXAMPLES[0], EXAMPLES[4]
+    told = answers(loaded, [one, by_turns, two])
+    assert told[0] == answers(loaded, [one])[0]
+    assert told[2].turns == ()
+    (a, b), (c, d) = told[1].turns
+    assert (a, c, told[1].instruction, told[1].gold) == (first, second, third, "hello")
+    assert b == answers(loaded, [Example(((first, ""),))])[0].output
+    assert d == answers(loaded, [Example(((first, b), (second, "")))])[0].output
+    given = answers(loaded, [Example(((first, b), (second, d), (third, "hello")))])[0]
+    assert given == told[1]
+    assert told[1].output != answers(loaded, [Example(((third, ""),))])[0].output
+
+
+def test_a_model_that_says_nothing_is_asked_the_next_question_all_the_same(loaded: Loaded) -> None:
+    with torch.no_grad():
+        loaded.model.lm_head.weight.zero_()
+    (told,) = answers(loaded, [Example((("One?", ""), ("Two?", "")))])
+    assert (told.turns, told.output) == ((("One?", ""),), "")
 
 
 def test_a_prompt_that_is_too_long_loses_its_beginning_and_is_counted(loaded: Loaded) -> None:

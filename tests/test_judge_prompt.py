@@ -202,3 +202,25 @@ def test_a_prompt_file_that_is_not_sound_is_refused_with_its_place(
 def test_a_prompt_that_is_not_there_is_refused_with_the_shipped_names() -> None:
     with pytest.raises(UserError, match=r"judge\.prompt=absent: must be pairwise or a readable"):
         find_prompt("absent")
+
+
+def test_a_conversation_is_a_json_list_that_no_turn_can_leave() -> None:
+    for seed in range(60):
+        texts = [hostile(10 * seed + n) for n in range(6)]
+        turns = [((texts[0], texts[n]),) for n in (1, 2)]
+        pair = Pair(texts[3], texts[4], texts[5], "", *turns)
+        (_, user) = find_prompt("pairwise").messages(pair)
+        lines = user["content"].split("\n")
+        assert len(lines) == find_prompt("pairwise").user.count("\n") + 1
+        told = [json.loads(line.split(": ", 1)[1]) for line in lines if line.startswith("Answer ")]
+        for answer, earlier, conversation in zip(texts[4:], turns, told, strict=True):
+            asked = [(t["request"], t["answer"]) for t in conversation]
+            assert asked == [*earlier, (texts[3], answer)]
+        assert not any(mark in user["content"] for mark in CHAT_MARKS)
+
+
+def test_a_conversation_that_is_given_to_one_side_alone_is_shown_on_that_side() -> None:
+    pair = Pair("Q?", "a", "b", "", (("P?", "x"),))
+    (_, user) = find_prompt("pairwise").messages(pair)
+    shown = '[{"request": "P?", "answer": "x"}, {"request": "Q?", "answer": "a"}]'
+    assert f'Request: "Q?"\n\nAnswer A: {shown}\n\nAnswer B: "b"\n' in user["content"]

@@ -82,8 +82,10 @@ def test_a_key_tells_every_part_from_every_other() -> None:
         key_of(identity, base._replace(first="a\x00b", second="")),
         key_of(identity, base._replace(first='a", "b', second="b")),
         key_of(identity, base._replace(first="\ud800")),
+        key_of(identity, base._replace(first_turns=(("q", "a"),))),
+        key_of(identity, base._replace(second_turns=(("q", "a"),))),
     ]
-    assert len({key_of(identity, base), *others}) == 7
+    assert len({key_of(identity, base), *others}) == 9
     assert key_of(identity, base._replace(gold="")) == key_of(identity, base)
 
 

@@ -179,6 +179,34 @@ def test_a_reference_in_another_order_is_aligned_by_prompt() -> None:
     assert [p.output_1 for p in judged.preferences] == [FAR, FAR, GOLD, GOLD]
 
 
+def test_a_conversation_is_a_tie_only_as_a_whole_and_the_judge_sees_all_of_it() -> None:
+    seen = []
+
+    def script(pair: Pair) -> Verdict:
+        seen.append(pair)
+        return Verdict(1.0 if len(pair.first_turns[0][1]) > len(pair.second_turns[0][1]) else 2.0)
+
+    own = completion(NEAR)._replace(turns=(("Who?", "a red fox"),))
+    other = reference(NEAR)._replace(turns=(("Who?", "a fox"),))
+    judged = judge_all(Scripted(script), [own], [other])
+    assert [p.preference for p in judged.preferences] == [2, 2]
+    assert {pair.first_turns for pair in seen} == {own.turns, other.turns}
+    same = judge_all(Scripted(unaskable), [own], [other._replace(turns=own.turns)])
+    assert [p.preference for p in same.preferences] == [1.5, 1.5]
+
+
+def test_conversations_are_aligned_by_all_their_requests() -> None:
+    own = [completion(NEAR)._replace(turns=((asked, "x"),)) for asked in ("a?", "b?")]
+    others = [
+        reference(text)._replace(turns=((asked, "y"),))
+        for asked, text in (("b?", GOLD), ("a?", FAR))
+    ]
+    judged = judge_all(ReferenceJudge(), own, others)
+    assert [p.preference for p in judged.preferences] == [2, 2, 1, 1]
+    with pytest.raises(DataError, match="lacks 1 of 1"):
+        judge_all(ReferenceJudge(), own[:1], [reference(FAR)])
+
+
 # Failures
 
 

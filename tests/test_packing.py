@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
 from symnoise_ray.config import TrialConfig
 from symnoise_ray.errors import UserError
-from symnoise_ray.packing import block_mask, keeps_rows_apart, pack
+from symnoise_ray.objective import Objective
+from symnoise_ray.packing import PROBE, block_mask, keeps_rows_apart, pack
 from symnoise_ray.train import train
+from tests.conftest import PAIRS
 
 Trial = Callable[..., TrialConfig]
 LENGTHS = random.Random(3).choices(range(1, 61), k=200)
@@ -79,6 +82,7 @@ def family(name: str, **settings: Any) -> nn.Module:
 def test_the_usual_families_keep_rows_apart(name: str, attention: str) -> None:
     model = family(name, attn_implementation=attention)
     assert keeps_rows_apart(model, 12)
+    assert keeps_rows_apart(model, 12, by_position=True) == (name != "opt")
     assert model.training
 
 
@@ -92,6 +96,14 @@ def test_a_window_shorter_than_the_line_is_not_masked_over() -> None:
     assert not keeps_rows_apart(model, 9)
 
 
+@pytest.fixture
+def uneven(trial: Trial, alpaca_file: Callable[..., Path]) -> Trial:
+    """Trials on rows of which one is so long that many others fit into its line."""
+    rows = str(alpaca_file([*PAIRS, ("Say it all.", "the wind and the sea " * 8)]))
+    common = {"data__train": rows, "train__global_batch_size": 8}
+    return lambda **settings: trial(**{**common, **settings})
+
+
 def run(config: TrialConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     records: list[dict[str, Any]] = []
     trained = train(config, records.append)
@@ -103,15 +115,47 @@ def run(config: TrialConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 @pytest.mark.parametrize("noise_type", ["none", "neftune", "symnoise"])
 @pytest.mark.usefixtures("process_group")
 def test_packed_and_padded_rows_give_the_same_losses(
-    trial: Trial, noise_type: str, execution: str
+    uneven: Trial, noise_type: str, execution: str
 ) -> None:
     noise = {} if noise_type == "none" else {"noise__alpha": 10}
     common = {"noise__type": noise_type, "noise__execution": execution, **noise}
-    packed, about_packed = run(trial(train__packing="on", train__global_batch_size=8, **common))
-    padded, about_padded = run(trial(train__packing="off", train__global_batch_size=8, **common))
+    packed, about_packed = run(uneven(train__packing="on", **common))
+    padded, about_padded = run(uneven(train__packing="off", **common))
     assert about_packed["packed"]
     assert not about_padded["packed"]
     for one, other in zip(packed, padded, strict=True):
+        assert one == pytest.approx(other, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("execution", ["sequential", "concat"])
+@pytest.mark.usefixtures("process_group")
+def test_one_line_told_apart_by_positions_gives_the_same_losses(
+    uneven: Trial, execution: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The form that FlashAttention is given; torch's attention tells the rows apart likewise.
+    common = {"noise__type": "symnoise", "noise__alpha": 10, "noise__execution": execution}
+    masked, _ = run(uneven(train__packing="on", **common))
+    shapes: list[tuple[int, int]] = []
+    forward = LlamaForCausalLM.forward
+
+    def watched(self: Any, input_ids: Any = None, **inputs: Any) -> Any:
+        if "position_ids" in inputs:
+            shapes.append(tuple(input_ids.shape))
+            assert "attention_mask" not in inputs
+        return forward(self, input_ids=input_ids, **inputs)
+
+    def by_position(self: Objective, engine: Any) -> None:
+        init(self, engine)
+        self.by_position = True
+        monkeypatch.setattr(LlamaForCausalLM, "forward", watched)
+
+    init = Objective.__init__
+    monkeypatch.setattr(Objective, "__init__", by_position)
+    in_one_line, about = run(uneven(train__packing="on", **common))
+    assert about["packed"]
+    assert {lines for lines, _ in shapes} == {1}
+    assert any(width > sum(PROBE) for _, width in shapes), "not only the probe is packed"
+    for one, other in zip(in_one_line, masked, strict=True):
         assert one == pytest.approx(other, rel=1e-5, abs=1e-5)
 
 

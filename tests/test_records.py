@@ -23,6 +23,7 @@ from symnoise_ray.records import (
 
 HOSTILE = 'one\u2028two\u2029 \x85 \x00 \ud800 \U0001f600 "quoted" \\ \r\n \ufeff'
 COMPLETION = Completion(HOSTILE, "answer " + HOSTILE, "001-symnoise", "demo", "gold")
+ALPACA_EVAL = {name: value for name, value in COMPLETION._asdict().items() if name != "turns"}
 
 
 def preference(item: int = 0, value: float | None = 2.0, **fields: Any) -> Preference:
@@ -95,13 +96,33 @@ def test_every_text_survives_a_file(tmp_path: Path) -> None:
     write_json({"text": HOSTILE}, tmp_path / "a.json")
     assert read_json(tmp_path / "a.json") == {"text": HOSTILE}
     write_lines([COMPLETION, {"text": HOSTILE}], tmp_path / "a.jsonl")
-    assert read_lines(tmp_path / "a.jsonl") == [COMPLETION._asdict(), {"text": HOSTILE}]
+    assert read_lines(tmp_path / "a.jsonl") == [ALPACA_EVAL, {"text": HOSTILE}]
 
 
 def test_completions_survive_a_file(tmp_path: Path) -> None:
     completions = [COMPLETION, COMPLETION._replace(output="")]
     write_lines(completions, tmp_path / "completions.jsonl")
     assert read_completions(tmp_path / "completions.jsonl") == completions
+
+
+def test_a_single_request_has_the_keys_of_alpaca_eval_and_a_conversation_its_turns(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "completions.jsonl"
+    write_lines([COMPLETION], path)
+    assert list(read_lines(path)[0]) == ["instruction", "output", "generator", "dataset", "gold"]
+    conversation = COMPLETION._replace(turns=(("first?", "yes"), ("second?", "")))
+    write_lines([COMPLETION, conversation], path)
+    assert {len(row) for row in read_lines(path)} == {6}, "one table has one set of columns"
+    assert read_completions(path) == [COMPLETION, conversation]
+
+
+@pytest.mark.parametrize("turns", [[["a"]], [["a", 1]], ["ab"], [{"a": "b"}], "ab", {"a": "b"}, 3])
+def test_turns_that_are_no_pairs_are_refused(tmp_path: Path, turns: Any) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps([{"instruction": "i", "output": "o", "turns": turns}]))
+    with pytest.raises(DataError, match=r"c\.json entry 1: turns must be a list of \[request"):
+        read_completions(path)
 
 
 def test_preferences_survive_a_file(tmp_path: Path) -> None:

@@ -175,6 +175,50 @@ def test_a_win_rate_of_zero_is_a_result() -> None:
     assert text.index("001-neftune") < text.index("003-gaussian")
 
 
+def _controlled(rate: float, **values: Any) -> dict[str, Any]:
+    ends = [rate - 0.06, rate + 0.08]
+    return {
+        "length_controlled_win_rate": rate,
+        "length_controlled_interval_95": ends,
+        **values,
+    }
+
+
+def test_the_rate_at_equal_lengths_is_shown_and_warns_where_lengths_hardly_overlap() -> None:
+    results = _results()
+    results["verdict"]["comparisons"][0] |= _controlled(0.532)
+    results["trials"][1] |= _controlled(0.412, longer_rate=0.96)
+    results["trials"][2] |= _controlled(0.583, longer_rate=0.95)
+    for text in (report.markdown(results), _words(report.html(results, CURVES, []))):
+        assert "53.2 (47.2 to 61.2)" in text
+        assert "41.2 (35.2 to 49.2), longer on 96.0 %" in text
+        assert "58.3 (52.3 to 66.3)" in text
+        assert text.count(", longer on ") == 1
+    assert "| 000-none (reference) | none | 0.003 | 50.0 | 45.0 to 57.0 | \u2013 |" in (
+        report.markdown(results)
+    )
+
+
+def test_trials_that_stopped_early_are_told() -> None:
+    results = _results()
+    assert "stopped once the side" not in report.markdown(results)
+    results["trials"][2]["stopped_early"] = True
+    results["trials"][1]["stopped_early"] = False
+    text = report.markdown(results)
+    assert "The judging of 1 of 4 trials stopped once the side of 50 % was decided." in text
+
+
+def test_what_the_answers_look_like_is_a_table_where_it_is_known() -> None:
+    results = _results()
+    heading = "What the answers look like"
+    assert heading not in report.markdown(results)
+    told = {"num_answers": 9, "length_median": 30.5, "words_mean": 6.25, "repetition_2": 0.015}
+    results["trials"][2] |= told | {"refusal_rate": 0.0, "compression_ratio": 2.345}
+    text = report.markdown(results)
+    assert "| 002-symnoise | 30 | 6.2 | 1.5 | \u2013 | 2.35 | \u2013 | 0.0 | \u2013 |" in text
+    assert heading in _words(report.html(results, CURVES, []))
+
+
 def test_html_needs_nothing_from_outside() -> None:
     page = report.html(_results(tracking={"uri": "http://host:5000"}), CURVES, [EXAMPLE])
     outside = r"(?i)<(script|link|img|iframe|object)|\b(src|href)\s*=|url\(|@import"

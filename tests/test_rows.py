@@ -231,6 +231,13 @@ def test_an_empty_file_is_an_error(file: Callable[..., Path], text: str) -> None
         read_train(data(file(text)))
 
 
+def test_questions_in_turns_need_no_gold_answer(file: Callable[..., Path]) -> None:
+    prompts = file([{"turns": ["One?", "Two?"]}, {"turns": ["Three?"]}])
+    rows = read_prompts(data(prompts), "eval")
+    assert rows.examples == [Example((("One?", ""), ("Two?", "")))]
+    assert rows.left_out == {"prompts without a gold answer": 1}
+
+
 def test_rows_without_an_answer_are_counted(file: Callable[..., Path]) -> None:
     empty = [{"instruction": "a", "output": answer} for answer in ("", " \n")]
     path = file([empty[0], *ROWS, empty[1]])

@@ -214,7 +214,8 @@ def hub_with_task() -> Hub:
     hub = Hub()
 
     async def prepare() -> None:
-        await hub.submit("trial", {"config": {}, "directory": ""}, "pool")
+        payload = {"config": {"train": {"micro_batch_size": 4}}, "directory": ""}
+        await hub.submit("trial", payload, "pool")
         await hub.slot_up("slot", "pool", "first", 0, 1, 1, None)
         await hub.take("slot", "first", 0)
 

@@ -116,7 +116,7 @@ def judge_all(
         if decision is None:
             continue
         decided = decision.add(_score(verdicts[item]) for item in items)
-        if decided and decision.num_invalid <= (1 - min_coverage) * decision.num_judged:
+        if decided and 1 - decision.num_invalid / decision.num_judged >= min_coverage:
             break
         ended = [v for item in items for v in verdicts[item] if v.over]
         if ended:
@@ -137,9 +137,9 @@ def _judge_items(
 ) -> dict[int, list[Verdict]]:
     """Item -> its verdicts in both `ORDERS`."""
     pairs = [
-        Pair(own.instruction, *texts, own.gold)
+        Pair(own.instruction, first.output, second.output, own.gold, first.turns, second.turns)
         for own, other in rivals
-        for texts in ((other.output, own.output), (own.output, other.output))
+        for first, second in ((other, own), (own, other))
     ]
     verdicts = _verdicts(judge, pairs)
     return {item: verdicts[2 * n : 2 * n + 2] for n, item in enumerate(items)}
@@ -175,7 +175,7 @@ def _verdicts(judge: Judge, pairs: list[Pair]) -> list[Verdict]:
     Raises:
         JudgeError: the judge gave none, two, or one that is no preference.
     """
-    verdicts = {i: TIE for i, pair in enumerate(pairs) if pair.first == pair.second}
+    verdicts = {i: TIE for i, pair in enumerate(pairs) if pair.is_same}
     asked = [i for i in range(len(pairs)) if i not in verdicts]
     for number, verdict in judge.judge([pairs[i] for i in asked]) if asked else ():
         value = verdict.preference
@@ -209,13 +209,19 @@ def require_coverage(judged: Judged, min_coverage: float) -> None:
 
 def _align(completions: list[Completion], reference: list[Completion]) -> list[Completion]:
     """The reference's answer to each prompt: by position where both list the same prompts."""
-    if [c.instruction for c in completions] == [r.instruction for r in reference]:
+    asked = [_requests(completion) for completion in completions]
+    if asked == [_requests(answer) for answer in reference]:
         return reference
-    by_instruction = {answer.instruction: answer for answer in reference}
-    missing = [c.instruction for c in completions if c.instruction not in by_instruction]
+    by_requests = {_requests(answer): answer for answer in reference}
+    missing = [requests[-1] for requests in asked if requests not in by_requests]
     if missing:
         raise DataError(
             f"the reference must answer every prompt, but lacks {len(missing)} of "
             f"{len(completions)}, the first being {missing[0][:60]!r}"
         )
-    return [by_instruction[completion.instruction] for completion in completions]
+    return [by_requests[requests] for requests in asked]
+
+
+def _requests(completion: Completion) -> tuple[str, ...]:
+    """All that was asked: the earlier requests of a conversation, and the last one."""
+    return (*(request for request, _ in completion.turns), completion.instruction)

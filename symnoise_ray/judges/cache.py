@@ -130,11 +130,14 @@ class VerdictStore:
 
 
 def key_of(identity: Mapping[str, Any], pair: Pair) -> str:
-    """Address of a verdict: the judge with all its settings, the instruction, the ordered answers.
+    """Address of a verdict: the judge with all its settings, the instruction, the ordered answers,
+    and what was said before them.
 
     The gold answer is left out: judges that are cached do not see it.
     """
-    values = [identity, pair.instruction, pair.first, pair.second]
+    values: list[Any] = [identity, pair.instruction, pair.first, pair.second]
+    if pair.first_turns or pair.second_turns:
+        values += [pair.first_turns, pair.second_turns]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

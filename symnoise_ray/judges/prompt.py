@@ -22,6 +22,7 @@ from symnoise_ray.config import Section
 from symnoise_ray.errors import UserError
 from symnoise_ray.judges.protocol import Pair
 from symnoise_ray.loading import build, read_yaml
+from symnoise_ray.records import Turns
 
 SHIPPED = Path(__file__).parent / "prompts"
 FIELDS = ("instruction", "first", "second")
@@ -71,12 +72,17 @@ class Prompt(Section):
 
     def user_pieces(self, pair: Pair, marks: Iterable[str] = ()) -> list[Piece]:
         """The user message in pieces; `marks` are escaped beside those of common chat formats."""
-        values = {"instruction": pair.instruction, "first": pair.first, "second": pair.second}
+        escaped = tuple(marks)
+        values = {
+            "instruction": quote(pair.instruction, escaped),
+            "first": _answer(pair.first, pair.first_turns, pair.instruction, escaped),
+            "second": _answer(pair.second, pair.second_turns, pair.instruction, escaped),
+        }
         pieces = []
         for text, name in _split(self.user):
             pieces.append(Piece(text, filled=False))
             if name is not None:
-                pieces.append(Piece(quote(values[name], tuple(marks)), filled=True))
+                pieces.append(Piece(values[name], filled=True))
         return pieces
 
     def messages(self, pair: Pair) -> list[dict[str, str]]:
@@ -84,6 +90,17 @@ class Prompt(Section):
         user = "".join(piece.text for piece in self.user_pieces(pair))
         system = [{"role": "system", "content": self.system}] if self.system else []
         return [*system, {"role": "user", "content": user}]
+
+
+def _answer(answer: str, turns: Turns, instruction: str, marks: tuple[str, ...]) -> str:
+    """An answer as a JSON string; of a conversation, the JSON list of all its turns."""
+    if not turns:
+        return quote(answer, marks)
+    told = [
+        f'{{"request": {quote(request, marks)}, "answer": {quote(text, marks)}}}'
+        for request, text in (*turns, (instruction, answer))
+    ]
+    return f"[{', '.join(told)}]"
 
 
 def _split(text: str) -> list[tuple[str, str | None]]:

@@ -10,14 +10,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from symnoise_ray.records import Turns
+
 
 class Pair(NamedTuple):
-    """Two answers to one instruction, in the order in which they are read."""
+    """Two answers to one instruction, in the order in which they are read.
+
+    `first_turns` and `second_turns` are what was said before: earlier requests and answers.
+    """
 
     instruction: str
     first: str
     second: str
     gold: str = ""
+    first_turns: Turns = ()
+    second_turns: Turns = ()
+
+    @property
+    def is_same(self) -> bool:
+        """Whether there is nothing to choose between."""
+        return (self.first, self.first_turns) == (self.second, self.second_turns)
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def _train_and_answer(
             record,
             cancelled=cancelled,
             seconds=seconds,
-            caches=directory.parent / ".tokens",
+            caches=directory.parents[1] / "tokens",  # beside trials/, for the whole sweep
             checkpoints=checkpoints,
         )
     try:

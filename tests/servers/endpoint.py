@@ -24,7 +24,7 @@ QUESTION = re.compile(
 )
 """The shipped prompt; what is filled in holds no line break, so the parts cannot be mistaken."""
 
-NUM_LINES = 13
+NUM_LINES = 14
 
 
 def parts(body: dict[str, Any]) -> list[str]:
