@@ -140,6 +140,11 @@ class DataConfig(Section):
     """Use only the first so many usable training rows of every source."""
     max_eval_prompts: int | None = Field(None, ge=1)
     """Use only the first so many prompts of each prompt set."""
+    texts: str | None = None
+    """Plain texts, to see what fine-tuning forgets: a source of strings, or of rows with `text`, on
+    which the loss per token is measured beside the clean loss."""
+    num_texts: int = Field(64, ge=1)
+    """Use only the first so many plain texts."""
     overlap_ngram: int = Field(13, ge=0)
     """Words in a row that a training row may not share with a judged prompt without being counted
     as overlapping; a request that is a whole prompt always is. 0 does not look."""

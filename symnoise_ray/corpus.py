@@ -7,6 +7,7 @@ the caches on disk, or made new; what was left out or cut is counted in it.
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +18,12 @@ import torch.distributed as dist
 from symnoise_ray import __version__, demo
 from symnoise_ray.cache import TokenTable, cached, contents
 from symnoise_ray.config import DataConfig, ModelConfig, TrialConfig
+from symnoise_ray.errors import DataError
 from symnoise_ray.inputs import model_source, row_limit
 from symnoise_ray.model import load_tokenizer
 from symnoise_ray.prompts import choose_template
-from symnoise_ray.rows import read_train
-from symnoise_ray.tokens import tokenise
+from symnoise_ray.rows import read_texts, read_train
+from symnoise_ray.tokens import TokenRow, TokenRows, tokenise
 
 
 def token_table(config: TrialConfig, context: int | None, caches: Path | None) -> TokenTable:
@@ -36,6 +38,28 @@ def token_table(config: TrialConfig, context: int | None, caches: Path | None) -
         DataError: the rows cannot be read, or none is left to train on.
     """
     return _table(config.data, config.model, context, caches)
+
+
+def text_table(config: TrialConfig, context: int | None) -> TokenTable | None:
+    """The plain texts whose loss is measured, every token of them an answer; None without any.
+
+    Raises:
+        DataError: the texts cannot be read.
+    """
+    data = config.data
+    if data.texts is None:
+        return None
+    tokenizer, limit = load_tokenizer(config.model), row_limit(data, context)
+    begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    rows = []
+    for text in read_texts(data.texts, data.num_texts):
+        tokens = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        input_ids = [*begin, *tokens][:limit]
+        if len(input_ids) > 1:  # a first token is never predicted
+            rows.append(TokenRow(input_ids, list(input_ids)))
+    if not rows:
+        raise DataError(f"{data.texts}: at least one text must have two tokens, but none has")
+    return TokenTable.of(TokenRows(rows, Counter()))
 
 
 @functools.lru_cache(maxsize=4)

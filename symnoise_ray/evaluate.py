@@ -1,4 +1,4 @@
-"""Losses on a fixed few training rows: clean, under a probe's noise, and the curvature they show.
+"""Losses on fixed rows: clean, under a probe's noise, the curvature they show, and plain texts.
 
 In: an `Objective` and a token table. Out: per evaluation one small dictionary, the same on every
 worker. Rows and noise are the same for every trial and step, so the values can be compared.
@@ -7,6 +7,7 @@ worker. Rows and noise are the same for every trial and step, so the values can 
 from __future__ import annotations
 
 import random
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -21,13 +22,21 @@ _ROWS_SEED = 17
 _NOISE_SEED = 23
 
 
+class _Share(NamedTuple):
+    """A worker's batches of some rows, and how much they count: 0 where others have them all."""
+
+    batches: list[Batch]
+    weight: int
+
+
 class Evaluation:
-    """The clean loss, and the curvature of the loss in the embeddings."""
+    """The clean loss, the curvature of the loss in the embeddings, and the loss on plain texts."""
 
     def __init__(
         self,
         objective: Objective,
         table: TokenTable,
+        texts: TokenTable | None,
         train: TrainConfig,
         pad_id: int,
         device: torch.device,
@@ -35,7 +44,12 @@ class Evaluation:
         self.objective, self.device = objective, device
         noise = NoiseConfig(type="symnoise", alpha=train.probe_alpha)
         self.probe = NoisyEmbedding(objective.engine.module, noise, _NOISE_SEED)
-        self.batches, self.counts = _share(table, train, pad_id)
+        count = min(train.num_clean_rows, len(table))
+        chosen = random.Random(_ROWS_SEED).sample(range(len(table)), count)
+        self.rows = _share(table, chosen, train.micro_batch_size, pad_id)
+        self.texts = None
+        if texts is not None:
+            self.texts = _share(texts, list(range(len(texts))), train.micro_batch_size, pad_id)
 
     @torch.no_grad()
     def measure(self, step: int) -> dict[str, float]:
@@ -51,37 +65,43 @@ class Evaluation:
         """
         self.objective.engine.eval()
         copies = [Copy(0), *([Copy(+1), Copy(-1)] if self.probe.config.alpha else [])]
-        total = torch.zeros(len(copies) + 1, device=self.device, dtype=torch.float64)
-        for batch in self.batches:
-            batch = batch.to(self.device)
-            for index, copy in enumerate(copies):
-                with self.probe.applied((copy,), batch.sample_BL, batch.position_BL, step=0):
-                    total[index] += self.counts * self.objective.token_loss(batch)
-            total[-1] += self.counts * len(batch.target_N)
-        if dist.get_world_size() > 1:
-            dist.all_reduce(total)
-        clean, *noisy = (total[:-1] / total[-1]).tolist()
+        clean, *noisy = self._means(self.rows, copies)
         require_finite("clean loss", clean, f"step {step}")
         losses = {"clean_loss": clean}
         if noisy:
             losses |= {"noisy_loss": sum(noisy) / 2, "curvature": sum(noisy) - 2 * clean}
+        if self.texts is not None:
+            losses["text_loss"] = self._means(self.texts, [Copy(0)])[0]
         return losses
+
+    def _means(self, share: _Share, copies: list[Copy]) -> list[float]:
+        """Mean loss per answer token under each copy's noise, over all workers."""
+        total = torch.zeros(len(copies) + 1, device=self.device, dtype=torch.float64)
+        for batch in share.batches:
+            batch = batch.to(self.device)
+            for index, copy in enumerate(copies):
+                with self.probe.applied((copy,), batch.sample_BL, batch.position_BL, step=0):
+                    total[index] += share.weight * self.objective.token_loss(batch)
+            total[-1] += share.weight * len(batch.target_N)
+        if dist.get_world_size() > 1:
+            dist.all_reduce(total)
+        means: list[float] = (total[:-1] / total[-1]).tolist()
+        return means
 
     def remove(self) -> None:
         """Detach from the model."""
         self.probe.remove()
 
 
-def _share(table: TokenTable, train: TrainConfig, pad_id: int) -> tuple[list[Batch], int]:
-    """This worker's share of the rows, and 1; a row of another's and 0 where there are too few.
+def _share(table: TokenTable, chosen: list[int], size: int, pad_id: int) -> _Share:
+    """This worker's share of the chosen rows, in batches of at most `size`.
 
     All workers get the same number of batches, since sharded weights are gathered by all at once.
     """
     rank, world_size = dist.get_rank(), dist.get_world_size()
-    count = min(train.num_clean_rows, len(table))
-    chosen = random.Random(_ROWS_SEED).sample(range(len(table)), count)
-    chosen.sort(key=lambda number: table.lengths[number])
+    chosen = sorted(chosen, key=lambda number: table.lengths[number])
     own = chosen[rank::world_size]
-    num_batches = -(-len(chosen[::world_size]) // train.micro_batch_size)
+    num_batches = -(-len(chosen[::world_size]) // size)
     lines = [[number] for number in own or chosen[:1]]
-    return [collate(part, table, pad_id) for part in cut(lines, num_batches)], int(bool(own))
+    batches = [collate(part, table, pad_id) for part in cut(lines, num_batches)]
+    return _Share(batches, int(bool(own)))

@@ -24,7 +24,7 @@ from symnoise_ray.config import (
 )
 from symnoise_ray.errors import DataError, UserError
 from symnoise_ray.records import read_completions
-from symnoise_ray.rows import HELD_BACK, PRESETS, read_prompts, read_train
+from symnoise_ray.rows import HELD_BACK, PRESETS, read_prompts, read_texts, read_train
 
 HUB_SECONDS = 5.0
 DEFAULT_LENGTH = 512
@@ -35,6 +35,7 @@ PATHS = (
     "data.eval_prompts",
     "data.confirm_prompts",
     "data.template",
+    "data.texts",
     "judge.reference",
     "judge.prompt",
     "judge.model",
@@ -135,6 +136,8 @@ def check_inputs(configs: Iterable[TrialConfig]) -> None:
 def _check_data(data: DataConfig) -> None:
     read_train(data)
     read_prompts(data, "eval")
+    if data.texts is not None:
+        read_texts(data.texts, data.num_texts)
     if data.confirm_prompts is not None:
         rows = read_prompts(data, "confirm")
         if data.confirm_prompts == HELD_BACK and len(rows.examples) < 2:

@@ -109,6 +109,26 @@ def read_prompts(data: DataConfig, part: str) -> Rows:
     return Rows(examples[: data.max_eval_prompts], rows.left_out)
 
 
+def read_texts(source: str, limit: int) -> list[str]:
+    """The first plain texts of a source: strings, or rows with `text`; empty ones are passed over.
+
+    Raises:
+        DataError: the source cannot be read, or holds something else, or no text.
+    """
+    texts: list[str] = []
+    for place, row in _records(source):
+        text = row.get("text") if isinstance(row, dict) else row
+        if not isinstance(text, str):
+            raise DataError(f"{place}: must be a text, or a row with `text`")
+        if text.strip():
+            texts.append(text)
+        if len(texts) == limit:
+            return texts
+    if not texts:
+        raise DataError(f"{source}: must hold at least one text, but got none")
+    return texts
+
+
 def _half(examples: list[Example], part: str) -> list[Example]:
     """A random half that depends on the number of prompts alone; both halves keep file order."""
     order = list(range(len(examples)))

@@ -28,7 +28,7 @@ from symnoise_ray.batches import Batches
 from symnoise_ray.cache import TokenTable
 from symnoise_ray.checkpoints import Saver, agreed, restore
 from symnoise_ray.config import OptimConfig, TrialConfig
-from symnoise_ray.corpus import token_table
+from symnoise_ray.corpus import text_table, token_table
 from symnoise_ray.errors import CancelledError, InfrastructureError, UserError
 from symnoise_ray.evaluate import Evaluation
 from symnoise_ray.meter import Meter
@@ -117,11 +117,11 @@ def train(
         _agree_on(config)
         seed_everything(config.train.seed)
         model, tokenizer, context = load(config.model)
-        table = token_table(config, context, caches)
+        table, texts = token_table(config, context, caches), text_table(config, context)
         engine = deepspeed_engine.start(adapt(model, config).to(device), config)
     try:
         with timed(seconds, "load"):
-            loop = _Loop(config, engine, table, padding_id(tokenizer), device)
+            loop = _Loop(config, engine, table, texts, padding_id(tokenizer), device)
             if checkpoints is not None:
                 loop.resume(Saver(checkpoints, identity(config)))
         with timed(seconds, "train"), Meter(engine.module, device) as meter:
@@ -165,6 +165,7 @@ class _Loop:
         config: TrialConfig,
         engine: Any,
         table: TokenTable,
+        texts: TokenTable | None,
         pad_id: int,
         device: torch.device,
     ) -> None:
@@ -172,7 +173,7 @@ class _Loop:
         self.config, self.engine, self.device = config, engine, device
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self.objective = Objective(engine)
-        self.evaluation = Evaluation(self.objective, table, train, pad_id, device)
+        self.evaluation = Evaluation(self.objective, table, texts, train, pad_id, device)
         self.batches = Batches(
             table,
             global_batch_size=train.global_batch_size,

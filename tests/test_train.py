@@ -1,8 +1,10 @@
 """One rank trains alone: noise changes the loss and nothing else, and nothing is left behind."""
 
 import gc
+import json
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from symnoise_ray.batches import Batches
 from symnoise_ray.cache import TokenTable
 from symnoise_ray.config import OptimConfig, TrialConfig
 from symnoise_ray.engine import deepspeed_config, give_memory_back
-from symnoise_ray.errors import CancelledError, DivergedError, UserError
+from symnoise_ray.errors import CancelledError, DataError, DivergedError, UserError
 from symnoise_ray.generate import complete
 from symnoise_ray.model import load
 from symnoise_ray.noise import NOISES, Copy, NoisyEmbedding
@@ -280,6 +282,31 @@ def test_a_training_that_diverges_in_its_last_step_does_not_end_well(trial: Tria
     config = trial(optim__lr=1e30, train__max_steps=1)
     with pytest.raises(DivergedError, match="finite"):
         train(config, lambda _record: None)
+
+
+def test_the_loss_on_plain_texts_is_measured_beside(trial: Trial, tmp_path: Path) -> None:
+    texts = ["The quiet river sleeps.", "", {"text": "A red fox and a blue bird."}]
+    file = tmp_path / "texts.json"
+    file.write_text(json.dumps(texts))
+    config = trial(data__texts=str(file))
+    records, summary = run(config)
+    model, tokenizer, _ = load(config.model)
+    total = count = 0.0
+    for text in (texts[0], texts[2]["text"]):  # type: ignore[index]
+        ids = torch.tensor([tokenizer(text)["input_ids"]])
+        logits_LV = model(input_ids=ids).logits[0, :-1]
+        total += float(torch.nn.functional.cross_entropy(logits_LV, ids[0, 1:], reduction="sum"))
+        count += ids.shape[1] - 1
+    assert records[0]["text_loss"] == pytest.approx(total / count, rel=1e-5)
+    assert summary["text_loss"] != records[0]["text_loss"]
+    assert "text_loss" not in run(trial())[1]
+
+
+def test_texts_that_are_none_are_refused(trial: Trial, tmp_path: Path) -> None:
+    file = tmp_path / "texts.json"
+    file.write_text(json.dumps([{"story": "once"}]))
+    with pytest.raises(DataError, match=r"texts\.json row 1: must be a text, or a row with `text`"):
+        run(trial(data__texts=str(file)))
 
 
 def test_a_cancelled_training_ends_at_the_next_step(trial: Trial) -> None:
