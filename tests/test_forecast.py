@@ -265,6 +265,7 @@ def tensor_bytes() -> dict[int, int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("process_group", "own_linear")
 @pytest.mark.parametrize(
     ("dtype", "stage"), [("fp32", 0), ("fp32", 2), *(("bf16", stage) for stage in range(4))]

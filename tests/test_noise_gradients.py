@@ -201,6 +201,7 @@ def run_two_workers(configs: list[TrialConfig], folder: Path) -> list[list[list[
     return [torch.load(folder / rank) for rank in ("0", "1")]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("process_group")
 def test_two_workers_have_the_gradient_by_hand(trial: Trial, tmp_path: Path) -> None:
     configs = [

@@ -294,7 +294,7 @@ def test_the_loss_on_plain_texts_is_measured_beside(trial: Trial, tmp_path: Path
     total = count = 0.0
     for text in (texts[0], texts[2]["text"]):  # type: ignore[index]
         ids = torch.tensor([tokenizer(text)["input_ids"]])
-        logits_LV = model(input_ids=ids).logits[0, :-1]
+        logits_LV = model(input_ids=ids).logits[0, :-1].detach()
         total += float(torch.nn.functional.cross_entropy(logits_LV, ids[0, 1:], reduction="sum"))
         count += ids.shape[1] - 1
     assert records[0]["text_loss"] == pytest.approx(total / count, rel=1e-5)

@@ -177,6 +177,7 @@ def test_a_killed_workers_trial_is_finished_all_the_same(pool: Pool, tmp_path: P
     assert answers(tmp_path / "killed") == answers(tmp_path / "undisturbed")
 
 
+@pytest.mark.slow
 def test_two_workers_train_like_one(pool: Pool, tmp_path: Path):
     """Same rows, same noise, one loss over all tokens: only the order of sums differs."""
     run(pool, "one", short_trial(), tmp_path / "one")
