@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     debug = "--debug" in (sys.argv if argv is None else argv)
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = _arguments(argv)
         warnings.filterwarnings("default" if debug else "ignore")
         status: int = arguments.run(arguments)
         return status
@@ -65,6 +65,18 @@ def _run(argv: Sequence[str] | None) -> int:
             raise
         print(f"error: {reason_of(error)} (--debug shows where)", file=sys.stderr)
         return EXIT_FAILED
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a command; overrides may stand on either side of an option."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    late = [word for word in rest if "=" in word and not word.startswith("-")]
+    if len(late) < len(rest) or (late and not hasattr(arguments, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if late:
+        arguments.overrides = [*arguments.overrides, *late]
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:

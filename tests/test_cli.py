@@ -295,3 +295,17 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     )
     assert shown.stdout == "{\n"
     assert shown.stderr == ""
+
+
+def test_overrides_may_stand_on_either_side_of_an_option(capsys: pytest.CaptureFixture[str]):
+    command = ["tune", "quickstart", "train.max_steps=3", "--dry-run", "search.num_trials=2"]
+    assert main(command) == 0
+    assert "2 searched trials" in capsys.readouterr().out
+    assert main(["tune", "quickstart", "--dry-run", "search.num_trails=2"]) == 2
+    assert "num_trails" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["schema", "train.max_steps=3"], ["tune", "--dry-run", "--x=1"]])
+def test_words_that_no_verb_knows_are_refused(words: list[str]):
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
