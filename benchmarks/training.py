@@ -126,6 +126,10 @@ class Ratio(NamedTuple):
     high: float
 
 
+class OverError(Exception):
+    """Ends a training that was measured."""
+
+
 class Contender:
     """A training that goes on by one step when it is told to."""
 
@@ -134,6 +138,7 @@ class Contender:
         self._go, self._came = threading.Semaphore(0), threading.Semaphore(0)
         self._told: tuple[float, float] | None = None
         self._error: BaseException | None = None
+        self._over = False
         self._thread = threading.Thread(target=self._run)
         self.first_loss: float | None = None
         """What the first step must show, where its rows are not those of the others."""
@@ -151,6 +156,8 @@ class Contender:
         self._told = loss, grad_norm
         self._came.release()
         self._go.acquire()
+        if self._over:
+            raise OverError
 
     def step(self) -> Step:
         """The next step; the first one also sets the training up."""
@@ -166,9 +173,10 @@ class Contender:
         return Step(seconds, *self._told, next(self._tokens))
 
     def finish(self) -> None:
-        """Let the training come to its end, one step later."""
+        """End the training where it stands."""
         if self._thread.ident:
-            self._go.release(10)
+            self._over = True
+            self._go.release()
             self._thread.join()
 
 
