@@ -584,9 +584,14 @@ SORTING = {
 }
 
 
+def num_steps(rounds: int) -> int:
+    """Steps to plan: one more than are taken, since ours measures its clean loss in the last."""
+    return NUM_CHECKED + rounds + 1
+
+
 def measure_main(folder: Path, sizes: Sizes, rounds: int) -> dict[str, Any]:
     """Ours against all others, one micro-batch per step."""
-    job = Job(folder, sizes, NUM_CHECKED + rounds + 1)
+    job = Job(folder, sizes, num_steps(rounds))
     contenders, left_out = main_contenders(job)
     steps = in_turn(contenders, rounds)
     difference = assert_equal_work(steps, contenders, "bare")
@@ -597,7 +602,7 @@ def measure_main(folder: Path, sizes: Sizes, rounds: int) -> dict[str, Any]:
 def measure_sorting(folder: Path, sizes: Sizes, rounds: int) -> dict[str, Any]:
     """What sorting and packing give where a step has several micro-batches."""
     sizes = sizes._replace(batch=NUM_SORTED * sizes.batch, micros=NUM_SORTED)
-    job = Job(folder, sizes, NUM_CHECKED + rounds + 1)
+    job = Job(folder, sizes, num_steps(rounds))
     contenders = {
         "bare, unsorted": bare(job, answers_only=True),
         "ours, sorted": ours(job),
@@ -610,7 +615,7 @@ def measure_sorting(folder: Path, sizes: Sizes, rounds: int) -> dict[str, Any]:
 
 def measure_gpu(folder: Path, sizes: Sizes, rounds: int) -> dict[str, Any]:
     """Our clean and our SymNoise step in bf16."""
-    job = Job(folder, sizes, NUM_CHECKED + rounds + 1, "bf16")
+    job = Job(folder, sizes, num_steps(rounds), "bf16")
     contenders = {
         "ours, packed": ours(job, "on"),
         "ours, packed, symnoise": ours(job, "on", SYMNOISE),

@@ -305,7 +305,9 @@ def _data_alone(data: DataConfig) -> DataConfig:
 
 @functools.lru_cache(maxsize=8)
 def _counted(data: DataConfig) -> tuple[int, int]:
-    return len(read_train(data).examples), len(read_prompts(data, data.prompts).examples)
+    return len(read_train(data).examples), len(
+        read_prompts(data, data.prompts, gold=False).examples
+    )
 
 
 @functools.lru_cache(maxsize=8)
@@ -324,7 +326,7 @@ def _tokenised(data: DataConfig, model: ModelConfig, limit: int) -> Rows:
     examples = read_train(data).examples
     template = choose_template(data.template, data.train, examples)
     rows = tokenise(examples, tokenizer, template, limit).rows
-    prompts = read_prompts(data, data.prompts).examples
+    prompts = read_prompts(data, data.prompts, gold=False).examples
     lengths = [len(row.input_ids) for row in rows]
     answers = [row.num_answer_tokens for row in rows]
     shares = [answer / length for answer, length in zip(answers, lengths, strict=True)]

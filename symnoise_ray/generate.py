@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from symnoise_ray.config import GenerateConfig, ModelConfig, TrialConfig
 from symnoise_ray.engine import choose_device, is_sharded, join_process_group
 from symnoise_ray.errors import DataError
+from symnoise_ray.inputs import needs_gold
 from symnoise_ray.model import load, uncompiled
 from symnoise_ray.prompts import Example, choose_template
 from symnoise_ray.records import Completion
@@ -131,7 +132,7 @@ def answer_alone(
     device = choose_device()
     join_process_group(device)
     loaded = load(model)
-    prompts = read_prompts(config.data, config.data.prompts)
+    prompts = read_prompts(config.data, config.data.prompts, gold=needs_gold(config.judge))
     training = read_train(config.data).examples
     template = choose_template(config.data.template, config.data.train, training)
     completions, counts = complete(

@@ -123,8 +123,8 @@ def check_inputs(configs: Iterable[TrialConfig]) -> None:
         DataError: a data file is missing, broken or empty, or a reference lacks an answer.
     """
     configs = list(configs)
-    for data in dict.fromkeys(config.data for config in configs):
-        _check_data(data)
+    for data, gold in dict.fromkeys((config.data, needs_gold(config.judge)) for config in configs):
+        _check_data(data, gold)
     for model in dict.fromkeys(config.model for config in configs):
         _check_model(model)
     for data, model in dict.fromkeys((config.data, config.model) for config in configs):
@@ -133,13 +133,18 @@ def check_inputs(configs: Iterable[TrialConfig]) -> None:
         _check_reference(data, judge)
 
 
-def _check_data(data: DataConfig) -> None:
+def needs_gold(judge: JudgeConfig) -> bool:
+    """Whether a judge compares with the right answer, so that prompts without one are no use."""
+    return judge.type == "reference"
+
+
+def _check_data(data: DataConfig, gold: bool) -> None:
     read_train(data)
-    read_prompts(data, "eval")
+    read_prompts(data, "eval", gold=gold)
     if data.texts is not None:
         read_texts(data.texts, data.num_texts)
     if data.confirm_prompts is not None:
-        rows = read_prompts(data, "confirm")
+        rows = read_prompts(data, "confirm", gold=gold)
         if data.confirm_prompts == HELD_BACK and len(rows.examples) < 2:
             raise DataError(
                 f"{data.eval_prompts}: must hold at least 4 prompts when half of them are held "
@@ -190,7 +195,8 @@ def _check_reference(data: DataConfig, judge: JudgeConfig) -> None:
     if judge.reference == "baseline":
         return
     answered = {answer.instruction for answer in read_completions(Path(judge.reference))}
-    asked = [example.instruction for example in read_prompts(data, "eval").examples]
+    prompts = read_prompts(data, "eval", gold=needs_gold(judge)).examples
+    asked = [example.instruction for example in prompts]
     missing = [instruction for instruction in asked if instruction not in answered]
     if missing:
         raise DataError(

@@ -65,6 +65,7 @@ class _Reading:
     on_bad_row: Literal["error", "skip"]
     prompts: bool
     limit: int | None
+    gold: bool = True
 
 
 def read_train(data: DataConfig) -> Rows:
@@ -95,14 +96,23 @@ def read_train(data: DataConfig) -> Rows:
     return Rows(examples, +left_out)
 
 
-def read_prompts(data: DataConfig, part: str) -> Rows:
-    """Prompts of the search (`eval`) or of the confirmation (`confirm`), with gold answers."""
+def read_prompts(data: DataConfig, part: str, *, gold: bool = True) -> Rows:
+    """Prompts of the search (`eval`) or of the confirmation (`confirm`).
+
+    Args:
+        data: Where they are.
+        part: Which of the two.
+        gold: Leave out, and count, prompts whose right answer is not known; only the offline judge
+            needs one.
+    """
     source = str(demo.eval_file()) if data.eval_prompts is None else data.eval_prompts
     if part == "confirm" and data.confirm_prompts not in (None, HELD_BACK):
         source = str(data.confirm_prompts)
     elif part == "confirm" and data.confirm_prompts is None:
         source = str(demo.confirm_file())
-    rows = _usable(source, _Reading(data.prompt_fields, data.on_bad_row, prompts=True, limit=None))
+    rows = _usable(
+        source, _Reading(data.prompt_fields, data.on_bad_row, prompts=True, limit=None, gold=gold)
+    )
     examples = rows.examples
     if data.confirm_prompts == HELD_BACK:
         examples = _half(examples, part)
@@ -146,7 +156,7 @@ def _judged(data: DataConfig) -> list[Example]:
     whole = data.model_copy(update={"max_eval_prompts": None})
     confirms = data.confirm_prompts is not None or data.eval_prompts is None
     parts = ("eval", "confirm") if confirms else ("eval",)
-    return [example for part in parts for example in read_prompts(whole, part).examples]
+    return [example for part in parts for example in read_prompts(whole, part, gold=False).examples]
 
 
 def _weights(train: str | tuple[str, ...] | dict[str, float]) -> list[tuple[str, float]]:
@@ -182,8 +192,7 @@ def _usable(source: str, reading: _Reading) -> Rows:
                 raise DataError(f"{place}: {error} ({SKIPPING})") from None
             left_out[f"rows skipped: {error.rule}"] += 1
             continue
-        # Questions in turns come without answers; the offline judge refuses them by name.
-        judged = example.gold.strip() or example.is_asked_by_turns
+        judged = not reading.gold or example.gold.strip()
         if not (judged if reading.prompts else example.teaches):
             kind = "prompts without a gold answer" if reading.prompts else NOTHING_TO_TRAIN_ON
             left_out[kind] += 1

@@ -11,6 +11,7 @@ from typing import Any
 
 from symnoise_ray import charts
 from symnoise_ray.charts import interval, percent
+from symnoise_ray.compare import in_points
 from symnoise_ray.page import DASH, Section, Table
 from symnoise_ray.records import PHASES
 
@@ -57,9 +58,12 @@ def ranked(trials: Iterable[Trial]) -> list[Trial]:
 
 
 def comparisons_of(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """The comparisons of the confirmation, best first."""
-    comparisons = (results.get("verdict") or {}).get("comparisons") or ()
-    return ranked(comparisons)
+    """The comparisons with plain fine-tuning of the confirmation, best first."""
+    return ranked(row for row in _compared(results) if not row.get("over"))
+
+
+def _compared(results: dict[str, Any]) -> list[dict[str, Any]]:
+    return list((results.get("verdict") or {}).get("comparisons") or ())
 
 
 def _number(value: float | None, digits: int = 3) -> str:
@@ -128,15 +132,49 @@ def confirmation(results: dict[str, Any]) -> Section:
                 [_comparison_row(row) for row in comparisons],
                 tuple(str(row.get("arm")) for row in comparisons),
             ),
+            *_contrasts(results),
             *_trial_tables(trials, "The confirmation's trials, one by one"),
         ),
     )
 
 
-def _comparison_row(row: dict[str, Any]) -> tuple[str, ...]:
+def _contrasts(results: dict[str, Any]) -> tuple[Table, ...]:
+    """Noise types against each other: the difference of their win rates over plain."""
+    rows = [row for row in _compared(results) if row.get("over")]
+    if not rows:
+        return ()
+    header = ("against each other", "points", "95 % interval", "p (Holm)", "verdict")
+    return (
+        Table(
+            "lrrrll",
+            (*header, "would be decided by"),
+            [_contrast_row(row) for row in rows],
+            tuple(str(row.get("arm")) for row in rows),
+        ),
+    )
+
+
+def _contrast_row(row: dict[str, Any]) -> tuple[str, ...]:
+    low, high = (f"{in_points(end):+.1f}" for end in row["interval_95"])
+    return (
+        charts.setting(row),
+        f"{in_points(row['win_rate']):+.1f}",
+        f"{low} to {high}",
+        _number(row.get("p_holm"), 2),
+        str(row.get("verdict") or DASH),
+        _needed(row),
+    )
+
+
+def _needed(row: dict[str, Any]) -> str:
+    """How many prompts or seeds would decide, in words."""
     numbers = (("prompts_needed", "prompts"), ("seeds_needed", "seeds"))
     needed = [f"{row[name]:,} {what}" for name, what in numbers if row.get(name)]
     link = " and " if row.get("needed_together") else " or "
+    return link.join(needed) or DASH
+
+
+def _comparison_row(row: dict[str, Any]) -> tuple[str, ...]:
     return (
         charts.setting(row),
         percent(row.get("win_rate")),
@@ -144,7 +182,7 @@ def _comparison_row(row: dict[str, Any]) -> tuple[str, ...]:
         _at_equal_lengths(row),
         _number(row.get("p_holm"), 2),
         str(row.get("verdict") or DASH),
-        link.join(needed) or DASH,
+        _needed(row),
     )
 
 

@@ -414,3 +414,20 @@ def test_examples_are_few_and_always_the_same(tmp_path: Path) -> None:
 def test_a_sweep_without_any_trial_file_is_reported(tmp_path: Path) -> None:
     report.write_report(tmp_path, _results(status="failed", trials=[FAILED]))
     assert "the loss is nan at step 31" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", ["html", "markdown"])
+def test_noise_types_against_each_other_are_told_in_points(kind: str) -> None:
+    results = _results()
+    contrast = COMPARISON | {
+        "label": "symnoise 5 over independent 5",
+        "over": "independent",
+        "win_rate": 0.509,
+        "interval_95": [0.4795, 0.54],
+    }
+    results["verdict"]["comparisons"].append(contrast)
+    text = _words(report.html(results, CURVES, [])) if kind == "html" else report.markdown(results)
+    assert "symnoise 5 over independent 5" in text
+    assert "+1.8" in text
+    assert "-4.1 to +8.0" in text.replace("\\", "")
+    assert "50.9" not in text

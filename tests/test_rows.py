@@ -231,11 +231,13 @@ def test_an_empty_file_is_an_error(file: Callable[..., Path], text: str) -> None
         read_train(data(file(text)))
 
 
-def test_questions_in_turns_need_no_gold_answer(file: Callable[..., Path]) -> None:
+def test_only_the_offline_judge_needs_gold_answers(file: Callable[..., Path]) -> None:
     prompts = file([{"turns": ["One?", "Two?"]}, {"turns": ["Three?"]}])
-    rows = read_prompts(data(prompts), "eval")
-    assert rows.examples == [Example((("One?", ""), ("Two?", "")))]
-    assert rows.left_out == {"prompts without a gold answer": 1}
+    rows = read_prompts(data(prompts), "eval", gold=False)
+    assert rows.examples == [Example((("One?", ""), ("Two?", ""))), Example((("Three?", ""),))]
+    assert rows.left_out == {}
+    with pytest.raises(DataError, match="2 prompts without a gold answer"):
+        read_prompts(data(prompts), "eval")
 
 
 def test_rows_without_an_answer_are_counted(file: Callable[..., Path]) -> None:

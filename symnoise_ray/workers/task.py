@@ -19,6 +19,7 @@ from symnoise_ray.config import TrialConfig
 from symnoise_ray.engine import give_memory_back
 from symnoise_ray.errors import CancelledError, kind_of, reason_of
 from symnoise_ray.generate import complete
+from symnoise_ray.inputs import needs_gold
 from symnoise_ray.model import export
 from symnoise_ray.records import Metrics, timed, write_lines
 from symnoise_ray.rows import read_prompts
@@ -106,7 +107,7 @@ def _answer(
     config: TrialConfig, directory: Path, trained: Trained, cancelled: Callable[[], bool]
 ) -> Any:
     """Answer the trial's prompts and write them; returns what was left out or cut."""
-    prompts = read_prompts(config.data, config.data.prompts)
+    prompts = read_prompts(config.data, config.data.prompts, gold=needs_gold(config.judge))
 
     def check() -> None:
         # Ranks decode shares of different length, so only a lone rank may leave early.
