@@ -133,7 +133,7 @@ _STYLE = """\
     --accent: #56b4e9; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 var(--sans); }
-main { max-width: 1000px; margin: 0 auto; padding: 2.5rem 1.5rem 3rem; }
+main { max-width: 1100px; margin: 0 auto; padding: 2.5rem 1.5rem 3rem; }
 h1 { margin: 0; font-size: 2rem; line-height: 1.2; overflow-wrap: anywhere; }
 h2 { margin: 3rem 0 .6rem; font-size: 1.3rem; }
 p { margin: .5rem 0; max-width: 75ch; }
@@ -150,7 +150,7 @@ th, td { padding: .35rem .7rem; border-bottom: 1px solid var(--line); text-align
 th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
 .r { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td.l { white-space: nowrap; }
-td.l:last-child { white-space: normal; overflow-wrap: anywhere; min-width: 18rem; }
+td.l:last-child { white-space: normal; overflow-wrap: anywhere; min-width: 11rem; }
 th.r { white-space: normal; }
 summary { cursor: pointer; color: var(--accent); }
 article { margin: 1rem 0; padding: .9rem 1.1rem; border: 1px solid var(--line);
