@@ -109,6 +109,9 @@ def start(model: nn.Module, config: TrialConfig) -> Any:
         dist_init_required=False,
     )
     _undo_first_step(engine)
+    if dist.get_world_size() == 1 and config.train.zero_stage == 0:
+        # DeepSpeed would copy all gradients to and fro to reduce them over one worker.
+        engine.enable_backward_allreduce = False
     return engine
 
 
