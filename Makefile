@@ -16,7 +16,7 @@ sweep: $(VENV)/.installed
 	@$(RUN) -m symnoise_ray.tune $(SPACE) $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
+	$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: $(VENV)/.installed-dev
 	$(RUN) -m pytest -m slow $(ARGS)

@@ -117,8 +117,13 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]
         return {"done": False}
 
     def cleanup(self) -> None:
-        """Free the slot of a trial that Tune stopped; a finished one is left alone."""
-        self.workers.cancel(self.plan.name)
+        """Free the slot of a trial that Tune stopped; a finished one is left alone.
+
+        So is one that another process runs: Tune may give this one a trial, and end it before its
+        first step because it took the trial elsewhere.
+        """
+        if self.records is not None:
+            self.workers.cancel(self.plan.name)
 
 
 class _Starts(tune.Callback):  # type: ignore[misc]

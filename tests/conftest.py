@@ -87,6 +87,15 @@ def byte_tokenizer(**special_tokens: str) -> PreTrainedTokenizerFast:
     )
 
 
+LONGEST = ("test_sweep", "test_workers", "test_cluster_job", "test_checkpoints", "test_engine")
+"""Files that start Ray or many processes: first, so that no process is left alone with one."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; all else stays in its order."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
 @pytest.fixture
 def tiny_model() -> LlamaForCausalLM:
     """A LLaMA of 2 layers, width 32 and 64 words, the same in every test."""

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import ROOT
 
 RATIOS = {
@@ -56,6 +58,7 @@ def test_the_noise_benchmark_gives_every_ratio_with_its_spread() -> None:
     assert figures["settings"]["torch_threads"] == 1
 
 
+@pytest.mark.slow
 def test_the_training_benchmark_gives_every_ratio_and_names_the_trainers_that_are_not_there() -> (
     None
 ):
@@ -81,6 +84,7 @@ def test_the_training_benchmark_gives_every_ratio_and_names_the_trainers_that_ar
     assert figures["settings"]["torch_threads"] == 1
 
 
+@pytest.mark.slow
 def test_the_judging_benchmark_finds_equal_answers_and_gives_every_ratio() -> None:
     script = str(ROOT / "benchmarks" / "judging.py")
     command = [sys.executable, script, "--tiny", "--rounds", "2", "--items", "2", "--json"]

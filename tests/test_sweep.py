@@ -236,6 +236,8 @@ def start_and_signal(
         text=True,
         cwd=tmp_path,
         start_new_session=True,
+        # Under a shell that put the tests in the background, children would not hear Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     for line in process.stdout:
