@@ -211,8 +211,8 @@ class NoiseConfig(Section):
     """`published`: each law as its paper scales it; `matched`: all laws have the RMS norm
     alpha/sqrt(3) per row that uniform noise has."""
     length: Literal["true", "padded"] = "true"
-    """L in the scale: the row's real tokens (the NEFTune paper's code), or the padded length with
-    noise on the padding too (the Hugging Face hook)."""
+    """L in the scale: the row's real tokens (the NEFTune paper's code), or the length of the padded
+    or packed line with noise on the padding too (the Hugging Face hook)."""
     execution: Literal["sequential", "concat"] = "sequential"
     """How the copies of a pair run: one after the other (half the memory) or as one batch."""
     include_clean: bool = False
