@@ -197,7 +197,9 @@ def files(directory: Path) -> list[str]:
     return [(directory / name).read_text().replace(directory.name, "") for name in names]
 
 
-@pytest.mark.parametrize("moment", ["in a step", "in a write"])
+@pytest.mark.parametrize(
+    "moment", [pytest.param("in a step", marks=pytest.mark.slow), "in a write"]
+)
 def test_a_killed_worker_costs_steps_but_no_bits(trial: Trial, tmp_path: Path, moment: str) -> None:
     config = trial(train__checkpoint_minutes=OFTEN, train__max_steps=12)
     whole, killed = tmp_path / "a" / "whole", tmp_path / "b" / "killed"

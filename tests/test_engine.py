@@ -300,6 +300,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOGETHER)
 def test_two_workers_train_answer_and_export_like_one(name: str, together: Path) -> None:
     first, second = (json.loads((together / f"{name}-{rank}.json").read_text()) for rank in "01")
