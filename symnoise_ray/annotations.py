@@ -9,7 +9,6 @@ Beside it: what AlpacaEval's judge does with log-probabilities and with the orde
 from __future__ import annotations
 
 import csv
-import json
 import math
 import random
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 from symnoise_ray.bootstrap import Floats
 from symnoise_ray.errors import DataError
 from symnoise_ray.length_control import GamedRows
-from symnoise_ray.records import Preference
+from symnoise_ray.records import Preference, read_rows
 
 _TEXTS = ("instruction", "output_1", "output_2")
 _GAMED_COLUMNS = ("index", "preference", "std_delta_len", "instruction_difficulty")
@@ -34,14 +33,7 @@ def read_annotations(path: Path) -> list[Preference]:
     Raises:
         DataError: the file cannot be read, or a row is no verdict.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if text.lstrip().startswith("["):
-            rows = json.loads(text)
-        else:
-            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: must be readable preferences, but {error}") from None
+    rows = read_rows(path, "preferences")
     preferences = [_preference(row, number, path) for number, row in enumerate(rows, 1)]
     if not preferences:
         raise DataError(f"{path}: must hold at least one preference, but got none")

@@ -163,20 +163,29 @@ class Tail:
         return records
 
 
+def read_rows(path: Path, what: str) -> list[Any]:
+    """Read one JSON list, or one JSON value a line; `what` names them in errors.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if text.lstrip().startswith("["):
+            rows: list[Any] = json.loads(text)
+            return rows
+        return [json.loads(line) for line in text.split("\n") if line.strip()]
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: must be readable {what}, but {error}") from None
+
+
 def read_completions(path: Path) -> list[Completion]:
     """Read our completions.jsonl, or a JSON list of AlpacaEval model outputs.
 
     Raises:
         DataError: the file cannot be read, or an entry lacks instruction or output.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if text.lstrip().startswith("["):
-            rows = json.loads(text)
-        else:
-            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: must be readable model outputs, but {error}") from None
+    rows = read_rows(path, "model outputs")
     known = set(Completion._fields)
     completions = []
     for number, row in enumerate(rows, 1):
