@@ -1,0 +1,46 @@
+"""What a trial and a sweep are: frozen, complete, strictly checked descriptions.
+
+In: YAML 1.2 text and `key=value` overrides. Out: `TrialConfig` and `SweepConfig`.
+What is not in a `TrialConfig` cannot change a trial's result. Unknown keys are refused with the
+file, the line and the nearest name. Imports neither torch nor ray, so a check takes milliseconds.
+"""
+
+from symnoise_ray.config.data import TEMPLATE_NAMES, DataConfig, RowField
+from symnoise_ray.config.judge import GenerateConfig, JudgeConfig, judge_types
+from symnoise_ray.config.model import LoraConfig, ModelConfig
+from symnoise_ray.config.noise import NOISELESS, NoiseConfig, NoiseType
+from symnoise_ray.config.section import Section
+from symnoise_ray.config.sweep import (
+    ConfirmConfig,
+    Parameter,
+    SearchConfig,
+    SweepConfig,
+    TrackingConfig,
+    WorkersConfig,
+)
+from symnoise_ray.config.train import OptimConfig, TrainConfig
+from symnoise_ray.config.trial import TrialConfig
+
+__all__ = [
+    "NOISELESS",
+    "TEMPLATE_NAMES",
+    "ConfirmConfig",
+    "DataConfig",
+    "GenerateConfig",
+    "JudgeConfig",
+    "LoraConfig",
+    "ModelConfig",
+    "NoiseConfig",
+    "NoiseType",
+    "OptimConfig",
+    "Parameter",
+    "RowField",
+    "SearchConfig",
+    "Section",
+    "SweepConfig",
+    "TrackingConfig",
+    "TrainConfig",
+    "TrialConfig",
+    "WorkersConfig",
+    "judge_types",
+]

@@ -1,0 +1,153 @@
+"""How prompts are answered, and who judges the answers."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from symnoise_ray.config.section import Section
+
+ENVIRONMENT_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
+
+
+class GenerateConfig(Section):
+    """How a fine-tuned model answers the prompts: greedily, or by sampling."""
+
+    max_new_tokens: int = Field(128, ge=1)
+    """Tokens per answer at most."""
+    batch_size: int = Field(32, ge=1)
+    """Prompts decoded together on one worker."""
+    repetition_penalty: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """Logits of tokens that were read or written are divided by this (negative ones multiplied);
+    1 is none. The preset of the NEFTune and SymNoise papers is greedy with 1.2."""
+    temperature: float = Field(0.0, ge=0, le=10)
+    """0 takes the likeliest token; above, tokens are drawn from softmax(logits / temperature)."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Tokens are drawn from the likeliest ones that have this probability together; 1 is all."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    """What is drawn depends on this and the prompt's number alone, not on batches or workers."""
+
+    @model_validator(mode="after")
+    def _sampling_is_asked_for(self) -> Self:
+        for name, default in (("top_p", 1.0), ("seed", 0)):
+            value = getattr(self, name)
+            if self.temperature == 0 and value != default:
+                raise ValueError(
+                    f"generate.{name} has no meaning for generate.temperature=0 (greedy), but got "
+                    f"{value}; give a temperature or leave it out"
+                )
+        return self
+
+
+def judge_types(name: str) -> tuple[str, ...]:
+    """Judges that a setting of `JudgeConfig` means something for."""
+    if name in ("type", "reference", "min_coverage", "cache", "self_check", "early"):
+        return ("reference", "api", "local")
+    if name in ("model", "revision", "prompt"):
+        return ("api", "local")
+    return ("local",) if name in ("dtype", "batch_size", "max_length") else ("api",)
+
+
+class JudgeConfig(Section):
+    """Who says which of two answers is better, and against what."""
+
+    type: Literal["reference", "api", "local"] = "reference"
+    """`reference`: the answer nearer to the gold answer wins; deterministic and offline. `api`: a
+    model behind an OpenAI-compatible endpoint. `local`: a Hugging Face model in this process."""
+    reference: str = "baseline"
+    """`baseline` (the plain fine-tuned trial of this sweep) or a file of AlpacaEval model
+    outputs."""
+    model: str | None = None
+    """The judging model: its name at the endpoint (`api`), or a Hugging Face name or folder
+    (`local`)."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model (`local`), or your own word for what the endpoint serves
+    (`api`); a new one means new verdicts."""
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    """Type of a local judge's weights."""
+    batch_size: int = Field(16, ge=1)
+    """Items that a local judge reads together, each in both orders."""
+    max_length: int = Field(4096, ge=64)
+    """Tokens of a local judge's prompt at most; a longer one is a failed verdict."""
+    prompt: str = "pairwise"
+    """What the judge is asked: `pairwise`, or a YAML file with `system`, `user` and `labels`, where
+    `{instruction}`, `{first}` and `{second}` stand for JSON strings."""
+    verdict: Literal["auto", "logprobs", "text"] = "auto"
+    """How an endpoint's verdict is read: from the log-probabilities of the two labels, from the
+    text, or `auto`: the former where the endpoint gives them."""
+    temperature: float = Field(0.0, ge=0, le=2)
+    """Sampling temperature at the endpoint."""
+    max_new_tokens: int = Field(8, ge=1)
+    """Tokens that the endpoint may answer with."""
+    base_url: str = "https://api.openai.com/v1"
+    """The endpoint."""
+    api_key_env: str | None = None
+    """NAME of the environment variable that holds the key; the key itself never stands here."""
+    api_key_file: str | None = None
+    """File that holds the key, in place of a variable; an endpoint without keys needs neither."""
+    concurrency: int = Field(8, ge=1, le=256)
+    """Calls on their way to the endpoint at once, per trial that is being judged."""
+    requests_per_minute: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Calls per minute at most, per trial that is being judged."""
+    tokens_per_minute: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Tokens per minute at most, in and out, per trial that is being judged."""
+    timeout_seconds: float = Field(60.0, gt=0, allow_inf_nan=False)
+    """Seconds within which a call must be answered whole."""
+    max_retries: int = Field(5, ge=0)
+    """How often a call that failed, or brought no verdict, is made again."""
+    retry_seconds: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """First wait before a retry, doubled each time and spread at random by up to its half; an
+    endpoint's Retry-After goes before it."""
+    max_wait_seconds: float = Field(120.0, gt=0, allow_inf_nan=False)
+    """Longest wait before a retry; an endpoint that asks for more has failed."""
+    max_calls: int | None = Field(None, ge=1)
+    """Budget of the sweep: calls at most, retries counted."""
+    max_total_tokens: int | None = Field(None, ge=1)
+    """Budget of the sweep: tokens at most, in and out."""
+    max_cost: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Budget of the sweep: money at most, in the currency of the two prices."""
+    price_input: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Price of a million tokens read by the endpoint."""
+    price_output: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Price of a million tokens written by the endpoint."""
+    min_coverage: float = Field(0.95, gt=0, le=1)
+    """Fraction of the items that must have verdicts in both orders; below it a trial is invalid."""
+    cache: str = "verdicts"
+    """Folder of the verdicts that were given, so that none is asked for twice; a relative path
+    starts where the sweep directories lie."""
+    self_check: bool = True
+    """Try the judge on planted pairs before the first trial, and refuse one that fails."""
+    early: bool = False
+    """Judge a searched trial's prompts in a random order and stop once it is decided, with 5 %
+    error, on which side of 50 % the whole set lies; the confirmation always judges all of it."""
+
+    @model_validator(mode="after")
+    def _keys_belong_to_the_type(self) -> Self:
+        for name, field in type(self).model_fields.items():
+            owners = judge_types(name)
+            if self.type not in owners and getattr(self, name) != field.default:
+                raise ValueError(
+                    f"judge.{name} belongs to judge.type={' or '.join(owners)}, but got "
+                    f"judge.type={self.type}"
+                )
+        if self.type != "reference" and not self.model:
+            raise ValueError(f"judge.model must be given for judge.type={self.type}")
+        return self
+
+    @model_validator(mode="after")
+    def _the_key_is_not_here(self) -> Self:
+        if self.api_key_env is not None and self.api_key_file is not None:
+            raise ValueError("judge.api_key_env and judge.api_key_file exclude each other")
+        if self.api_key_env is not None and not ENVIRONMENT_NAME.fullmatch(self.api_key_env):
+            # The value is not shown: it may be the key.
+            raise ValueError(
+                "judge.api_key_env must be the NAME of an environment variable, such as "
+                "OPENAI_API_KEY, never the key itself"
+            )
+        if not self.base_url.startswith(("http://", "https://")) or "@" in self.base_url:
+            raise ValueError("judge.base_url must be http(s)://host/path without user or password")
+        if self.max_cost is not None and not self.price_input + self.price_output:
+            raise ValueError("judge.max_cost needs judge.price_input and judge.price_output")
+        return self

@@ -1,0 +1,97 @@
+"""A trial: everything that can change its result, in one frozen description."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Self
+
+from pydantic import model_validator
+
+from symnoise_ray import deepspeed_json
+from symnoise_ray.config.data import DataConfig
+from symnoise_ray.config.judge import GenerateConfig, JudgeConfig
+from symnoise_ray.config.model import LoraConfig, ModelConfig
+from symnoise_ray.config.noise import NoiseConfig
+from symnoise_ray.config.section import Section
+from symnoise_ray.config.train import OptimConfig, TrainConfig
+
+
+class TrialConfig(Section):
+    """Everything that can change a trial's result."""
+
+    model: ModelConfig = ModelConfig()
+    """The model that is fine-tuned."""
+    data: DataConfig = DataConfig()
+    """Training rows and prompts."""
+    noise: NoiseConfig = NoiseConfig()
+    """Embedding noise."""
+    optim: OptimConfig = OptimConfig()
+    """Optimizer."""
+    train: TrainConfig = TrainConfig()
+    """Steps, batches, seed, sharding."""
+    lora: LoraConfig = LoraConfig()
+    """Low-rank adapters."""
+    generate: GenerateConfig = GenerateConfig()
+    """Decoding."""
+    judge: JudgeConfig = JudgeConfig()
+    """Judge."""
+
+    @model_validator(mode="after")
+    def _weights_can_be_sharded(self) -> Self:
+        if self.lora.quantize != "none" and self.train.zero_stage == 3:
+            raise ValueError(
+                f"lora.quantize={self.lora.quantize} needs train.zero_stage to be 0, 1 or 2, but "
+                "got 3, which cannot shard weights of 4 bits"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _deepspeed_file_agrees(self) -> Self:
+        if self.train.deepspeed is not None:
+            found = deepspeed_json.contradiction(self.train.deepspeed, self.deepspeed_keys())
+            if found:
+                raise ValueError(f"train.deepspeed: {found}")
+        return self
+
+    def deepspeed_keys(self) -> dict[str, deepspeed_json.Fixed]:
+        """DeepSpeed's dotted keys that this trial decides, with their values."""
+        train, optim = self.train, self.optim
+        batch, micro_batch = train.global_batch_size, train.micro_batch_size
+        follows = f"train.global_batch_size={batch} and train.micro_batch_size={micro_batch}"
+        on_cpu = {True: "cpu", False: "none"}
+        offload = f"train.offload={train.offload}"
+        fixed = deepspeed_json.Fixed
+        return {
+            "train_batch_size": fixed(f"train.global_batch_size={batch}", batch),
+            "train_micro_batch_size_per_gpu": fixed(
+                f"train.micro_batch_size={micro_batch}", micro_batch
+            ),
+            "gradient_accumulation_steps": fixed(f"{follows}, from which it follows", None),
+            "gradient_clipping": fixed(
+                f"optim.max_grad_norm={optim.max_grad_norm:g}", optim.max_grad_norm
+            ),
+            "bf16.enabled": fixed(f"model.dtype={self.model.dtype}", self.model.dtype == "bf16"),
+            "zero_optimization.stage": fixed(
+                f"train.zero_stage={train.zero_stage}", train.zero_stage
+            ),
+            "zero_optimization.offload_optimizer.device": fixed(
+                offload, on_cpu[train.offload != "none"]
+            ),
+            "zero_optimization.offload_param.device": fixed(
+                offload, on_cpu[train.offload == "all"]
+            ),
+            "optimizer.params.lr": fixed(f"optim.lr={optim.lr:g}", optim.lr),
+            "optimizer.params.betas": fixed(f"optim.betas={list(optim.betas)}", list(optim.betas)),
+            "optimizer.params.eps": fixed(f"optim.eps={optim.eps:g}", optim.eps),
+            "optimizer.params.weight_decay": fixed(
+                f"optim.weight_decay={optim.weight_decay:g}", optim.weight_decay
+            ),
+            "zero_allow_untested_optimizer": fixed("the optimizer, which is torch's AdamW", True),
+            "zero_force_ds_cpu_optimizer": fixed("the optimizer, which is torch's AdamW", False),
+        }
+
+    def digest(self) -> str:
+        """Hash of the resolved configuration, equal on every rank of a trial."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
