@@ -1,11 +1,12 @@
 """What judging and answering cost against what the same model allows, as ratios.
 
-    python benchmarks/judging.py [--rounds 7] [--items 32] [--device cuda] [--tiny] [--json]
+    python benchmarks/judging.py [--rounds 7] [--items 805] [--device cuda] [--tiny] [--json]
 
 Judging: prompts per second of the local judge over those of the bare model, which reads the same
-tokens whole, sorted by length (its prefill limit). Answering: `generate.complete` against Hugging
-Face's `generate` called directly on the prompts in their order, at several batch sizes, tokens per
-second over tokens per second. Equal verdicts and equal texts are asserted before a time is told.
+tokens whole, sorted by length (its prefill limit); each round takes its share of the items.
+Answering: `generate.complete` against Hugging Face's `generate` called directly on the prompts in
+their order, at several batch sizes, tokens per second over tokens per second. Equal verdicts and
+equal texts are asserted before a time is told.
 One thread, in turn, CPU time (CUDA: seconds). `--tiny` only shows that the benchmark runs.
 
 Shape letters: B prompts of a batch, T tokens.
@@ -33,7 +34,8 @@ from symnoise_ray.config import GenerateConfig, JudgeConfig
 from symnoise_ray.engine import join_process_group
 from symnoise_ray.generate import complete
 from symnoise_ray.judges.local import LocalJudge, local_judge
-from symnoise_ray.judges.protocol import Pair
+from symnoise_ray.judges.protocol import Pair, Verdict
+from symnoise_ray.judges.transformers_engine import TransformersEngine
 from symnoise_ray.prompts import Example
 from symnoise_ray.tokens import tokenise_prompt
 
@@ -132,11 +134,11 @@ def pairs_of(num_items: int) -> list[Pair]:
 
 
 @torch.no_grad()
-def prefill(judge: LocalJudge, rows: list[list[int]], size: int) -> list[list[float]]:
+def prefill(engine: TransformersEngine, rows: list[list[int]], size: int) -> list[list[float]]:
     """Log-probabilities of the labels, from the bare model on whole prompts by length."""
     told: list[list[float]] = [[]] * len(rows)
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-    device = next(judge.model.parameters()).device
+    device = next(engine.model.parameters()).device
     for start in range(0, len(order), size):
         batch = order[start : start + size]
         width = max(len(rows[index]) for index in batch)
@@ -146,49 +148,81 @@ def prefill(judge: LocalJudge, rows: list[list[int]], size: int) -> list[list[fl
             ids_BT[place, width - len(rows[index]) :] = torch.tensor(rows[index])
             mask_BT[place, width - len(rows[index]) :] = 1
         positions_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
-        output = judge.model(
+        output = engine.model(
             input_ids=ids_BT.to(device), attention_mask=mask_BT.to(device),
             position_ids=positions_BT.to(device), use_cache=False, logits_to_keep=1,
         )  # fmt: skip
         logprobs = output.logits[:, -1].float().log_softmax(-1)
-        both = [logprobs[:, ids].logsumexp(-1).tolist() for ids in judge._labels]
+        both = [logprobs[:, ids].logsumexp(-1).tolist() for ids in engine.labels]
         for index, *values in zip(batch, *both, strict=True):
             told[index] = values
     return told
 
 
 def judging(folder: Path, num_items: int, rounds: int, device: torch.device) -> dict[str, Any]:
-    """The local judge against the prefill limit, on the same prompts."""
+    """The local judge against the prefill limit: every round judges its share of the items."""
     judge = local_judge(JudgeConfig(type="local", model=str(folder), batch_size=ITEMS_PER_BATCH))
-    judge.model.to(device)
+    engine = judge.engine
+    assert isinstance(engine, TransformersEngine)
+    engine.model.to(device)
     pairs = pairs_of(num_items)
-    rows = [judge.tokens(pair) for pair in pairs]
-    verdicts = dict(judge.judge(pairs))
-    for index, (first, second) in enumerate(prefill(judge, rows, 2 * ITEMS_PER_BATCH)):
+    rows = [judge.reader.tokens(pair) for pair in pairs]
+    size = 2 * -(-num_items // rounds)
+    shares = [slice(start, start + size) for start in range(0, len(pairs), size)]
+    compare_judging(judge, engine, pairs[:16], rows[:16], device, False)  # warms up
+    took = [
+        compare_judging(judge, engine, pairs[share], rows[share], device, bool(number % 2))
+        for number, share in enumerate(shares)
+    ]
+    low, middle, high = statistics.quantiles(
+        [limit / ours for limit, ours in took], n=4, method="inclusive"
+    )
+    total, seconds = sum(map(len, rows)), sum(ours for _, ours in took)
+    return {
+        "ratio": middle,
+        "low": low,
+        "high": high,
+        "whole": sum(limit for limit, _ in took) / seconds,
+        "seconds": seconds,
+        "items": num_items,
+        "prompts": len(rows),
+        "tokens": total,
+        "tokens_computed_share": computed(engine, rows) / total,
+        "prompt_tokens_per_second": total / seconds,
+    }
+
+
+def compare_judging(
+    judge: LocalJudge,
+    engine: TransformersEngine,
+    pairs: list[Pair],
+    rows: list[list[int]],
+    device: torch.device,
+    ours_first: bool,
+) -> tuple[float, float]:
+    """Seconds of the bare model and of the judge on the same prompts, with the same verdicts."""
+    scores: list[list[float]] = []
+    verdicts: dict[int, Verdict] = {}
+
+    def limit() -> None:
+        scores.extend(prefill(engine, rows, 2 * ITEMS_PER_BATCH))
+
+    def ours() -> None:
+        verdicts.update(judge.judge(pairs))
+
+    both = [ours, limit] if ours_first else [limit, ours]
+    took = {work: seconds_of(work, device) for work in both}
+    for index, (first, second) in enumerate(scores):
         wanted = 1 + torch.sigmoid(torch.tensor(second - first)).item()
         given = verdicts[index].preference
         assert given is not None
         assert abs(given - wanted) < MAX_DIFFERENCE, (index, given, wanted)
-    told = ratio(
-        lambda: prefill(judge, rows, 2 * ITEMS_PER_BATCH),
-        lambda: list(judge.judge(pairs)),
-        rounds,
-        device,
-    )
-    total = sum(map(len, rows))
-    return {
-        **told,
-        "items": num_items,
-        "prompts": len(rows),
-        "tokens": total,
-        "tokens_computed_share": computed(judge, rows) / total,
-        "prompt_tokens_per_second": total / told["seconds"],
-    }
+    return took[limit], took[ours]
 
 
-def computed(judge: LocalJudge, rows: list[list[int]]) -> int:
+def computed(engine: TransformersEngine, rows: list[list[int]]) -> int:
     """Tokens that the judge reads: what the two orders of an item share counts once."""
-    head = judge._head.num_tokens
+    head = engine.head.num_tokens
     total = 0
     for first, second in zip(rows[::2], rows[1::2], strict=True):
         same = itertools.takewhile(
@@ -258,7 +292,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--items", type=int, default=32)
+    parser.add_argument("--items", type=int, default=805)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--json", action="store_true")
@@ -280,6 +314,7 @@ def main() -> None:
         print(json.dumps(figures))
         return
     print(f"judging / prefill limit: {shown(judged)}; {bars['judging']} ({JUDGING_BAR})")
+    print(f"  {judged['items']} items in both orders: {judged['whole']:.2f} over the whole")
     print(f"  of {judged['tokens']} tokens, {judged['tokens_computed_share']:.0%} are computed")
     for size, told in answered.items():
         print(f"answering / generate, batch {size}: {shown(told)}")

@@ -39,7 +39,7 @@ ARM_COLOURS = {
 OWN_PHASES = tuple(phase for phase in PHASES if phase != "track")
 """Phases that take a trial's own time; tracking runs beside them."""
 PAIRED = ("symnoise", "symuniform", "symgaussian", "independent", "duplicate")
-_PHASE_HUES = ("#9a9a9a", "#56b4e9", "#0072b2", "#e69f00", "#009e73")
+_PHASE_HUES = ("#9a9a9a", "#56b4e9", "#0072b2", "#e69f00", "#cc79a7", "#009e73")
 PHASE_COLOURS = dict(zip(OWN_PHASES, _PHASE_HUES, strict=True))
 
 
@@ -122,10 +122,9 @@ def _legend(trials: Iterable[Trial]) -> str:
     return element("ul", *items, class_="legend")
 
 
-def _phase_legend() -> str:
+def _phase_legend(phases: Iterable[str]) -> str:
     items = (
-        element("li", element("span", class_=f"dot block phase-{phase}"), phase)
-        for phase in OWN_PHASES
+        element("li", element("span", class_=f"dot block phase-{phase}"), phase) for phase in phases
     )
     return element("ul", *items, class_="legend")
 
@@ -359,7 +358,9 @@ def time_spent(trials: Sequence[Trial], title: str) -> str:
     parts = [*_columns(x, bottom, {value: f"{value:.4g} s" for value in ticks(0, x.high)})]
     for number, (name, values) in enumerate(rows.items()):
         parts.append(_time_row(name, values, 8 + _ROW * number, x))
-    return _phase_legend() + _svg(title, bottom + 26, parts)
+    spent = zip(OWN_PHASES, zip(*rows.values(), strict=True), strict=True)
+    legend = _phase_legend(phase for phase, values in spent if sum(values) > 0)
+    return legend + _svg(title, bottom + 26, parts)
 
 
 def _time_row(name: str, values: Iterable[float], top: float, x: Scale) -> str:

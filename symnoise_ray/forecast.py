@@ -1,33 +1,23 @@
-"""What a trial or a sweep will need: steps, passes, memory, disk, arithmetic, judge calls.
+"""What one trial will need: steps, passes, memory, disk, arithmetic, judge calls.
 
-In: a search space or a trial's file. Out: a `Plan` of `Forecast`s, trials that need the same in
-one. Starts nothing and loads no weights; rows are read and tokenised where data and tokenizer lie
-here, and what is not known is said, never guessed. Without the data, rows are as long as
-`data.max_length` allows, so the memory forecast is an upper end.
+In: a trial's configuration and its number of workers. Out: a `Forecast`, and the settings of
+`train` that would fit into a GPU. Starts nothing and loads no weights.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from symnoise_ray import demo
-from symnoise_ray.config import DataConfig, ModelConfig, NoiseConfig, SweepConfig, TrialConfig
+from symnoise_ray.config import ModelConfig, NoiseConfig, TrialConfig
+from symnoise_ray.counts import Rows, read_rows
 from symnoise_ray.errors import UserError
-from symnoise_ray.inputs import anchor_paths, model_source, row_limit
-from symnoise_ray.loading import load_sweep, load_trial, read_yaml
 from symnoise_ray.memory import GIB, Memory, Pass, disk, memory
-from symnoise_ray.plans import SweepPlans, size_text
-from symnoise_ray.prompts import choose_template
-from symnoise_ray.rows import HELD_BACK, read_prompts, read_train
 from symnoise_ray.shapes import ModelShape, read_shape
-from symnoise_ray.space import Space, check_sweep, corners, describe, search_size
-from symnoise_ray.tokens import tokenise, tokenise_prompt
 
 QUESTION_TOKENS = 400
 """Assumption: tokens of what a judge is asked beside the prompt and the two answers."""
@@ -46,20 +36,6 @@ class Options:
     num_workers: int | None = None
     gpu_memory: float | None = None
     teraflops: float | None = None
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The training rows, as far as they are known; lengths are in tokens, after cutting."""
-
-    num_rows: int | None
-    num_tokens: int | None
-    num_answer_tokens: int | None
-    longest: int
-    answer_share: float
-    num_prompts: int | None
-    longest_prompt: int
-    unknown: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -84,68 +60,6 @@ class Forecast:
     def passes_per_step(self) -> int:
         """Forward and backward passes of one worker per optimizer step, at most."""
         return self.micro_batches * len(self.copies)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Forecasts with the names of the trials that each is for; `size` tells a sweep's trials."""
-
-    name: str
-    size: str | None
-    num_trials: int
-    options: Options
-    forecasts: list[tuple[list[str], TrialConfig, Forecast]]
-
-
-def plan(source: str, overrides: Sequence[str], options: Options) -> Plan:
-    """Forecast every trial of a sweep that is known, or one trial.
-
-    The searched trials are not known before they are drawn: both ends of every range and every
-    choice stand for them.
-
-    Raises:
-        UserError: a setting, the data or the model cannot be used.
-    """
-    path = Path(source)
-    if path.is_file() and not _is_space(path):
-        config = load_trial(path, overrides)
-        workers = options.num_workers or 1
-        found = [(["trial"], config, forecast(config, workers, options))]
-        return Plan(source, None, 1, options, found)
-    if options.num_workers is not None:
-        raise UserError("--workers is for a trial's file; a sweep has workers.num_workers")
-    sweep, document = load_sweep(source, overrides)
-    check_sweep(sweep, document)
-    sweep = anchor_paths(sweep)
-    groups: list[tuple[list[str], TrialConfig, Forecast]] = []
-    for name, config in _trials(sweep):
-        need = forecast(config, sweep.workers.num_workers, options)
-        same = next((names for names, _, other in groups if other == need), None)
-        if same is None:
-            groups.append(([name], config, need))
-        elif name not in same:
-            same.append(name)
-    confirm = sweep.confirm
-    confirmed = (confirm.top_k + 1) * confirm.num_seeds if confirm.top_k else 0
-    num_trials = len(sweep.baselines) + search_size(sweep) + confirmed
-    return Plan(sweep.name, size_text(sweep), num_trials, options, groups)
-
-
-def _is_space(path: Path) -> bool:
-    """A search space has a name, a trial has none."""
-    return "name" in read_yaml(path.read_text("utf-8", "replace"), str(path)).values
-
-
-def _trials(sweep: SweepConfig) -> Iterator[tuple[str, TrialConfig]]:
-    """The baselines, and the ends of the search space."""
-    plans = SweepPlans(sweep, Path())
-    for index, point in enumerate(sweep.baselines):
-        trial = plans.search(index, point)
-        yield trial.name, trial.config
-    if sweep.parameters and search_size(sweep):
-        for point in corners(Space(sweep.parameters)):
-            config = plans.config(point)
-            yield f"searched {describe(config).split()[0]}", config
 
 
 def forecast(config: TrialConfig, num_workers: int, options: Options) -> Forecast:
@@ -176,7 +90,7 @@ def forecast(config: TrialConfig, num_workers: int, options: Options) -> Forecas
         ),
         disk=disk(shape, config),
         flops=None if steps is None else flops(shape, config, rows, steps, sum(copies)),
-        judge_calls=None if rows.num_prompts is None else 2 * rows.num_prompts,
+        judge_calls=_judge_calls(config, rows),
         judge_cost=judge_cost(config, rows),
         notes=_notes(shape, config),
     )
@@ -239,6 +153,20 @@ def flops(
     return seen * (rows.num_tokens * per_token + rows.num_answer_tokens * head)
 
 
+def gpu_hours(need: Forecast, options: Options) -> float | None:
+    """Hours of one GPU's time for a trial's training, at the speed that was given."""
+    if need.flops is None or options.teraflops is None:
+        return None
+    return need.flops / (options.teraflops * 1e12) / 3600
+
+
+def _judge_calls(config: TrialConfig, rows: Rows) -> int | None:
+    """One per prompt and order; None unknown."""
+    if rows.num_prompts is None:
+        return None
+    return rows.num_prompts * (2 if config.judge.orders == "both" else 1)
+
+
 def judge_cost(config: TrialConfig, rows: Rows) -> float | None:
     """Money for an endpoint's verdicts on one trial, in the currency of its prices; None unknown.
 
@@ -246,13 +174,12 @@ def judge_cost(config: TrialConfig, rows: Rows) -> float | None:
     tokens; retries are left out, and so are verdicts that are stored already, which cost nothing.
     """
     judge = config.judge
-    if judge.type != "api" or not judge.price_input + judge.price_output:
-        return None
-    if rows.num_prompts is None:
+    calls = _judge_calls(config, rows)
+    if calls is None or judge.type != "api" or not judge.price_input + judge.price_output:
         return None
     read = QUESTION_TOKENS + rows.longest_prompt + 2 * config.generate.max_new_tokens
     each = read * judge.price_input + judge.max_new_tokens * judge.price_output
-    return 2 * rows.num_prompts * each / 1e6
+    return calls * each / 1e6
 
 
 def _notes(shape: ModelShape, config: TrialConfig) -> tuple[str, ...]:
@@ -266,80 +193,6 @@ def _notes(shape: ModelShape, config: TrialConfig) -> tuple[str, ...]:
     if config.noise.generator == "torch":
         notes.append("noise from torch's generator is not held through a pass and not counted")
     return tuple(notes)
-
-
-def read_rows(config: TrialConfig, shape: ModelShape, num_rows: int | None) -> Rows:
-    """Numbers of the training rows and prompts, or why they are not known.
-
-    Raises:
-        DataError: data that is here is broken.
-    """
-    limit = row_limit(config.data, shape.context)
-    nothing = Rows(num_rows, None, None, limit, 1.0, None, limit, ())
-    if num_rows is not None:
-        why = f"tokens: every row is taken as {limit} tokens, data not read"
-        return replace(nothing, unknown=(why,))
-    absent = [name for name in _sources(config.data) if not Path(name).exists()]
-    if absent:
-        why = f"rows: {absent[0]} is not a file or folder here (--rows gives their number)"
-        return replace(nothing, unknown=(why,))
-    tokenizer = model_source(config.model)
-    if not any(Path(tokenizer).glob("tokenizer*")):
-        counted = _counted(_data_alone(config.data))
-        why = f"tokens: {tokenizer} has no tokenizer here, so every row is taken as {limit} tokens"
-        return replace(nothing, num_rows=counted[0], num_prompts=counted[1], unknown=(why,))
-    return _tokenised(_data_alone(config.data), config.model, limit)
-
-
-def _sources(data: DataConfig) -> list[str]:
-    named = [data.train] if isinstance(data.train, str) else list(data.train)
-    given = [name for name in (data.eval_prompts, data.confirm_prompts) if name is not None]
-    files = [str(demo.train_file()) if name == "demo" else name for name in named]
-    return files + [name for name in given if name != HELD_BACK]
-
-
-def _data_alone(data: DataConfig) -> DataConfig:
-    """The same rows; overlap that only is counted need not be looked for."""
-    return data if data.drop_overlap else data.model_copy(update={"overlap_ngram": 0})
-
-
-@functools.lru_cache(maxsize=8)
-def _counted(data: DataConfig) -> tuple[int, int]:
-    return len(read_train(data).examples), len(
-        read_prompts(data, data.prompts, gold=False).examples
-    )
-
-
-@functools.lru_cache(maxsize=8)
-def _tokenised(data: DataConfig, model: ModelConfig, limit: int) -> Rows:
-    import transformers  # two seconds, and only where there is a tokenizer
-
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            model_source(model), trust_remote_code=model.trust_remote_code
-        )
-    except Exception as error:  # it raises all kinds for what is not whole
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"model.name={model.name}: must have a readable tokenizer, but {reason}"
-        ) from None
-    examples = read_train(data).examples
-    template = choose_template(data.template, data.train, examples)
-    rows = tokenise(examples, tokenizer, template, limit).rows
-    prompts = read_prompts(data, data.prompts, gold=False).examples
-    lengths = [len(row.input_ids) for row in rows]
-    answers = [row.num_answer_tokens for row in rows]
-    shares = [answer / length for answer, length in zip(answers, lengths, strict=True)]
-    return Rows(
-        num_rows=len(rows),
-        num_tokens=sum(lengths),
-        num_answer_tokens=sum(answers),
-        longest=max(lengths),
-        answer_share=max(shares),
-        num_prompts=len(prompts),
-        longest_prompt=max(len(tokenise_prompt(one, tokenizer, template)) for one in prompts),
-        unknown=(),
-    )
 
 
 CHEAPEST_FIRST = [
@@ -371,112 +224,3 @@ def what_fits(config: TrialConfig, num_workers: int, options: Options) -> dict[s
                 own = config.train.model_dump()
                 return {name: value for name, value in found.items() if value != own[name]}
     return None
-
-
-def to_json(plan: Plan) -> dict[str, Any]:
-    """A plan as plain values; sizes are in GiB and say so."""
-    trials = []
-    for names, config, need in plan.forecasts:
-        values = {
-            **asdict(need),
-            "passes_per_step": need.passes_per_step,
-            "memory_gib": {
-                "need": need.memory.need / GIB,
-                "largest_phase": need.memory.phase,
-                "parts": _gib(need.memory.parts),
-                "phases": _gib(need.memory.phases),
-                "host": _gib(need.memory.host),
-            },
-            "disk_gib": _gib(need.disk),
-        }
-        del values["memory"], values["disk"]
-        if plan.options.gpu_memory is not None:
-            fits = need.memory.need <= plan.options.gpu_memory * GIB
-            values["fits"] = fits
-            if not fits:
-                values["would_fit"] = what_fits(config, need.num_workers, plan.options)
-        if (hours := gpu_hours(need, plan.options)) is not None:
-            values["gpu_hours"] = hours
-        trials.append({"trials": names, **values})
-    return {"name": plan.name, "num_trials": plan.num_trials, "forecasts": trials}
-
-
-def gpu_hours(need: Forecast, options: Options) -> float | None:
-    """Hours of one GPU's time for a trial's training, at the speed that was given."""
-    if need.flops is None or options.teraflops is None:
-        return None
-    return need.flops / (options.teraflops * 1e12) / 3600
-
-
-def _gib(sizes: dict[str, float]) -> dict[str, float]:
-    return {name: size / GIB for name, size in sizes.items()}
-
-
-def as_text(plan: Plan) -> str:
-    """The plan for people: one block per forecast."""
-    lines = [f"{plan.name}: {plan.size}" if plan.size else plan.name]
-    for names, config, need in plan.forecasts:
-        lines += ["", ", ".join(names) + ":", *(f"  {line}" for line in _told(config, need, plan))]
-    return "\n".join(lines)
-
-
-def _told(config: TrialConfig, need: Forecast, plan: Plan) -> Iterator[str]:
-    rows, train = need.rows, config.train
-    yield f"parameters: {need.num_parameters:,}, of them trained {need.num_trained:,}"
-    told = "unknown" if rows.num_rows is None else f"{rows.num_rows:,}"
-    tokens = "unknown" if rows.num_tokens is None else f"{rows.num_tokens:,}"
-    yield f"rows: {told}; tokens: {tokens}; longest row: {rows.longest} tokens"
-    yield from (f"unknown {why}" for why in rows.unknown)
-    steps = "unknown" if need.num_steps is None else f"{need.num_steps:,}"
-    yield (
-        f"steps: {steps} of {train.global_batch_size} rows; per step and worker "
-        f"{need.passes_per_step} forward and backward passes (micro-batches: {need.micro_batches}, "
-        f"copies of the batch: {' + '.join(map(str, need.copies))})"
-    )
-    yield from _memory_told(config, need, plan.options)
-    yield f"disk: {_sizes(need.disk)}"
-    if need.flops is not None:
-        hours = gpu_hours(need, plan.options)
-        at = "" if hours is None else f", {hours:.3g} GPU-hours"
-        yield f"training: {need.flops:.3g} floating-point operations{at}"
-    calls = "unknown" if need.judge_calls is None else f"{need.judge_calls:,}"
-    cost = "" if need.judge_cost is None else f", at most about {need.judge_cost:.2f} in money"
-    yield f"judge: {calls} verdicts (every prompt in both orders){cost}"
-    yield from (f"note: {note}" for note in need.notes)
-
-
-def _memory_told(config: TrialConfig, need: Forecast, options: Options) -> Iterator[str]:
-    used = need.memory
-    shared = f"workers: {need.num_workers}, ZeRO {config.train.zero_stage}"
-    yield (
-        f"memory per worker: {_size(used.need)}, most in the {used.phase} ({shared}, "
-        f"offload {config.train.offload}, {config.model.dtype})"
-    )
-    yield f"  parts: {_sizes(used.parts)}"
-    yield f"  phases: {_sizes(used.phases)}"
-    yield f"  in the host's memory: {_sizes(used.host)}"
-    if options.gpu_memory is None:
-        return
-    spare = options.gpu_memory - used.need / GIB
-    if spare >= 0:
-        yield f"  fits in {options.gpu_memory:g} GiB, with {spare:.2f} GiB to spare"
-        return
-    yield f"  DOES NOT FIT in {options.gpu_memory:g} GiB: {-spare:.2f} GiB too much"
-    found = what_fits(config, need.num_workers, options)
-    if found is None:
-        yield "  no ZeRO stage, offload, checkpointing or smaller micro-batch makes it fit"
-    else:
-        settings = " ".join(f"train.{name}={_word(value)}" for name, value in found.items())
-        yield f"  would fit with {settings}"
-
-
-def _word(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _sizes(sizes: dict[str, float]) -> str:
-    return ", ".join(f"{name} {_size(size)}" for name, size in sizes.items() if size) or "nothing"
-
-
-def _size(size: float) -> str:
-    return f"{size / GIB:.2f} GiB" if size >= GIB / 10 else f"{size / 2**20:.2f} MiB"

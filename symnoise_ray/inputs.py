@@ -6,6 +6,9 @@ reference answers; loads neither a model nor torch.
 
 from __future__ import annotations
 
+import difflib
+import functools
+import importlib.util
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +20,7 @@ from symnoise_ray import deepspeed_json, demo
 from symnoise_ray.config import (
     TEMPLATE_NAMES,
     DataConfig,
+    HarnessConfig,
     JudgeConfig,
     ModelConfig,
     SweepConfig,
@@ -27,6 +31,9 @@ from symnoise_ray.records import read_completions
 from symnoise_ray.rows import HELD_BACK, PRESETS, read_prompts, read_texts, read_train
 
 HUB_SECONDS = 5.0
+"""How long a connection to the hub may take to stand."""
+ANSWER_SECONDS = 60.0
+"""How long the hub may take to answer, on slow networks."""
 DEFAULT_LENGTH = 512
 
 PATHS = (
@@ -40,6 +47,7 @@ PATHS = (
     "judge.prompt",
     "judge.model",
     "judge.api_key_file",
+    "harness.include_path",
 )
 """Settings that may name a file or folder."""
 _OWN_NAMES = {"demo", *PRESETS, *TEMPLATE_NAMES}
@@ -131,6 +139,9 @@ def check_inputs(configs: Iterable[TrialConfig]) -> None:
         _check_length(data, model)
     for data, judge in dict.fromkeys((config.data, config.judge) for config in configs):
         _check_reference(data, judge)
+    for harness in dict.fromkeys(config.harness for config in configs):
+        if harness.tasks:
+            task_index(harness)
 
 
 def needs_gold(judge: JudgeConfig) -> bool:
@@ -175,13 +186,32 @@ def _check_model(config: ModelConfig) -> None:
         raise UserError(f"model.name={config.name}: must be readable, but {reason}") from None
 
 
-def _check_hub_model(config: ModelConfig) -> None:
+def hub_config(config: ModelConfig) -> Path:
+    """The config.json of a model on the hub, or the cached one where the hub cannot be reached.
+
+    Raises:
+        OSError, ValueError: no such name, no access, or no connection and no cached copy.
+    """
     import huggingface_hub  # a third of a second, for hub names only
 
+    name, file, revision = config.name, "config.json", config.revision
+    url = huggingface_hub.hf_hub_url(name, file, revision=revision)
     try:
-        huggingface_hub.hf_hub_download(
-            config.name, "config.json", revision=config.revision, etag_timeout=HUB_SECONDS
-        )
+        # Left to itself the library would try for half a minute where there is no network. Any
+        # answer will do, and a slow one as well: only the connection must stand soon.
+        seconds = (HUB_SECONDS, ANSWER_SECONDS, ANSWER_SECONDS, HUB_SECONDS)
+        huggingface_hub.get_session().head(url, timeout=seconds)
+    except Exception as error:  # no name, no route, no answer, offline by choice
+        cached = huggingface_hub.try_to_load_from_cache(name, file, revision=revision)
+        if not isinstance(cached, str):
+            raise OSError(f"it is not cached, and the hub cannot be reached: {error}") from None
+        return Path(cached)
+    return Path(huggingface_hub.hf_hub_download(name, file, revision=revision))
+
+
+def _check_hub_model(config: ModelConfig) -> None:
+    try:
+        hub_config(config)
     except Exception as error:
         # Every cause (no such name, no network and no cached copy, no access) is told alike.
         reason = " ".join(str(error).split())[:200]
@@ -192,14 +222,58 @@ def _check_hub_model(config: ModelConfig) -> None:
 
 
 def _check_reference(data: DataConfig, judge: JudgeConfig) -> None:
+    """A file must answer what the search asks; the confirmation answers its prompts itself."""
     if judge.reference == "baseline":
         return
-    answered = {answer.instruction for answer in read_completions(Path(judge.reference))}
-    prompts = read_prompts(data, "eval", gold=needs_gold(judge)).examples
-    asked = [example.instruction for example in prompts]
-    missing = [instruction for instruction in asked if instruction not in answered]
+    answered = {answer.requests for answer in read_completions(Path(judge.reference))}
+    prompts = read_prompts(data, data.prompts, gold=needs_gold(judge)).examples
+    asked = [example.requests for example in prompts]
+    missing = [requests for requests in asked if requests not in answered]
     if missing:
         raise DataError(
             f"{judge.reference}: must answer every evaluation prompt, but lacks {len(missing)} of "
-            f"{len(asked)}, the first being {missing[0][:60]!r}"
+            f"{len(asked)}, the first being {missing[0][-1][:60]!r}"
         )
+
+
+def task_index(config: HarnessConfig) -> Any:
+    """lm_eval's `TaskManager`, which knows all the tasks that are asked for.
+
+    The user's own folder alone, where it holds them: to read all that come with lm_eval takes ten
+    seconds, once per process.
+
+    Raises:
+        UserError: lm_eval is missing, or does not know a task.
+    """
+    if importlib.util.find_spec("lm_eval") is None:
+        raise UserError(
+            "harness.tasks needs the package lm_eval: pip install 'symnoise-ray[harness]'"
+        )
+    from lm_eval.tasks import TaskManager  # an optional package, and seconds
+
+    folder = config.include_path
+    if folder is not None:
+        if not any(Path(folder).glob("**/*.yaml")):
+            raise UserError(
+                f"harness.include_path={folder}: must be a folder with task files (*.yaml), but "
+                "there is none"
+            )
+        own = TaskManager(include_path=folder, include_defaults=False)
+        if set(config.tasks) <= set(own.all_subtasks):  # a group may name tasks of others
+            return own
+    index = _all_tasks(folder)
+    for name in config.tasks:
+        if name not in index.all_tasks:
+            near = difflib.get_close_matches(name, index.all_tasks, n=3)
+            hint = f"; did you mean {', '.join(near)}?" if near else ""
+            raise UserError(
+                f"harness.tasks: must be tasks or groups that lm_eval knows, but got {name!r}{hint}"
+            )
+    return index
+
+
+@functools.lru_cache(maxsize=2)
+def _all_tasks(folder: str | None) -> Any:
+    from lm_eval.tasks import TaskManager  # see task_index
+
+    return TaskManager(include_path=folder)

@@ -127,8 +127,14 @@ def prepare(space: str, overrides: Sequence[str]) -> SweepConfig:
     check_sweep(config, document)
     config = anchor_paths(config)
     plans = SweepPlans(config, Path())
-    check_inputs(plans.config(point) for point in config.baselines or (first_point(config),))
+    check_inputs(plans.config(point) for point in known_points(config))
     return config
+
+
+def known_points(sweep: SweepConfig) -> list[Params]:
+    """The baselines, and points that hold every choice and both ends of every range."""
+    searched = corners(Space(sweep.parameters)) if sweep.parameters else ()
+    return [*(dict(point) for point in sweep.baselines), *searched]
 
 
 def first_point(sweep: SweepConfig) -> Params:

@@ -44,6 +44,11 @@ class Example:
         return f"{request}\n\n{self.input}" if self.input else request
 
     @property
+    def requests(self) -> tuple[str, ...]:
+        """All that is asked, as `Completion.requests` tells it of an answer."""
+        return (*(request for request, _ in self.turns[:-1]), self.instruction)
+
+    @property
     def gold(self) -> str:
         """The right answer to the last request."""
         return self.turns[-1][1]

@@ -16,9 +16,12 @@ from typing import Any, NamedTuple, Self, TextIO
 
 from symnoise_ray.errors import DataError
 
-PHASES = ("start", "load", "train", "generate", "judge", "track")
+PHASES = ("start", "load", "train", "generate", "harness", "judge", "track")
 """Where the time of a trial goes: waiting for a worker, loading model and data, training,
-answering, judging, and logging (which runs beside the others)."""
+answering, the upstream check (where there is one), judging, and logging (which runs beside the
+others)."""
+UPSTREAM = "harness/"
+"""What the names of scores in lm-evaluation-harness begin with: `harness/<task>/<metric>`."""
 
 
 Turns = tuple[tuple[str, str], ...]
@@ -38,6 +41,14 @@ class Completion(NamedTuple):
     dataset: str = ""
     gold: str = ""
     turns: Turns = ()
+
+    @property
+    def requests(self) -> tuple[str, ...]:
+        """All that was asked: the earlier requests of a conversation, and the last one.
+
+        Two answers with equal requests answer the same prompt, whatever was said in between.
+        """
+        return (*(request for request, _ in self.turns), self.instruction)
 
 
 class Preference(NamedTuple):

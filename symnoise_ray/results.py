@@ -96,4 +96,5 @@ def _by_phase(trials: Sequence[dict[str, Any]]) -> dict[str, float]:
     return {
         phase: round(sum(trial["seconds"].get(phase, 0.0) for trial in trials), 2)
         for phase in PHASES
+        if any(phase in trial["seconds"] for trial in trials)
     }

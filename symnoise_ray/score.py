@@ -40,6 +40,7 @@ class WinRate:
     `longer_rate` is the share of items on which the trial's answer is longer (equal: one half);
     near 0 or 1 the length-controlled win rate is an extrapolation. `avg_length` is the mean
     length of the trial's answers in code points, judged or not (AlpacaEval cuts its fraction off).
+    `position_bias` is None where no item was judged in both orders: it cannot be known then.
     """
 
     win_rate: float
@@ -53,7 +54,7 @@ class WinRate:
     n_wins_reference: int
     n_draws: int
     n_invalid: int
-    position_bias: float
+    position_bias: float | None
     avg_length: float
     longer_rate: float
 
@@ -74,27 +75,28 @@ class AlpacaEvalModel(NamedTuple):
     strength: float = STRENGTH
 
 
-def item_scores(preferences: Iterable[Preference]) -> tuple[dict[int, float], int, float]:
+def item_scores(preferences: Iterable[Preference]) -> tuple[dict[int, float], int, float | None]:
     """Score of every item: 1 a win, 0 a loss, 1/2 a tie, averaged over both orders.
 
     Opposite verdicts in the two orders average to a tie.
 
     Returns:
-        Item -> score; the number of items without a verdict in each order; and the fraction of
-        items on which the two orders contradict each other.
+        Item -> score; the number of items that lack one of their verdicts; and of those judged in
+        both orders the fraction on which these contradict each other, None where there are none.
     """
     by_item: dict[int, list[float | None]] = {}
     for preference in preferences:
         by_item.setdefault(preference.item, []).append(preference.preference)
-    scores, num_invalid, num_contradictions = {}, 0, 0
+    scores, num_invalid, num_both, num_contradictions = {}, 0, 0, 0
     for item, verdicts in by_item.items():
         valid = [value - 1 for value in verdicts if value is not None]
         if len(valid) < len(verdicts):
             num_invalid += 1
             continue
         scores[item] = sum(valid) / len(valid)
+        num_both += len(valid) > 1
         num_contradictions += min(valid) < 0.5 < max(valid)
-    return scores, num_invalid, num_contradictions / max(1, len(scores))
+    return scores, num_invalid, num_contradictions / num_both if num_both else None
 
 
 def length_differences(preferences: Iterable[Preference]) -> dict[int, int]:

@@ -13,7 +13,7 @@ from symnoise_ray import charts
 from symnoise_ray.charts import interval, percent
 from symnoise_ray.compare import in_points
 from symnoise_ray.page import DASH, Section, Table
-from symnoise_ray.records import PHASES
+from symnoise_ray.records import PHASES, UPSTREAM
 
 Trial = dict[str, Any]
 
@@ -134,6 +134,7 @@ def confirmation(results: dict[str, Any]) -> Section:
             ),
             *_contrasts(results),
             *_trial_tables(trials, "The confirmation's trials, one by one"),
+            *_upstream_tables(trials),
         ),
     )
 
@@ -193,7 +194,8 @@ def search(results: dict[str, Any]) -> Section:
         return Section("Search", ("No trial was run.",))
     stopped = sum(bool(trial.get("stopped_early")) for trial in trials)
     told = (STOPPED_EARLY.format(stopped, len(trials)),) if stopped else ()
-    return Section("Search", told, (*_trial_tables(trials), *_answer_tables(trials)))
+    tables = (*_trial_tables(trials), *_answer_tables(trials), *_upstream_tables(trials))
+    return Section("Search", told, tables)
 
 
 STOPPED_EARLY = (
@@ -230,6 +232,40 @@ def _answer_tables(trials: Sequence[Trial]) -> tuple[Table, ...]:
     arms = tuple(str(trial.get("arm")) for trial in told)
     align = "l" + "r" * len(ANSWER_COLUMNS)
     return (Table(align, header, rows, arms, "What the answers look like"),)
+
+
+def _upstream_tables(trials: Sequence[Trial]) -> tuple[Table, ...]:
+    """Scores in the tasks of lm-evaluation-harness, plain fine-tuning first."""
+    scored = sorted(ranked(trials), key=lambda trial: trial.get("arm") != "none")
+    scored = [trial for trial in scored if _upstream(trial)]
+    names = list(dict.fromkeys(name for trial in scored for name in _upstream(trial)))
+    if not names:
+        return ()
+    rows = [
+        (str(trial.get("trial")), *(_with_error(trial, name) for name in names)) for trial in scored
+    ]
+    header = ("trial", *(name.removeprefix(UPSTREAM).replace("/", " ") for name in names))
+    arms = tuple(str(trial.get("arm")) for trial in scored)
+    heading = "Scores in lm-evaluation-harness, \u00b1 their standard errors"
+    return (Table("l" + "r" * len(names), header, rows, arms, heading),)
+
+
+def _upstream(trial: Trial) -> list[str]:
+    """Names of a trial's scores, without those of their standard errors."""
+    errors = {_error_of(name) for name in trial if name.startswith(UPSTREAM)}
+    return [name for name in trial if name.startswith(UPSTREAM) and name not in errors]
+
+
+def _error_of(name: str) -> str:
+    """`harness/task/metric.filter` -> `harness/task/metric_stderr.filter`."""
+    task, _, metric = name.rpartition("/")
+    first, dot, rest = metric.partition(".")
+    return f"{task}/{first}_stderr{dot}{rest}"
+
+
+def _with_error(trial: Trial, name: str) -> str:
+    value, error = trial.get(name), trial.get(_error_of(name))
+    return _fixed(value, 3) + (f" \u00b1 {_fixed(error, 3)}" if error is not None else "")
 
 
 COLUMNS = (

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from symnoise_ray.config import LoraConfig, ModelConfig
 from symnoise_ray.errors import UserError
-from symnoise_ray.inputs import HUB_SECONDS, model_source
+from symnoise_ray.inputs import hub_config, model_source
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -143,8 +143,7 @@ def read_shape(config: ModelConfig, model_config: Path | None = None) -> ModelSh
 
 def _settings(config: ModelConfig, source: Path, *, given: bool) -> tuple[Any, Path | None]:
     """The model's configuration, and its folder where it is a local one."""
-    import huggingface_hub  # a third of a second, for this verb only
-    import transformers  # two seconds, likewise
+    import transformers  # two seconds, for this verb only
 
     file, folder = source, None
     if source.is_dir():
@@ -152,11 +151,7 @@ def _settings(config: ModelConfig, source: Path, *, given: bool) -> tuple[Any, P
     elif not source.is_file():
         if given:
             raise OSError("there is no such file")
-        file = Path(
-            huggingface_hub.hf_hub_download(
-                config.name, "config.json", revision=config.revision, etag_timeout=HUB_SECONDS
-            )
-        )
+        file = hub_config(config)
     elif not given:
         raise OSError("it is a file, not a folder; --model-config takes a config.json")
     told = json.loads(file.read_text(encoding="utf-8"))

@@ -185,12 +185,14 @@ def check_sweep(sweep: SweepConfig, document: Document | None = None) -> None:
             _check_known(f"{section}.{key}", known, where(("trial", section, key)))
     for name, parameter in sweep.parameters.items():
         _check_known(name, known, where(("parameters", name)))
+        _check_same_judge(name, where(("parameters", name)))
         _check_not_fixed(name, sweep.trial, where(("parameters", name)))
         for parent, values in parameter.when.items():
             _check_condition(name, parent, values, sweep, where(("parameters", name, "when")))
     for index, baseline in enumerate(sweep.baselines):
         for name in baseline:
             _check_known(name, known, where(("baselines", index, name)))
+            _check_same_judge(name, where(("baselines", index, name)))
         resolve(sweep, baseline, document, where(("baselines", index)))
     for point in corners(Space(sweep.parameters)):
         resolve(sweep, point, document, where(("parameters",)))
@@ -201,6 +203,14 @@ def check_sweep(sweep: SweepConfig, document: Document | None = None) -> None:
 def _check_known(name: str, known: list[str], where: str) -> None:
     if name not in known:
         raise UserError(f"{where}: '{name}' is not a trial setting.{nearest(name, known)}")
+
+
+def _check_same_judge(name: str, where: str) -> None:
+    if name.startswith("judge."):
+        raise UserError(
+            f"{where}: all trials of a sweep must have the same judge, so that their win rates "
+            f"mean the same, but '{name}' differs between them; set it under `trial`"
+        )
 
 
 def _check_not_fixed(name: str, trial: Params, where: str) -> None:

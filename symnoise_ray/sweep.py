@@ -10,7 +10,8 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -18,8 +19,9 @@ from typing import Any
 
 from rich.console import Console
 
-from symnoise_ray.config import SweepConfig
+from symnoise_ray.config import JudgeConfig, SweepConfig
 from symnoise_ray.errors import UserError
+from symnoise_ray.judges.protocol import Judge
 from symnoise_ray.live import Board
 from symnoise_ray.plans import SweepPlans, first_point, prepare, size_text
 from symnoise_ray.records import write_json
@@ -52,6 +54,11 @@ class Sweep:
     def plans(self) -> SweepPlans:
         """The plans of its trials."""
         return SweepPlans(self.config, self.directory)
+
+    @property
+    def judge(self) -> JudgeConfig:
+        """The judge of all its trials."""
+        return self.plans.config(first_point(self.config)).judge
 
 
 def choose_directory(name: str, output: Path | None) -> Path:
@@ -90,35 +97,56 @@ def run_sweep(space: str, overrides: Sequence[str], output: Path | None, console
     board = Board(console, f"{config.name}: {directory}")
     sweep = Sweep(config, directory, board, uri, began)
     board.say(f"sweep {config.name}: {size_text(config)}; results in {_short(directory)}")
-    _check_judges(sweep)
+    if sweep.judge.type != "local":
+        _check_judge(sweep)
     with ray_session() as resources:
-        results = _run(sweep, resources)
+        num_slots = _count_slots(sweep, resources)
+        with _local_judge(sweep) as local:
+            results = _run(sweep, num_slots, local)
     summarise(results, directory, board)
     return exit_code(results)
 
 
-def _check_judges(sweep: Sweep) -> None:
-    """Try every judge on planted pairs before anything is trained.
+@contextmanager
+def _local_judge(sweep: Sweep) -> Iterator[Judge | None]:
+    """A local judge on its workers, tried on planted pairs; None for another judge."""
+    if sweep.judge.type != "local":
+        yield None
+        return
+    from symnoise_ray.workers.judging import judge_workers
+
+    sweep.board.say(f"starting the judge {sweep.judge.model} ...")
+    with judge_workers(sweep.judge, sweep.config.workers.start_minutes) as judge:
+        _check_judge(sweep, judge)
+        yield judge
+
+
+def _check_judge(sweep: Sweep, local: Judge | None = None) -> None:
+    """Try the judge on planted pairs before anything is trained.
 
     Raises:
-        JudgeError: a judge cannot tell good answers from bad ones.
+        JudgeError: it cannot tell good answers from bad ones.
         UserError: its prompt, key or model cannot be read.
     """
-    points = sweep.config.baselines or (first_point(sweep.config),)
-    for judge in dict.fromkeys(sweep.plans.config(point).judge for point in points):
-        if judge.type != "reference":
-            from symnoise_ray.judges.check import self_check  # clients, where one is asked
+    if sweep.judge.type != "reference":
+        from symnoise_ray.judges.check import check_settings, self_check  # clients, where needed
 
-            self_check(judge, sweep.directory.parent, str(sweep.directory))
+        check_settings(sweep.judge)
+        self_check(sweep.judge, sweep.directory.parent, str(sweep.directory), local)
 
 
-def _run(sweep: Sweep, resources: dict[str, float]) -> dict[str, Any]:
-    """Everything that needs Ray, and the results whatever happens."""
-    from symnoise_ray.workers.pool import Pool, count_slots  # ray, after the input is checked
+def _count_slots(sweep: Sweep, resources: dict[str, float]) -> int:
+    from symnoise_ray.workers.pool import count_slots  # ray, after the input is checked
+
+    num_trials = len(sweep.config.baselines) + search_size(sweep.config)
+    return count_slots(sweep.config.workers, resources, num_trials, sweep.judge)
+
+
+def _run(sweep: Sweep, num_slots: int, judge: Judge | None) -> dict[str, Any]:
+    """Everything that needs the cluster, and the results whatever happens."""
+    from symnoise_ray.workers.pool import Pool
 
     config, plans = sweep.config, sweep.plans
-    num_trials = len(config.baselines) + search_size(config)
-    num_slots = count_slots(config.workers, resources, num_trials)
     sweep.directory.mkdir(parents=True, exist_ok=True)
     _write_sources(sweep)
     tracker = Tracker(sweep.directory, sweep.uri, config.tracking.experiment)
@@ -128,7 +156,7 @@ def _run(sweep: Sweep, resources: dict[str, float]) -> dict[str, Any]:
     warm = plans.search(0, first_point(config)).config
     try:
         with (
-            Pool(config.workers, num_slots, warm, sweep.directory / ".slots") as pool,
+            Pool(config.workers, num_slots, warm, sweep.directory / ".slots", judge) as pool,
             sweep.board,
             watch,
         ):

@@ -16,6 +16,7 @@ from typing import Any
 from symnoise_ray.answers import answer_statistics
 from symnoise_ray.errors import CancelledError, JudgeError, SymnoiseError, kind_of, reason_of
 from symnoise_ray.judges import judge_all, make_judge, require_coverage
+from symnoise_ray.judges.protocol import Judge
 from symnoise_ray.plans import TrialPlan
 from symnoise_ray.records import (
     PHASES,
@@ -50,7 +51,7 @@ def run_trial(plan: TrialPlan, workers: Workers) -> Iterator[dict[str, Any] | No
         completions = read_completions(directory / "completions.jsonl")
         reference = yield from _await_reference(plan)
         with timed(seconds, "judge"):
-            score = _judge(plan, completions, reference)
+            score = _judge(plan, completions, reference, workers.judge)
     except Exception as error:
         # Every failure is the trial's own: told as FAILED with its reason, never as a score.
         yield _finish(plan, seconds, **_failure(error))
@@ -92,7 +93,10 @@ def _await_reference(plan: TrialPlan) -> Generator[None, None, list[Completion]]
 
 
 def _judge(
-    plan: TrialPlan, completions: list[Completion], reference: list[Completion]
+    plan: TrialPlan,
+    completions: list[Completion],
+    reference: list[Completion],
+    local: Judge | None = None,
 ) -> dict[str, Any]:
     """Preferences and score, and their files; a verdict that failed stays without a number.
 
@@ -101,10 +105,17 @@ def _judge(
     """
     sweep = plan.directory.parents[1]
     config = plan.config.judge
-    judge = make_judge(config, sweep.parent, str(sweep))
+    judge = make_judge(config, sweep.parent, str(sweep), local)
     # The verdict of a sweep rests on the confirmation, so that one judges full sets.
     early = config.early and plan.part == "search"
-    judged = judge_all(judge, completions, reference, early=early, min_coverage=config.min_coverage)
+    judged = judge_all(
+        judge,
+        completions,
+        reference,
+        early=early,
+        min_coverage=config.min_coverage,
+        orders=config.orders,
+    )
     write_lines(judged.preferences, plan.directory / "preferences.jsonl")
     require_coverage(judged, config.min_coverage)
     score = win_rate(judged.preferences)

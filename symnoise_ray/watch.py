@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from symnoise_ray.live import Board
 from symnoise_ray.plans import TrialPlan, show
-from symnoise_ray.records import Tail
+from symnoise_ray.records import UPSTREAM, Tail
 from symnoise_ray.space import flat
 from symnoise_ray.tracking import Tracker
 
@@ -126,6 +126,7 @@ class Watch:
         self.results.append(result)
         self.board.end(plan.name, result)
         scores = {name: result[name] for name in SCORES if result.get(name) is not None}
+        scores |= {name: result[name] for name in result if name.startswith(UPSTREAM)}
         for prefix in ("", "length_controlled_"):
             if result.get(f"{prefix}interval_95"):
                 low, high = result[f"{prefix}interval_95"]

@@ -18,15 +18,16 @@ FLOORS = [
     {"rows", "tokens"},
     {"inputs", "results"},
     {"plans", "shapes"},
-    {"memory"},
+    {"memory", "counts"},
     {"forecast"},
+    {"outlook"},
     {"philox"},
     {"noise", "head", "engine", "live", "charts", "session"},
     {"cache", "packing", "model", "judges"},
     {"batches", "corpus", "checkpoints"},
     {"objective", "meter"},
     {"evaluate"},
-    {"train", "generate", "page", "preview"},
+    {"train", "generate", "harness", "page", "preview"},
     {"workers", "tracking", "sections"},
     {"trial", "report"},
     {"watch"},
@@ -35,7 +36,7 @@ FLOORS = [
     {"cli"},
     {"tune", "__main__"},
 ]
-NUM_LIGHT_FLOORS = 10
+NUM_LIGHT_FLOORS = 11
 HEAVY = {"torch", "ray", "transformers", "mlflow", "deepspeed", "optuna"}
 OWNED = {
     "deepspeed": {"engine"},
@@ -45,8 +46,10 @@ OWNED = {
     "ray.train": {"workers"},
     "sacrebleu": {"judges"},
     "openai": {"judges"},
+    "alpaca_eval": {"judges"},
     "datasets": {"rows"},
     "peft": {"model"},
+    "lm_eval": {"harness", "inputs"},
 }
 
 

@@ -20,9 +20,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from symnoise_ray import checkpoints, demo, engine
 from symnoise_ray.batches import Batch, Batches
-from symnoise_ray.cli import main
 from symnoise_ray.config import LoraConfig, ModelConfig, NoiseConfig, NoiseType, TrialConfig
 from symnoise_ray.corpus import token_table
+from symnoise_ray.counts import read_rows
 from symnoise_ray.errors import UserError
 from symnoise_ray.forecast import (
     Options,
@@ -31,7 +31,6 @@ from symnoise_ray.forecast import (
     largest_pass,
     num_steps,
     read_model,
-    read_rows,
     what_fits,
 )
 from symnoise_ray.memory import (
@@ -389,18 +388,13 @@ def test_copies_and_held_noise_are_those_of_training(
     assert foretold == max(held) / (LENGTH * noisy.width)
 
 
-def test_steps_rows_and_tokens_are_those_of_training(trial: Callable[..., TrialConfig]):
+def test_steps_and_micro_batches_are_those_of_training(trial: Callable[..., TrialConfig]):
     config = trial(train__max_steps=None, train__num_epochs=2.5)
     table = token_table(config, None, None)
-    shape = read_model(config.model, None)
-    rows = read_rows(config, shape, None)
-    assert rows.num_rows == len(table)
-    assert rows.num_tokens == sum(table.lengths)
-    assert rows.longest == max(table.lengths)
-    assert rows.num_answer_tokens == sum(table.num_answer_tokens)
     batches = Batches(table, global_batch_size=4, micro_batch_size=2, seed=0, pad_id=0)
-    assert num_steps(config, rows.num_rows) == batches.num_steps(2.5, None) == 7
+    assert num_steps(config, len(table)) == batches.num_steps(2.5, None) == 7
     need = forecast(config, 2, Options())
+    assert need.num_steps == 7
     samples = batches.next_step()
     assert need.micro_batches == len(batches.micro_batches(samples, 0, 2)) == 1
     with pytest.raises(UserError, match="must be a multiple of the 3 workers"):
@@ -481,83 +475,6 @@ def test_a_pair_in_one_pass_takes_twice_the_activations(llama_2_7b: Path):
         assert two.memory.parts[part] == 2 * one.memory.parts[part]
     assert two.memory.parts["noise"] == one.memory.parts["noise"]
     assert two.passes_per_step == 1
-
-
-# The command
-
-
-def test_plan_tells_every_kind_of_trial_of_a_sweep(capsys: pytest.CaptureFixture[str]):
-    assert main(["plan", "--gpu-memory", "80"]) == 0
-    text = capsys.readouterr().out
-    assert "quickstart: 5 baselines, 6 searched trials" in text
-    assert "004-symnoise, searched symnoise:" in text
-    assert "steps: 108 of 16 rows; per step and worker 2 forward and backward passes" in text
-    assert text.count("fits in 80 GiB") == 3
-    assert main(["plan", "quickstart", "--json", "--teraflops", "1"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["num_trials"] == 20
-    names = [name for found in told["forecasts"] for name in found["trials"]]
-    assert len(names) == len(set(names)) == 10
-    for found in told["forecasts"]:
-        sizes = found["memory_gib"]
-        assert sizes["need"] == max(sizes["phases"].values())
-        assert found["gpu_hours"] == pytest.approx(found["flops"] / 3.6e15)
-
-
-def test_plan_says_what_it_does_not_know(
-    llama_2_7b: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
-):
-    trial = tmp_path / "trial.yaml"
-    trial.write_text("data: {train: alpaca, eval_prompts: absent.json}\nmodel: {dtype: bf16}\n")
-    given = ["plan", str(trial), "--model-config", str(llama_2_7b), "--gpu-memory", "80"]
-    assert main(given) == 0
-    text = capsys.readouterr().out
-    assert "rows: unknown; tokens: unknown; longest row: 512 tokens" in text
-    assert "unknown rows: alpaca is not a file or folder here" in text
-    assert "steps: unknown" in text
-    assert "judge: unknown verdicts" in text
-    assert "DOES NOT FIT in 80 GiB" in text
-    assert "would fit with train.zero_stage=1 train.offload=optimizer" in text
-    assert main([*given, "--rows", "52002", "--workers", "8", "--json"]) == 0
-    (found,) = json.loads(capsys.readouterr().out)["forecasts"]
-    assert found["num_steps"] == 1218
-    assert found["would_fit"] == {"zero_stage": 2}
-
-
-def test_a_model_without_weights_and_tokenizer_can_be_planned(
-    llama_2_7b: Path, capsys: pytest.CaptureFixture[str]
-):
-    assert main(["plan", "quickstart", f"model.name={llama_2_7b.parent}"]) == 0
-    text = capsys.readouterr().out
-    assert "parameters: 6,738,415,616, of them trained 6,738,415,616" in text
-    assert "rows: 576; tokens: unknown; longest row: 512 tokens" in text
-    assert "has no tokenizer here, so every row is taken as 512 tokens" in text
-    assert "GiB to spare" not in text
-
-
-def test_plan_has_help_with_an_example(capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit, match="0"):
-        main(["plan", "--help"])
-    assert "example: symnoise-ray plan" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--gpu-memory", "0"], "--gpu-memory must be more than 0"),
-        (["--workers", "2"], "a sweep has workers.num_workers"),
-        (["noise.alhpa=3"], "'noise.alhpa' is not a trial setting"),
-        (["model.name=./absent"], "model.name=./absent: must have a readable configuration"),
-        (["--model-config", "absent.json"], "--model-config absent.json"),
-    ],
-)
-def test_bad_input_is_one_line(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-):
-    assert main(["plan", *arguments]) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
 
 
 def test_the_cost_of_an_endpoint_follows_its_prices():

@@ -1,21 +1,26 @@
 """Answers do not depend on how prompts are batched, and what was cut is counted."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from pydantic import ValidationError
 
 from symnoise_ray.config import GenerateConfig, ModelConfig, TrialConfig
+from symnoise_ray.engine import choose_device, is_sharded, join_process_group
 from symnoise_ray.errors import DataError
 from symnoise_ray.generate import Decoding, answer_alone, complete
 from symnoise_ray.model import Loaded, load
 from symnoise_ray.prompts import Example
 from symnoise_ray.records import Completion
 from symnoise_ray.tokens import tokenise_prompt
-from tests.conftest import PAIRS
+from tests.conftest import PAIRS, byte_tokenizer, llama
+from tests.ranks import run_ranks
+from tests.test_engine import VOCABULARY, Run, settings
 
 pytestmark = pytest.mark.usefixtures("process_group")
 
@@ -251,3 +256,58 @@ def test_a_model_on_disk_answers_a_trials_prompts(trial: Callable[..., TrialConf
     assert [c.instruction for c in completions] == [pair[0] for pair in PAIRS]
     assert {c.generator for c in completions} == {"alone"}
     assert not counts
+
+
+# Two workers
+
+TALKS = [
+    *EXAMPLES[:2],
+    Example((("Name a colour.", ""), ("Name an animal.", ""), ("Say hello.", "hello"))),
+    Example((("Count to three.", "one two three"), ("And to two.", ""))),
+    Example((("Who sleeps?", ""), ("Where?", ""), ("Near?", "a river"), ("Why?", "")), input="a"),
+    EXAMPLES[2],
+    Example((("Name the wind.", ""), ("Again.", ""))),
+]
+"""Six are asked at the first turn, four at the second, one at the third and at the fourth, where
+the other worker has none."""
+DECODINGS = {
+    "greedy": {"repetition_penalty": 1.3},
+    "sampled": {"temperature": 1.0, "seed": 5},
+    "nucleus": {"temperature": 1.5, "top_p": 0.8, "seed": 6},
+}
+
+
+def talk(model: Any, **decoding: Any) -> list[Completion]:
+    """Answers in batches of two, of unequal lengths."""
+    return answers(Loaded(model, byte_tokenizer(), 400), TALKS, batch_size=2, **decoding)
+
+
+def talk_together(folder: Path) -> None:
+    """One of two processes: answer by ZeRO-0 and by ZeRO-3, and write the answers down."""
+    join_process_group(choose_device())
+    for stage in (0, 3):
+        with Run(settings(train={"zero_stage": stage})) as run:
+            assert is_sharded(run.model) == (stage == 3)
+            told = {name: talk(run.model, **given) for name, given in DECODINGS.items()}
+        (folder / f"{stage}-{dist.get_rank()}.json").write_text(json.dumps(told))
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes over gloo answered."""
+    folder = tmp_path_factory.mktemp("together")
+    run_ranks(f"from tests.test_generate import *; talk_together(Path({str(folder)!r}))")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 3])
+@pytest.mark.parametrize("name", DECODINGS)
+def test_two_workers_say_what_one_says(name: str, stage: int, together: Path) -> None:
+    alone = talk(llama(VOCABULARY), **DECODINGS[name])
+    texts = [text for c in alone for text in (*(answer for _, answer in c.turns), c.output)]
+    assert len(set(texts)) > 10
+    for rank in (0, 1):
+        told = json.loads((together / f"{stage}-{rank}.json").read_text())
+        assert told[name] == json.loads(json.dumps(alone))

@@ -102,6 +102,22 @@ def test_an_endpoint_without_log_probabilities_is_read_as_text(
     assert strict.coverage == 0
 
 
+def test_a_model_that_thinks_before_it_answers_judges_without_temperature(
+    settings: Callable[..., JudgeConfig], endpoint: Endpoint, tmp_path: Path
+) -> None:
+    endpoint.trouble = lambda number, body: "thinker"
+    thinking = {"temperature": None, "verdict": "text", "max_new_tokens": 4000, "concurrency": 4}
+    result = judged(settings(**thinking), tmp_path)
+    assert all(right(*pair) for pair in by_item(result).items())
+    assert 1 <= sum("max_tokens" in body for body in endpoint.requests) <= 4
+    assert all(body.get("max_completion_tokens", 4000) == 4000 for body in endpoint.requests)
+    short = judged(settings(**thinking | {"max_new_tokens": 8}), tmp_path / "short", 1)
+    assert short.failures == {"the reply was cut off before a label (judge.max_new_tokens)": 2}
+    warm = judged(settings(verdict="text", max_new_tokens=4000), tmp_path / "warm", 1)
+    (reason,) = warm.failures
+    assert "only the default temperature" in reason
+
+
 def test_a_second_run_makes_no_call(
     settings: Callable[..., JudgeConfig], endpoint: Endpoint, tmp_path: Path
 ) -> None:

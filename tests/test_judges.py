@@ -1,5 +1,7 @@
 """The offline judge prefers what is nearer to the gold answer, whichever it reads first."""
 
+import gzip
+import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,12 +10,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from symnoise_ray.config import JudgeConfig
+from symnoise_ray.config import JudgeConfig, TrialConfig
 from symnoise_ray.errors import DataError, JudgeError
-from symnoise_ray.judges import ORDERS, judge_all, make_judge, require_coverage
+from symnoise_ray.forecast import Options, forecast
+from symnoise_ray.judges import ORDERS, Judged, judge_all, make_judge, require_coverage
 from symnoise_ray.judges.protocol import Judge, Pair, Verdict
 from symnoise_ray.judges.reference import EXACT, ReferenceJudge, normalise, similarity
 from symnoise_ray.records import Completion
+from symnoise_ray.score import win_rate
 
 GOLD = "The red fox sleeps in the old garden."
 NEAR = "The red fox sleeps in a garden."
@@ -45,6 +49,12 @@ class Scripted:
 
 def unaskable(pair: Pair) -> Verdict:
     raise AssertionError(f"asked about {pair.first!r} and {pair.second!r}")
+
+
+def items(count: int) -> tuple[list[Completion], list[Completion]]:
+    """Prompts on which the trial's answer is the better one."""
+    own = [completion(NEAR, instruction=f"{i}?") for i in range(count)]
+    return own, [reference(FAR, instruction=f"{i}?") for i in range(count)]
 
 
 def prefer(judge: Judge, first: str, second: str, gold: str = GOLD) -> float | None:
@@ -207,6 +217,93 @@ def test_conversations_are_aligned_by_all_their_requests() -> None:
         judge_all(ReferenceJudge(), own[:1], [reference(FAR)])
 
 
+# One order per item, as AlpacaEval publishes
+
+
+def published(judge: Judge, own: list[Completion], other: list[Completion], **more: Any) -> Judged:
+    return judge_all(judge, own, other, orders="published", **more)
+
+
+def test_the_published_orders_of_the_805_instructions_are_ours(shared_data: Path) -> None:
+    file = shared_data / "judge" / "instructions_805.json.gz"
+    rows = json.loads(gzip.decompress(file.read_bytes()))["instructions"]
+    read_first = {}
+
+    def script(pair: Pair) -> Verdict:
+        read_first[pair.instruction] = pair.first
+        return Verdict(1.0)
+
+    prompts = [row["instruction"] for row in rows]
+    own = [completion(NEAR, instruction=prompt) for prompt in prompts]
+    judged = published(Scripted(script), own, [reference(FAR, prompt) for prompt in prompts])
+    flags = [row["switched_seed0"] for row in rows]
+    assert len(flags) == 805
+    assert sum(flags) == 406
+    assert [read_first[prompt] == NEAR for prompt in prompts] == flags
+    assert [p.order for p in judged.preferences] == [ORDERS[flag] for flag in flags]
+    assert [p.preference for p in judged.preferences] == [2.0 if flag else 1.0 for flag in flags]
+
+
+def test_in_the_published_order_two_still_means_the_trial_whoever_is_read_first() -> None:
+    own, other = items(20)
+    judged = published(ReferenceJudge(), own, other)
+    assert [p.item for p in judged.preferences] == list(range(20))
+    assert {p.order for p in judged.preferences} == set(ORDERS), "both come up among 20 prompts"
+    assert {p.preference for p in judged.preferences} == {2.0}
+    assert judged.coverage == 1
+    assert win_rate(judged.preferences).n_total == 20
+
+
+def test_with_one_order_the_position_bias_is_unknown_and_with_both_it_is_known() -> None:
+    first = Scripted(lambda pair: Verdict(1.0))
+    assert win_rate(judge_all(first, *items(20)).preferences).position_bias == 1
+    rate = win_rate(published(first, *items(20)).preferences)
+    assert rate.position_bias is None
+    assert rate.to_json()["position_bias"] is None
+    assert 0 < rate.win_rate < 1, "a judge of positions is not seen through"
+
+
+def test_a_prompt_that_repeats_is_judged_in_one_order_every_time() -> None:
+    own, other = items(1)
+    judged = published(Scripted(lambda pair: Verdict(1.2)), own * 4, other * 4)
+    assert len(judged.preferences) == 4
+    assert len({p.order for p in judged.preferences}) == 1
+    assert win_rate(judged.preferences).interval_95 == (0, 1), "four items, but one prompt"
+
+
+def test_one_failed_verdict_of_one_order_leaves_its_item_out() -> None:
+    judged = published(
+        Scripted(lambda pair: Verdict(None if pair.instruction == "1?" else 1.0, "gone")), *items(4)
+    )
+    assert judged.coverage == 0.75
+    assert judged.failures == {"gone": 1}
+    assert [p.preference is None for p in judged.preferences] == [False, True, False, False]
+    assert win_rate(judged.preferences).n_invalid == 1
+
+
+def test_judging_of_one_order_stops_when_decided() -> None:
+    judged = published(ReferenceJudge(), *items(200), early=True)
+    assert judged.decision is not None
+    assert judged.decision.verdict == "better"
+    assert judged.early_fields()["stopped_early"]
+    assert len(judged.preferences) == judged.num_items < 200
+    ended = published(Scripted(lambda pair: Verdict(None, "no", over=True)), *items(50), early=True)
+    assert [p.preference for p in ended.preferences] == [None] * 50
+    assert ended.failures == {"no": 50}
+
+
+@pytest.mark.parametrize(("orders", "times"), [("both", 2), ("published", 1)])
+def test_the_forecast_counts_one_call_per_prompt_and_order(orders: str, times: int) -> None:
+    prices = {"price_input": 2.0, "price_output": 8.0}
+    settings = {"type": "api", "model": "m", "orders": orders, **prices}
+    need = forecast(TrialConfig.model_validate({"judge": settings}), 1, Options())
+    assert need.rows.num_prompts is not None
+    assert need.judge_calls == times * need.rows.num_prompts
+    assert need.judge_cost is not None
+    each = need.judge_cost / need.judge_calls
+    assert each == pytest.approx((2 * (need.rows.longest_prompt + 2 * 128 + 400) + 8 * 8) / 1e6)
+
+
 # Failures
 
 
@@ -218,8 +315,7 @@ def some_fail(pair: Pair) -> Verdict:
 
 
 def three_items() -> tuple[list[Completion], list[Completion]]:
-    own = [completion(NEAR, instruction=f"{i}?") for i in range(3)]
-    return own, [reference(FAR, instruction=f"{i}?") for i in range(3)]
+    return items(3)
 
 
 def test_a_failed_verdict_has_no_number_and_is_counted_with_its_reason() -> None:
@@ -261,6 +357,9 @@ def test_a_judge_that_leaves_pairs_out_is_refused() -> None:
     [
         ({"type": "api"}, r"judge\.model must be given for judge\.type=api"),
         ({"temperature": 1.0}, r"judge\.temperature belongs to judge\.type=api"),
+        ({"orders": "one"}, r"orders\s+Input should be 'both' or 'published'"),
+        ({"type": "alpaca_eval"}, r"judge\.model must be given for judge\.type=alpaca_eval"),
+        ({"type": "alpaca_eval", "model": "m", "prompt": "p"}, r"judge\.prompt belongs to"),
         ({"type": "local", "model": "m", "max_calls": 3}, r"judge\.max_calls belongs to"),
         ({"type": "api", "model": "m", "batch_size": 3}, r"batch_size belongs to .*=local"),
         ({"type": "api", "model": "m", "max_cost": 3.0}, r"max_cost needs judge\.price_input"),

@@ -36,7 +36,7 @@ def _trial(number: int, arm: str, win_rate: float, **values: Any) -> dict[str, A
         "noisy_loss": 0.58,
         "curvature": 0.123,
         "counts": {"rows truncated": 3},
-        "seconds": dict(zip(PHASES, (0.1, 0.05, 3.1, 0.6, 0.2, 0.3), strict=True)),
+        "seconds": dict(zip(PHASES, (0.1, 0.05, 3.1, 0.6, 0.0, 0.2, 0.3), strict=True)),
         **values,
     }
 

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from symnoise_ray.records import PHASES, read_json, read_lines
+from tests.servers.endpoint import serving
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -36,6 +37,8 @@ workers: {max_slots: 1}
 """
 
 
+SPENT = tuple(phase for phase in PHASES if phase != "harness")
+"""Phases that take time where no tasks of lm-evaluation-harness are asked for."""
 MARK = "SYMNOISE_TEST_SWEEP"
 """Environment variable that every process of a sweep inherits."""
 
@@ -116,15 +119,15 @@ def test_every_trial_leaves_its_files(small: Path):
             "score.json",
             "trial.json",
         }
-        assert set(read_json(folder / "trial.json")["seconds"]) >= set(PHASES) - {"track"}
+        assert set(read_json(folder / "trial.json")["seconds"]) >= set(SPENT) - {"track"}
 
 
 def test_the_sweep_says_what_it_found_and_where_the_time_went(small: Path):
     results = read_json(small / "runs" / "small" / "results.json")
     assert results["status"] == "whole"
     assert len(results["trials"]) == 6
-    assert all(set(trial["seconds"]) == set(PHASES) for trial in results["trials"])
-    assert set(results["seconds"]["by_phase"]) == set(PHASES)
+    assert all(set(trial["seconds"]) == set(SPENT) for trial in results["trials"])
+    assert set(results["seconds"]["by_phase"]) == set(SPENT)
     assert {"start", "search", "confirm", "wall"} <= set(results["seconds"])
     (comparison,) = results["verdict"]["comparisons"]
     assert comparison["arm"] == "symnoise"
@@ -149,7 +152,7 @@ def test_mlflow_shows_the_trials_below_their_sweep(small: Path):
     assert parent.data.params["train.max_steps"] == "8"
     assert parent.data.params["search.sampler"] == "tpe"
     assert "Against plain fine-tuning" in parent.data.tags["mlflow.note.content"]
-    assert {f"seconds/trials/{phase}" for phase in PHASES} <= set(parent.data.metrics)
+    assert {f"seconds/trials/{phase}" for phase in SPENT} <= set(parent.data.metrics)
 
 
 def test_mlflow_has_every_setting_metrics_by_step_and_tables(small: Path):
@@ -158,7 +161,7 @@ def test_mlflow_has_every_setting_metrics_by_step_and_tables(small: Path):
     for section, settings in config.items():
         for name, value in settings.items():
             assert run.data.params[f"{section}.{name}"] == str(value)
-    assert {f"seconds/{phase}" for phase in PHASES} <= set(run.data.metrics)
+    assert {f"seconds/{phase}" for phase in SPENT} <= set(run.data.metrics)
     score = read_json(small / "runs" / "small" / "trials" / "001-symnoise" / "score.json")
     assert run.data.metrics["win_rate"] == score["win_rate"]
     client = mlflow.MlflowClient(f"sqlite:///{small / 'runs' / 'mlflow.db'}")
@@ -268,3 +271,33 @@ def test_an_interrupted_sweep_leaves_no_process_and_no_traceback(
     assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
     if wanted == "000-none":
         assert read_json(tmp_path / "out" / "results.json")["status"] == "interrupted"
+
+
+BESIDE = """
+name: beside
+trial:
+  data: {max_eval_prompts: 12}
+  train: {max_steps: 2, global_batch_size: 8, num_clean_rows: 8, num_evals: 1}
+  generate: {max_new_tokens: 6}
+  judge: {type: api, model: judge, concurrency: 1, self_check: false}
+baselines:
+  - {noise.type: none, optim.lr: 0.002}
+  - {noise.type: symnoise, noise.alpha: 5, optim.lr: 0.002}
+  - {noise.type: symnoise, noise.alpha: 100, optim.lr: 0.01}
+search: {num_trials: 0}
+workers: {max_slots: 1}
+"""
+
+
+def test_a_trial_is_judged_while_the_next_one_trains_on_the_same_workers(tmp_path: Path):
+    (tmp_path / "beside.yaml").write_text(BESIDE)
+    with serving() as endpoint:
+        endpoint.delay = 0.5
+        run = tune("beside.yaml", f"judge.base_url={endpoint.url}", cwd=tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    trials = tmp_path / "runs" / "beside" / "trials"
+    first, second = (trials / name for name in ("001-symnoise", "002-symnoise"))
+    assert read_json(first / "trial.json")["judge_usage"]["calls"] >= 10
+    answered = (second / "completions.jsonl").stat().st_mtime
+    judged = (first / "preferences.jsonl").stat().st_mtime
+    assert answered < judged, "the second was trained and had answered before the first was judged"

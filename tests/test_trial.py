@@ -163,6 +163,8 @@ def test_an_endpoint_that_ended_all_calls_is_not_asked_about_the_next_items(
 class Answered:
     """Stands for the workers: whatever is asked of them, these answers are ready."""
 
+    judge = None
+
     def __init__(self, completions: list[Completion]) -> None:
         self.completions = completions
 

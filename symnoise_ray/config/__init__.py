@@ -6,6 +6,7 @@ file, the line and the nearest name. Imports neither torch nor ray, so a check t
 """
 
 from symnoise_ray.config.data import TEMPLATE_NAMES, DataConfig, RowField
+from symnoise_ray.config.harness import HarnessConfig
 from symnoise_ray.config.judge import GenerateConfig, JudgeConfig, judge_types
 from symnoise_ray.config.model import LoraConfig, ModelConfig
 from symnoise_ray.config.noise import NOISELESS, NoiseConfig, NoiseType
@@ -27,6 +28,7 @@ __all__ = [
     "ConfirmConfig",
     "DataConfig",
     "GenerateConfig",
+    "HarnessConfig",
     "JudgeConfig",
     "LoraConfig",
     "ModelConfig",

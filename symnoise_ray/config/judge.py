@@ -41,34 +41,58 @@ class GenerateConfig(Section):
         return self
 
 
+LOCAL_ALONE = (
+    *("engine", "dtype", "batch_size", "max_length"),
+    *("num_workers", "cpus_per_worker", "gpus_per_worker"),
+)
+"""Settings that only a local judge has."""
+
+
 def judge_types(name: str) -> tuple[str, ...]:
     """Judges that a setting of `JudgeConfig` means something for."""
-    if name in ("type", "reference", "min_coverage", "cache", "self_check", "early"):
-        return ("reference", "api", "local")
-    if name in ("model", "revision", "prompt"):
+    if name in ("type", "reference", "orders", "min_coverage", "cache", "self_check", "early"):
+        return ("reference", "api", "local", "alpaca_eval")
+    if name in ("model", "revision"):
+        return ("api", "local", "alpaca_eval")
+    if name == "prompt":
         return ("api", "local")
-    return ("local",) if name in ("dtype", "batch_size", "max_length") else ("api",)
+    return ("local",) if name in LOCAL_ALONE else ("api",)
 
 
 class JudgeConfig(Section):
     """Who says which of two answers is better, and against what."""
 
-    type: Literal["reference", "api", "local"] = "reference"
+    type: Literal["reference", "api", "local", "alpaca_eval"] = "reference"
     """`reference`: the answer nearer to the gold answer wins; deterministic and offline. `api`: a
-    model behind an OpenAI-compatible endpoint. `local`: a Hugging Face model in this process."""
+    model behind an OpenAI-compatible endpoint. `local`: a Hugging Face model of your own, in
+    a sweep on Ray workers that all trials share. `alpaca_eval`: an annotator of AlpacaEval's
+    package (the extra `alpaca-eval`), with its own prompt, parser and keys."""
     reference: str = "baseline"
     """`baseline` (the plain fine-tuned trial of this sweep) or a file of AlpacaEval model
     outputs."""
     model: str | None = None
-    """The judging model: its name at the endpoint (`api`), or a Hugging Face name or folder
-    (`local`)."""
+    """The judging model: its name at the endpoint (`api`), a Hugging Face name or folder
+    (`local`), or the name or folder of an annotators' configuration (`alpaca_eval`)."""
     revision: str | None = None
     """Branch, tag or commit of a hub model (`local`), or your own word for what the endpoint serves
-    (`api`); a new one means new verdicts."""
+    (`api`, `alpaca_eval`); a new one means new verdicts."""
+    orders: Literal["both", "published"] = "both"
+    """`both`: every item is judged in both orders of the two answers. `published`: in one, which
+    AlpacaEval draws from the instruction, as in its published numbers; the judge's preference for a
+    position is not seen then, and not averaged out."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What runs a local judge: plain transformers, or vLLM (the extra `vllm`, on CUDA)."""
+    num_workers: int = Field(1, ge=1)
+    """Copies of a local judge in a sweep, each on a Ray worker of its own."""
+    cpus_per_worker: int = Field(1, ge=1)
+    """CPU cores of such a worker; also its number of compute threads."""
+    gpus_per_worker: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """GPUs of such a worker: a fraction shares one with others, several (vLLM only) hold one model
+    together; 0 judges on the CPU."""
     dtype: Literal["fp32", "bf16"] = "fp32"
     """Type of a local judge's weights."""
     batch_size: int = Field(16, ge=1)
-    """Items that a local judge reads together, each in both orders."""
+    """Items that a local judge in transformers reads together, each in both orders."""
     max_length: int = Field(4096, ge=64)
     """Tokens of a local judge's prompt at most; a longer one is a failed verdict."""
     prompt: str = "pairwise"
@@ -77,10 +101,10 @@ class JudgeConfig(Section):
     verdict: Literal["auto", "logprobs", "text"] = "auto"
     """How an endpoint's verdict is read: from the log-probabilities of the two labels, from the
     text, or `auto`: the former where the endpoint gives them."""
-    temperature: float = Field(0.0, ge=0, le=2)
-    """Sampling temperature at the endpoint."""
+    temperature: float | None = Field(0.0, ge=0, le=2)
+    """Sampling temperature at the endpoint; null asks for none, which some models want."""
     max_new_tokens: int = Field(8, ge=1)
-    """Tokens that the endpoint may answer with."""
+    """Tokens that the endpoint may answer with; a model that thinks first needs thousands."""
     base_url: str = "https://api.openai.com/v1"
     """The endpoint."""
     api_key_env: str | None = None
@@ -113,7 +137,7 @@ class JudgeConfig(Section):
     price_output: float = Field(0.0, ge=0, allow_inf_nan=False)
     """Price of a million tokens written by the endpoint."""
     min_coverage: float = Field(0.95, gt=0, le=1)
-    """Fraction of the items that must have verdicts in both orders; below it a trial is invalid."""
+    """Fraction of the items that must have all their verdicts; below it a trial is invalid."""
     cache: str = "verdicts"
     """Folder of the verdicts that were given, so that none is asked for twice; a relative path
     starts where the sweep directories lie."""
@@ -134,6 +158,18 @@ class JudgeConfig(Section):
                 )
         if self.type != "reference" and not self.model:
             raise ValueError(f"judge.model must be given for judge.type={self.type}")
+        return self
+
+    @model_validator(mode="after")
+    def _gpus_suit_the_engine(self) -> Self:
+        gpus = self.gpus_per_worker
+        if self.engine == "vllm" and not gpus:
+            raise ValueError("judge.engine=vllm needs judge.gpus_per_worker > 0, but got 0")
+        if gpus > 1 and (self.engine != "vllm" or gpus != int(gpus)):
+            raise ValueError(
+                "judge.gpus_per_worker must be 0, a part of one GPU, 1, or with judge.engine=vllm "
+                f"a whole number of GPUs, but got {gpus:g}"
+            )
         return self
 
     @model_validator(mode="after")

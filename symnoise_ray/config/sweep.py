@@ -96,12 +96,22 @@ class WorkersConfig(Section):
     """Ranks of one trial."""
     cpus_per_worker: int = Field(1, ge=1)
     """CPU cores of one rank; also its number of compute threads."""
-    gpus_per_worker: int = Field(0, ge=0, le=1)
-    """GPUs of one rank; 0 trains on the CPU over gloo."""
+    gpus_per_worker: float = Field(0.0, ge=0, le=1)
+    """GPUs of one rank; a fraction (one rank only) shares a GPU with others, such as a local judge;
+    0 trains on the CPU over gloo."""
     max_slots: int | None = Field(None, ge=1)
     """Trials that train at once at most; by default as many as the cluster's resources hold."""
     start_minutes: float = Field(15.0, gt=0, allow_inf_nan=False)
     """Minutes within which the first worker group must be up, new machines included."""
+
+    @model_validator(mode="after")
+    def _a_shared_gpu_has_one_rank(self) -> Self:
+        if self.num_workers > 1 and 0 < self.gpus_per_worker < 1:
+            raise ValueError(
+                "workers.gpus_per_worker must be 0 or 1 for several workers, which cannot meet on "
+                f"one GPU (NCCL), but got {self.gpus_per_worker:g}"
+            )
+        return self
 
 
 class TrackingConfig(Section):

@@ -10,6 +10,7 @@ from pydantic import model_validator
 
 from symnoise_ray import deepspeed_json
 from symnoise_ray.config.data import DataConfig
+from symnoise_ray.config.harness import HarnessConfig
 from symnoise_ray.config.judge import GenerateConfig, JudgeConfig
 from symnoise_ray.config.model import LoraConfig, ModelConfig
 from symnoise_ray.config.noise import NoiseConfig
@@ -36,6 +37,8 @@ class TrialConfig(Section):
     """Decoding."""
     judge: JudgeConfig = JudgeConfig()
     """Judge."""
+    harness: HarnessConfig = HarnessConfig()
+    """Upstream check."""
 
     @model_validator(mode="after")
     def _weights_can_be_sharded(self) -> Self:

@@ -1,9 +1,10 @@
 """Pairwise judges behind one protocol: two answers to one prompt in, which is better out.
 
 In: a trial's completions and the reference's. Out: `Preference`s, one per item and order, and how
-many could not be had and why. Every item is judged in both orders; identical answers are ties
-without asking. Too many failures make the trial invalid: there is no score then. Judging may stop
-once it is decided which side of one half all items together lie on (`early.EarlyDecision`).
+many could not be had and why. Every item is judged in both orders, or in the one that AlpacaEval
+draws from its instruction; identical answers are ties without asking. Too many failures make the
+trial invalid: there is no score then. Judging may stop once it is decided which side of one half
+all items together lie on (`early.EarlyDecision`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from symnoise_ray.annotations import is_switched
 from symnoise_ray.config import JudgeConfig
 from symnoise_ray.early import EarlyDecision, judging_order
 from symnoise_ray.errors import DataError, JudgeError
@@ -46,7 +48,7 @@ class Judged(NamedTuple):
 
     @property
     def coverage(self) -> float:
-        """Fraction of the judged items that have a verdict in both orders."""
+        """Fraction of the judged items that have a verdict in every order they were judged in."""
         failed = {p.item for p in self.preferences if p.preference is None}
         return 1 - len(failed) / max(1, self.num_items)
 
@@ -63,27 +65,38 @@ class Judged(NamedTuple):
         return told | ({"interval_95": self.decision.interval} if stopped else {})
 
 
-def make_judge(config: JudgeConfig, folder: Path, scope: str = "") -> Judge:
+def make_judge(
+    config: JudgeConfig, folder: Path, scope: str = "", local: Judge | None = None
+) -> Judge:
     """The judge that `judge.type` names; verdicts that cost something are stored.
 
     Args:
         config: The judge's settings.
         folder: Where a relative `judge.cache` starts.
         scope: What shares one budget, such as the sweep.
+        local: A local judge that is up already, on workers of its own; else it runs here.
 
     Raises:
-        UserError: the key, the prompt or the local model cannot be read.
+        UserError: the key, the prompt, the annotators or the local model cannot be read.
     """
     if config.type == "reference":
         return ReferenceJudge()
     store = VerdictStore(folder / config.cache, scope)
     if config.type == "local":
-        from symnoise_ray.judges.local import local_judge  # torch: only for those who use it
+        return CachedJudge(local or _in_this_process(config), store)
+    if config.type == "alpaca_eval":
+        from symnoise_ray.judges.alpaca_eval import AlpacaEvalJudge  # the import takes seconds
 
-        return CachedJudge(local_judge(config), store)
+        return CachedJudge(AlpacaEvalJudge(config), store)
     from symnoise_ray.judges.api import ApiJudge  # openai takes half a second
 
     return CachedJudge(ApiJudge(config, store.spent_elsewhere), store)
+
+
+def _in_this_process(config: JudgeConfig) -> Judge:
+    from symnoise_ray.judges.local import local_judge  # torch: only for those who use it
+
+    return local_judge(config)
 
 
 def judge_all(
@@ -93,8 +106,11 @@ def judge_all(
     *,
     early: bool = False,
     min_coverage: float = 0.0,
+    orders: str = "both",
 ) -> Judged:
-    """Judge every completion against the reference's answer to the same prompt, in both orders.
+    """Judge every completion against the reference's answer to the same prompt.
+
+    In both orders of the two answers, or, with `orders` as `published`, in AlpacaEval's.
 
     With `early`, items are asked about in a random order, and only until it is decided on which
     side of one half the win rate of all items lies, and at least `min_coverage` of those that were
@@ -105,6 +121,7 @@ def judge_all(
         DataError: a prompt has no answer in the reference.
     """
     rivals = list(zip(completions, _align(completions, reference), strict=True))
+    asked = [_asked(own, orders) for own in completions]
     num_items = len(rivals)
     decision = EarlyDecision(num_items) if early else None
     order = judging_order(num_items, ORDER_SEED) if early else list(range(num_items))
@@ -112,37 +129,47 @@ def judge_all(
     verdicts: dict[int, list[Verdict]] = {}
     for start in range(0, num_items, size):
         items = order[start : start + size]
-        verdicts |= _judge_items(judge, [rivals[item] for item in items], items)
+        verdicts |= _judge_items(judge, rivals, asked, items)
         if decision is None:
             continue
-        decided = decision.add(_score(verdicts[item]) for item in items)
+        decided = decision.add(_score(verdicts[item], asked[item]) for item in items)
         if decided and 1 - decision.num_invalid / decision.num_judged >= min_coverage:
             break
         ended = [v for item in items for v in verdicts[item] if v.over]
         if ended:
-            verdicts = {item: [ended[0]._replace(usage=NOTHING)] * 2 for item in order} | verdicts
+            rest = ended[0]._replace(usage=NOTHING)
+            verdicts = {item: [rest] * len(asked[item]) for item in order} | verdicts
             break
     preferences = [
-        _preference(item, rivals[item], judge.name, order, verdict)
+        _preference(item, rivals[item], judge.name, read, verdict)
         for item in sorted(verdicts)
-        for order, verdict in zip(ORDERS, verdicts[item], strict=True)
+        for read, verdict in zip(asked[item], verdicts[item], strict=True)
     ]
-    told = [verdict for both in verdicts.values() for verdict in both]
+    told = [verdict for given in verdicts.values() for verdict in given]
     failures = Counter(v.reason for v in told if v.preference is None)
     return Judged(preferences, failures, sum((v.usage for v in told), NOTHING), decision)
 
 
+def _asked(own: Completion, orders: str) -> tuple[str, ...]:
+    """The `ORDERS` that an item is judged in."""
+    return ORDERS if orders == "both" else (ORDERS[is_switched(own.instruction)],)
+
+
 def _judge_items(
-    judge: Judge, rivals: Sequence[tuple[Completion, Completion]], items: Sequence[int]
+    judge: Judge,
+    rivals: Sequence[tuple[Completion, Completion]],
+    asked: Sequence[Sequence[str]],
+    items: Sequence[int],
 ) -> dict[int, list[Verdict]]:
-    """Item -> its verdicts in both `ORDERS`."""
-    pairs = [
-        Pair(own.instruction, first.output, second.output, own.gold, first.turns, second.turns)
-        for own, other in rivals
-        for first, second in ((other, own), (own, other))
-    ]
-    verdicts = _verdicts(judge, pairs)
-    return {item: verdicts[2 * n : 2 * n + 2] for n, item in enumerate(items)}
+    """Item -> its verdicts in the orders that are asked of it."""
+    pairs = [_pair(*rivals[item], order) for item in items for order in asked[item]]
+    verdicts = iter(_verdicts(judge, pairs))
+    return {item: [next(verdicts) for _ in asked[item]] for item in items}
+
+
+def _pair(own: Completion, other: Completion, order: str) -> Pair:
+    first, second = (other, own) if order == ORDERS[0] else (own, other)
+    return Pair(own.instruction, first.output, second.output, own.gold, first.turns, second.turns)
 
 
 def _preference(
@@ -163,10 +190,11 @@ def _preference(
     )
 
 
-def _score(verdicts: Sequence[Verdict]) -> float | None:
+def _score(verdicts: Sequence[Verdict], orders: Sequence[str]) -> float | None:
     """An item's score in [0, 1], or None where one of its verdicts failed."""
-    first, second = (_turned(v.preference, o) for v, o in zip(verdicts, ORDERS, strict=True))
-    return None if first is None or second is None else (first + second) / 2 - 1
+    turned = [_turned(v.preference, order) for v, order in zip(verdicts, orders, strict=True)]
+    given = [value for value in turned if value is not None]
+    return sum(given) / len(given) - 1 if len(given) == len(turned) else None
 
 
 def _verdicts(judge: Judge, pairs: list[Pair]) -> list[Verdict]:
@@ -202,17 +230,17 @@ def require_coverage(judged: Judged, min_coverage: float) -> None:
         return
     reasons = "; ".join(f"{count}x {why}" for why, count in judged.failures.most_common(2))
     raise JudgeError(
-        f"INVALID: at least {min_coverage:.0%} of the items must have verdicts in both orders "
+        f"INVALID: at least {min_coverage:.0%} of the items must have all their verdicts "
         f"(judge.min_coverage), but {judged.coverage:.1%} have; failed verdicts: {reasons}"
     )
 
 
 def _align(completions: list[Completion], reference: list[Completion]) -> list[Completion]:
     """The reference's answer to each prompt: by position where both list the same prompts."""
-    asked = [_requests(completion) for completion in completions]
-    if asked == [_requests(answer) for answer in reference]:
+    asked = [completion.requests for completion in completions]
+    if asked == [answer.requests for answer in reference]:
         return reference
-    by_requests = {_requests(answer): answer for answer in reference}
+    by_requests = {answer.requests: answer for answer in reference}
     missing = [requests[-1] for requests in asked if requests not in by_requests]
     if missing:
         raise DataError(
@@ -220,8 +248,3 @@ def _align(completions: list[Completion], reference: list[Completion]) -> list[C
             f"{len(completions)}, the first being {missing[0][:60]!r}"
         )
     return [by_requests[requests] for requests in asked]
-
-
-def _requests(completion: Completion) -> tuple[str, ...]:
-    """All that was asked: the earlier requests of a conversation, and the last one."""
-    return (*(request for request, _ in completion.turns), completion.instruction)

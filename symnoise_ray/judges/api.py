@@ -23,7 +23,7 @@ from symnoise_ray.errors import UserError
 from symnoise_ray.judges.limits import Budget, Pace
 from symnoise_ray.judges.prompt import find_prompt
 from symnoise_ray.judges.protocol import NOTHING, Pair, Usage, Verdict
-from symnoise_ray.judges.replies import Fault, Reply, explain, read_reply
+from symnoise_ray.judges.replies import LIMIT, NEW_LIMIT, Fault, Reply, explain, read_reply
 
 TOP_LOGPROBS = 5
 """As AlpacaEval asks; more than some endpoints would be asked too much."""
@@ -52,7 +52,7 @@ class ApiJudge:
         )
         self._pace = Pace(config.requests_per_minute, config.tokens_per_minute)
         self._budget = Budget(config, spent_elsewhere)
-        self._verdict = config.verdict
+        self._verdict, self._limit = config.verdict, LIMIT
         self._over = ""
         self._stop = threading.Event()
 
@@ -99,9 +99,8 @@ class ApiJudge:
             usage += used
             if isinstance(reply, Reply):
                 return Verdict(reply.preference, usage=usage)
-            if reply.no_logprobs and self.config.verdict == "auto":
-                self._verdict = "text"  # from now on for all, without counting as a retry
-                continue
+            if self._can_adapt(reply):
+                continue  # without counting as a retry
             if reply.over:
                 self._end(reply.reason)
             if not reply.again or retries == self.config.max_retries:
@@ -113,6 +112,15 @@ class ApiJudge:
                 self._pace.pause(wait)
             self._stop.wait(wait)
             retries += 1
+
+    def _can_adapt(self, fault: Fault) -> bool:
+        """Ask otherwise, from now on for all, where the endpoint does not know a setting."""
+        if fault.no_logprobs and self.config.verdict == "auto":
+            self._verdict = "text"
+            return True
+        if fault.other_limit:
+            self._limit = NEW_LIMIT
+        return fault.other_limit
 
     def _back_off(self, retries: int) -> float:
         """Doubled each time, and spread: calls that failed together do not come back together."""
@@ -136,10 +144,10 @@ class ApiJudge:
 
     def _call(self, messages: list[dict[str, str]], estimate: Usage) -> tuple[Reply | Fault, Usage]:
         """One call, and what it took: by the endpoint's own count where it gives one."""
-        verdict, used = self._verdict, estimate
+        verdict, limit, used = self._verdict, self._limit, estimate
         reply: Reply | Fault
         try:
-            body = self._post(messages, logprobs=verdict != "text")
+            body = self._post(messages, limit, logprobs=verdict != "text")
             reply = read_reply(body, self.prompt.labels, verdict)
             if isinstance(reply, Reply) and reply.usage is not None:
                 used = reply.usage
@@ -147,30 +155,32 @@ class ApiJudge:
             # Whatever went wrong is this one call's; the exception may hold the key, so that only
             # its reason goes on.
             reply = explain(error, self._key)
-            if verdict == "text":
-                reply = reply._replace(no_logprobs=False)
+            # What was not asked for cannot be left out.
+            reply = reply._replace(
+                no_logprobs=reply.no_logprobs and verdict != "text",
+                other_limit=reply.other_limit and limit == LIMIT,
+            )
         self._budget.settle(estimate, used)
         self._pace.correct(
             used.input_tokens + used.output_tokens - estimate.input_tokens - estimate.output_tokens
         )
         return reply, used
 
-    def _post(self, messages: list[dict[str, str]], *, logprobs: bool) -> bytes:
+    def _post(self, messages: list[dict[str, str]], limit: str, *, logprobs: bool) -> bytes:
         """The reply's body, read under a time limit and a limit of size.
 
         The client's own time limit starts anew with every byte that drips in.
         """
         config = self.config
         until = time.monotonic() + config.timeout_seconds
-        more: dict[str, Any] = {"logprobs": True, "top_logprobs": TOP_LOGPROBS} if logprobs else {}
+        request: dict[str, Any] = {"model": self.name, "messages": messages}
+        request[limit] = config.max_new_tokens
+        if config.temperature is not None:
+            request["temperature"] = config.temperature
+        if logprobs:
+            request |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
         body = b""
-        with self._client.chat.completions.with_streaming_response.create(
-            model=self.name,
-            messages=messages,  # type: ignore[arg-type]
-            temperature=config.temperature,
-            max_tokens=config.max_new_tokens,
-            **more,
-        ) as response:
+        with self._client.chat.completions.with_streaming_response.create(**request) as response:
             for chunk in response.iter_bytes():
                 body += chunk
                 if time.monotonic() > until or len(body) > LARGEST_REPLY:

@@ -68,7 +68,9 @@ def planted() -> list[Planted]:
     return pairs
 
 
-def self_check(config: JudgeConfig, folder: Path, scope: str = "") -> None:
+def self_check(
+    config: JudgeConfig, folder: Path, scope: str = "", local: Judge | None = None
+) -> None:
     """Refuse a judge that cannot tell good answers from planted bad ones.
 
     Nothing is done where `judge.self_check` is off, or the judge is the offline one.
@@ -77,25 +79,30 @@ def self_check(config: JudgeConfig, folder: Path, scope: str = "") -> None:
         config: The judge's settings.
         folder: Where a relative `judge.cache` starts; the check's verdicts are stored, too.
         scope: What shares one budget, such as the sweep.
+        local: A local judge that is up already, on workers of its own.
 
     Raises:
         JudgeError: it failed; the message says on what.
         UserError: the key, the prompt or the local model cannot be read.
     """
     if config.type != "reference" and config.self_check:
-        check(make_judge(config, folder, scope))
+        check(make_judge(config, folder, scope, local))
 
 
 def check_settings(config: JudgeConfig) -> None:
     """What can be read of a judge without asking it anything.
 
     Raises:
-        UserError: the prompt or the key cannot be read.
+        UserError: the prompt, the key or AlpacaEval's annotators cannot be read.
     """
-    if config.type != "reference":
+    if config.type in ("api", "local"):
         find_prompt(config.prompt)
     if config.type == "api":
         read_key(config)
+    if config.type == "alpaca_eval":
+        from symnoise_ray.judges.alpaca_eval import AlpacaEvalJudge  # seconds, for its users alone
+
+        AlpacaEvalJudge(config)
 
 
 def check(judge: Judge) -> None:

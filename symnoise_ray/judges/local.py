@@ -1,20 +1,18 @@
-"""A judging model in this process: the log-probabilities of the two labels, one pass per pair.
+"""A judging model of one's own: the log-probabilities of the two labels, no word generated.
 
-In: pairs. Out: verdicts, batch by batch. The tokens that all prompts begin with are computed once,
-those that the two orders of an item share once per item; the rest runs on top of their keys and
-values. What is filled in is tokenised piece by piece and never as a special token.
+In: pairs. Out: verdicts, batch by batch. What is read and how is `reading`'s part; the model runs
+in plain transformers (`transformers_engine`) or in vLLM (`vllm_engine`), in this process.
 """
 
 from __future__ import annotations
 
-import copy
 import functools
 import hashlib
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import transformers
@@ -23,14 +21,23 @@ from symnoise_ray.annotations import log_probability_preference
 from symnoise_ray.config import JudgeConfig
 from symnoise_ray.engine import choose_device
 from symnoise_ray.errors import UserError
-from symnoise_ray.judges.prompt import Piece, Prompt, find_prompt
-from symnoise_ray.judges.protocol import Pair, Usage, Verdict
+from symnoise_ray.judges.prompt import find_prompt
+from symnoise_ray.judges.protocol import Pair, Usage, Verdict, by_item
+from symnoise_ray.judges.reading import Reader
+from symnoise_ray.judges.transformers_engine import TransformersEngine
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 DIGITS = 4
 """Of a preference: beyond them it depends on what else was in the batch."""
-SLOT = "(((the user's message)))"
-"""Stands for the question while the chat template is applied."""
+
+
+class Engine(Protocol):
+    """A model that says how likely each label is as the next token."""
+
+    batch_items: int
+
+    def label_logprobs(self, items: list[list[list[int]]]) -> list[tuple[float, float]]:
+        """Log-probabilities of both labels after each prompt of each item, in their order."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -38,7 +45,7 @@ def local_judge(config: JudgeConfig) -> LocalJudge:
     """The judge of these settings, loaded once per process.
 
     Raises:
-        UserError: the model or its tokenizer cannot be read.
+        UserError: the model or its tokenizer cannot be read, or vLLM is asked for and missing.
     """
     location: dict[str, Any] = {
         "pretrained_model_name_or_path": str(config.model),
@@ -46,268 +53,98 @@ def local_judge(config: JudgeConfig) -> LocalJudge:
     }
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(**location)
+        if config.engine == "vllm":
+            settings = transformers.AutoConfig.from_pretrained(**location)
+            return _on_vllm(config, settings, tokenizer)
         model = transformers.AutoModelForCausalLM.from_pretrained(
             **location, dtype=DTYPES[config.dtype], use_safetensors=True
         )
+    except UserError:
+        raise
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"judge.model={config.model}: must be a folder or hub name with a readable model and "
             f"tokenizer, but {reason}"
         ) from None
-    return LocalJudge(config, model.to(choose_device()).eval(), tokenizer)
+    return on_transformers(config, model.to(choose_device()).eval(), tokenizer)
+
+
+def on_transformers(config: JudgeConfig, model: Any, tokenizer: Any) -> LocalJudge:
+    """A judge whose model runs in plain transformers."""
+    reader = Reader(find_prompt(config.prompt), tokenizer)
+    engine = TransformersEngine(model, reader.labels, reader.head(), config.batch_size)
+    return LocalJudge(config, reader, engine, model.config)
+
+
+def _on_vllm(config: JudgeConfig, settings: Any, tokenizer: Any) -> LocalJudge:
+    from symnoise_ray.judges.vllm_engine import VllmEngine  # an extra, on GPUs
+
+    reader = Reader(find_prompt(config.prompt), tokenizer)
+    limit = _longest(config, settings)
+    return LocalJudge(config, reader, VllmEngine(config, reader.labels, limit), settings)
 
 
 class LocalJudge:
     """Reads both answers and compares how likely each label is as the next token."""
 
-    def __init__(self, config: JudgeConfig, model: Any, tokenizer: Any) -> None:
-        self.config, self.model, self.tokenizer = config, model, tokenizer
-        self.prompt = find_prompt(config.prompt)
+    def __init__(self, config: JudgeConfig, reader: Reader, engine: Engine, settings: Any) -> None:
+        self.config, self.reader, self.engine = config, reader, engine
         self.name = str(config.model)
-        self._marks = special_texts(tokenizer)
-        self._forbidden = special_ids(tokenizer, self._marks)
-        self._frame = _frame(self.prompt, tokenizer)
-        self._labels = _label_ids(self.prompt, tokenizer)
-        self._revision = _revision(config, model)
-        self._head = _Prefix.empty(model)
-        if _keeps_plain_keys(model):
-            self._head = self._head.extended([self._head_ids()])
+        self._limit = _longest(config, settings)
+        self._revision = _revision(config, settings)
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """Model, revision and type of the weights, and the prompt."""
+        """Model, revision and type of the weights, what runs it, and the prompt."""
         config = self.config
         return {
             "type": "local",
             "model": config.model,
             "revision": self._revision,
+            "engine": config.engine,
             "dtype": config.dtype,
             "max_length": config.max_length,
-            "prompt": self.prompt.digest,
+            "prompt": self.reader.prompt.digest,
         }
 
     def judge(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Verdict]]:
-        """Verdicts by batches of items; pairs of one item should follow each other."""
-        rows: list[tuple[int, list[int]]] = []
-        for index, pair in enumerate(pairs):
-            ids = self.tokens(pair)
-            reason = self._unfit(pair, ids)
-            if reason:
-                yield index, Verdict(None, reason)
-            else:
-                rows.append((index, ids))
-        groups = [
-            list(group)
-            for _, group in itertools.groupby(rows, key=lambda row: pairs[row[0]].instruction)
-        ]
-        for start in range(0, len(groups), self.config.batch_size):
-            batch = groups[start : start + self.config.batch_size]
-            values = self._compare([[ids for _, ids in group] for group in batch])
-            flat = [row for group in batch for row in group]
-            for (index, ids), value in zip(flat, values, strict=True):
-                usage = Usage(1, len(ids), 0)
-                yield index, Verdict(value and round(value, DIGITS), usage=usage)
-
-    def tokens(self, pair: Pair) -> list[int]:
-        """The whole prompt; the prompt's own words may hold special tokens, answers may not."""
-        ids: list[int] = []
-        for piece in self._pieces(pair):
-            ids += self._tokenise(piece)
-        return ids
-
-    def _pieces(self, pair: Pair) -> list[Piece]:
-        before, after = self._frame
-        user = self.prompt.user_pieces(pair, self._marks)
-        return [Piece(before, filled=False), *user, Piece(after, filled=False)]
-
-    def _head_ids(self) -> list[int]:
-        """What every prompt begins with: the pieces up to the first that is filled in."""
-        pieces = itertools.takewhile(lambda piece: not piece.filled, self._pieces(Pair("", "", "")))
-        return [token for piece in pieces for token in self._tokenise(piece)]
-
-    def _tokenise(self, piece: Piece) -> list[int]:
-        encoded = self.tokenizer(
-            piece.text,
-            add_special_tokens=False,
-            split_special_tokens=piece.filled,
-            verbose=False,
-        )
-        return list(encoded["input_ids"])
-
-    def _unfit(self, pair: Pair, ids: list[int]) -> str:
-        """Why a pair cannot be judged, or nothing."""
-        limits = (
-            self.config.max_length,
-            getattr(self.model.config, "max_position_embeddings", None),
-        )
-        limit = min(number for number in limits if number)
-        if len(ids) > limit:
-            return f"the prompt of {len(ids)} tokens is longer than {limit}"
-        for piece in self._pieces(pair):
-            if piece.filled and not self._forbidden.isdisjoint(self._tokenise(piece)):
-                return "an answer holds special tokens that cannot be escaped"
-        return ""
-
-    def _compare(self, groups: list[list[list[int]]]) -> list[float | None]:
-        """Preferences of the rows of a batch of items, in their order."""
-        done = self._head.num_tokens
-        prefix = self._head.repeated([0] * len(groups))
-        stems: list[list[int]] = [[]] * len(groups)
-        if _keeps_plain_keys(self.model):
-            stems = [_common(group)[done:] for group in groups]
-            prefix = prefix.extended(stems)
-        owners = [number for number, group in enumerate(groups) for _ in group]
-        rows = [ids for group in groups for ids in group]
-        tails = [ids[done + len(stems[n]) :] for n, ids in zip(owners, rows, strict=True)]
-        logits_RV = prefix.repeated(owners).extended(tails).logits_RV
-        logprobs_RV = logits_RV.float().log_softmax(-1)
-        scores = [logprobs_RV[:, ids].logsumexp(-1).tolist() for ids in self._labels]
-        return [log_probability_preference(*both) for both in zip(*scores, strict=True)]
+        """Verdicts by batches of items of like length; pairs of one item follow each other."""
+        ids = [self.reader.tokens(pair) for pair in pairs]
+        unfit = {
+            index: reason
+            for index, pair in enumerate(pairs)
+            if (reason := self.reader.unfit(pair, len(ids[index]), self._limit))
+        }
+        yield from ((index, Verdict(None, reason)) for index, reason in unfit.items())
+        items = [[index for index in item if index not in unfit] for item in by_item(pairs)]
+        items = sorted(filter(None, items), key=lambda item: len(ids[item[0]]))
+        for start in range(0, len(items), self.engine.batch_items):
+            batch = items[start : start + self.engine.batch_items]
+            scores = self.engine.label_logprobs([[ids[i] for i in item] for item in batch])
+            for index, both in zip(itertools.chain(*batch), scores, strict=True):
+                yield index, _verdict(both, Usage(1, len(ids[index]), 0))
 
 
-@dataclass(frozen=True)
-class _Prefix:
-    """Rows that a model has read so far: keys and values, which slots are real, and the logits."""
-
-    model: Any
-    cache: Any
-    mask_RS: torch.Tensor
-    logits_RV: torch.Tensor
-
-    @classmethod
-    def empty(cls, model: Any) -> _Prefix:
-        """One row of which nothing was read yet."""
-        device = next(model.parameters()).device
-        nothing = torch.zeros(1, 0, dtype=torch.long, device=device)
-        return cls(model, None, nothing, nothing)
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of the first row."""
-        return int(self.mask_RS[0].sum())
-
-    def repeated(self, rows: list[int]) -> _Prefix:
-        """A copy with these of its rows."""
-        index = torch.tensor(rows, device=self.mask_RS.device)
-        cache = copy.deepcopy(self.cache)
-        if cache is not None:
-            cache.batch_select_indices(index)
-        return _Prefix(self.model, cache, self.mask_RS[index], self.logits_RV[index])
-
-    @torch.no_grad()
-    def extended(self, rows: list[list[int]]) -> _Prefix:
-        """The same rows with more tokens, padded on the left so that all end in the last slot.
-
-        Padding stands between the old tokens and the new ones; it is masked, and positions count
-        real tokens alone.
-        """
-        width = max(map(len, rows))
-        if width == 0:
-            return self
-        ids_RT = torch.zeros(len(rows), width, dtype=torch.long)
-        new_RT = torch.zeros_like(ids_RT)
-        for number, row in enumerate(rows):
-            ids_RT[number, width - len(row) :] = torch.tensor(row)
-            new_RT[number, width - len(row) :] = 1
-        new_RT = new_RT.to(self.mask_RS.device)
-        mask_RS = torch.cat([self.mask_RS, new_RT], dim=1)
-        position_RT = (self.mask_RS.sum(1, keepdim=True) + new_RT.cumsum(1) - 1).clamp(min=0)
-        output = self.model(
-            input_ids=ids_RT.to(mask_RS.device),
-            attention_mask=mask_RS,
-            position_ids=position_RT,
-            past_key_values=transformers.DynamicCache() if self.cache is None else self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return _Prefix(self.model, output.past_key_values, mask_RS, output.logits[:, -1])
+def _verdict(both: tuple[float, float], usage: Usage) -> Verdict:
+    value = log_probability_preference(*both)
+    if value is None or math.isnan(value):
+        return Verdict(None, f"the labels' log-probabilities are {both[0]} and {both[1]}", usage)
+    return Verdict(round(value, DIGITS), usage=usage)
 
 
-def _common(rows: list[list[int]]) -> list[int]:
-    """What all rows begin with, short of the last token of any."""
-    length = min(map(len, rows)) - 1
-    same = itertools.takewhile(
-        lambda tokens: len(set(tokens)) == 1, zip(*(row[:length] for row in rows), strict=True)
-    )
-    return [tokens[0] for tokens in same]
+def _longest(config: JudgeConfig, settings: Any) -> int:
+    """Tokens of a prompt at most; vLLM generates one more."""
+    context = getattr(settings, "max_position_embeddings", None)
+    generated = 1 if config.engine == "vllm" else 0
+    return min(config.max_length, context - generated) if context else config.max_length
 
 
-def _keeps_plain_keys(model: Any) -> bool:
-    """Whether padding may stand within what was read: not with windows or recurrent states."""
-    config = model.config.get_text_config(decoder=True)
-    kinds = getattr(config, "layer_types", None) or ["full_attention"]
-    return set(kinds) == {"full_attention"} and not getattr(config, "sliding_window", None)
-
-
-def special_texts(tokenizer: Any) -> tuple[str, ...]:
-    """Texts that the tokenizer may read as one special token, as far as they can be escaped."""
-    texts = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
-    return tuple(sorted(t for t in texts if len(t) > 1 and not (t[0].isalnum() or t[0] in '"\\ ')))
-
-
-def special_ids(tokenizer: Any, texts: tuple[str, ...]) -> frozenset[int]:
-    """Tokens that must not come out of an answer; an unknown character may."""
-    ids = {*tokenizer.all_special_ids, *tokenizer.convert_tokens_to_ids(list(texts))}
-    return frozenset(ids - {tokenizer.unk_token_id})
-
-
-def _frame(prompt: Prompt, tokenizer: Any) -> tuple[str, str]:
-    """Text before and after the question: the tokenizer's chat template, or a plain one."""
-    if not getattr(tokenizer, "chat_template", None):
-        system = f"{prompt.system}\n\n" if prompt.system else ""
-        return f"{tokenizer.bos_token or ''}{system}", "\n"
-    user = {"role": "user", "content": SLOT}
-    first = [{"role": "system", "content": prompt.system}] if prompt.system else []
-    try:
-        text = _render(tokenizer, [*first, user])
-    except Exception:
-        # Some templates take no system message; then it stands before the question.
-        merged = {"role": "user", "content": f"{prompt.system}\n\n{SLOT}"}
-        text = _render(tokenizer, [merged])
-    before, found, after = text.partition(SLOT)
-    if not found or SLOT in after:
-        raise UserError(
-            f"judge.model={tokenizer.name_or_path}: the chat template must write the user's "
-            f"message once, but wrote it {text.count(SLOT)} times"
-        )
-    return before, after
-
-
-def _render(tokenizer: Any, messages: list[dict[str, str]]) -> str:
-    text = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
-    )
-    return str(text)
-
-
-def _label_ids(prompt: Prompt, tokenizer: Any) -> list[list[int]]:
-    """Tokens that spell each label, bare or after a space.
-
-    Raises:
-        UserError: a label is no single token.
-    """
-    labels = []
-    for label in prompt.labels:
-        spelled = [
-            tokenizer(f"{space}{label}", add_special_tokens=False)["input_ids"]
-            for space in ("", " ")
-        ]
-        ids = sorted({ids[0] for ids in spelled if len(ids) == 1} - {tokenizer.unk_token_id})
-        if not ids:
-            raise UserError(
-                f"judge.prompt: each label must be one token of {tokenizer.name_or_path}, but "
-                f"{label!r} is not; choose other labels"
-            )
-        labels.append(ids)
-    return labels
-
-
-def _revision(config: JudgeConfig, model: Any) -> str | None:
+def _revision(config: JudgeConfig, settings: Any) -> str | None:
     """The commit of a hub model; for a folder, a digest of its files' names, sizes and times."""
     folder = Path(str(config.model))
     if not folder.is_dir():
-        return getattr(model.config, "_commit_hash", None) or config.revision
+        return getattr(settings, "_commit_hash", None) or config.revision
     files = sorted(path for path in folder.iterdir() if path.is_file())
     facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return hashlib.sha256(repr(facts).encode()).hexdigest()

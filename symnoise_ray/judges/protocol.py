@@ -6,6 +6,7 @@ kept when the rest fails. A failed verdict is a verdict with a reason, never a s
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -64,10 +65,18 @@ class Verdict(NamedTuple):
     over: bool = False
 
 
+def by_item(pairs: Sequence[Pair]) -> list[list[int]]:
+    """Indices of the pairs of each item, which follow each other: the orders of one question."""
+    groups = itertools.groupby(range(len(pairs)), key=lambda index: pairs[index].instruction)
+    return [list(indices) for _, indices in groups]
+
+
 class Judge(Protocol):
     """Says which of two answers is better."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is called in results."""
 
     @property
     def identity(self) -> Mapping[str, Any]:

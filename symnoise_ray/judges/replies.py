@@ -22,6 +22,8 @@ SEEN_PART = 8
 """So many characters of a key in a row are too many to show."""
 AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 """Statuses after which the same call may succeed."""
+LIMIT, NEW_LIMIT = "max_tokens", "max_completion_tokens"
+"""The limit of a reply's tokens, and what models that think before they answer call it."""
 NEVER = {401, 403, 404}
 """Statuses that every other call would meet too: the key, the right, the address or the model."""
 
@@ -29,7 +31,8 @@ NEVER = {401, 403, 404}
 class Fault(NamedTuple):
     """Why a call brought no verdict.
 
-    `again` after `wait` seconds (None: the usual back-off); `over` ends all calls.
+    `again` after `wait` seconds (None: the usual back-off); `over` ends all calls. `no_logprobs`
+    and `other_limit`: it knows no log-probabilities, or no `max_tokens` but its newer name.
     """
 
     reason: str
@@ -37,6 +40,7 @@ class Fault(NamedTuple):
     over: bool = False
     wait: float | None = None
     no_logprobs: bool = False
+    other_limit: bool = False
 
 
 class Reply(NamedTuple):
@@ -67,6 +71,8 @@ def read_reply(body: bytes, labels: tuple[str, str], verdict: str) -> Reply | Fa
         return Fault("the judge refused")
     if preference is None and verdict != "logprobs":
         preference = _from_text(str(text), labels)
+    if preference is None and choice.get("finish_reason") == "length":
+        return Fault("the reply was cut off before a label (judge.max_new_tokens)")
     if preference is None:
         return Fault("the reply names neither label alone")
     return Reply(preference, usage)
@@ -132,8 +138,14 @@ def _status(error: openai.APIStatusError, key: str) -> Fault:
         return Fault(reason, again=False, over=True)
     if status in AGAIN:
         return Fault(reason, wait=_retry_after(error))
-    # Endpoints that know no log-probabilities refuse the request for them in many words.
-    return Fault(reason, again=False, no_logprobs="logprobs" in str(error.body).lower())
+    # Endpoints that do not know a setting refuse the request for it in many words.
+    body = str(error.body).lower()
+    return Fault(
+        reason,
+        again=False,
+        no_logprobs="logprobs" in body,
+        other_limit=NEW_LIMIT in body,
+    )
 
 
 def _message(error: openai.APIStatusError) -> str:

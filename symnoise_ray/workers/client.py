@@ -13,6 +13,7 @@ import ray
 
 from symnoise_ray.config import TrialConfig
 from symnoise_ray.errors import ERRORS, CancelledError, SymnoiseError
+from symnoise_ray.judges.protocol import Judge
 
 
 class Finished(NamedTuple):
@@ -25,11 +26,13 @@ class Finished(NamedTuple):
 
 
 class Workers:
-    """A handle on the warm slots; it pickles, so it can be handed to trials anywhere."""
+    """A handle on the warm slots; it pickles, so it can be handed to trials anywhere.
 
-    def __init__(self, hub: Any, pool: str) -> None:
-        self.hub = hub
-        self.pool = pool
+    `judge` is the sweep's local judge, on workers of its own; None where it has another judge.
+    """
+
+    def __init__(self, hub: Any, pool: str, judge: Judge | None = None) -> None:
+        self.hub, self.pool, self.judge = hub, pool, judge
 
     def run(
         self, name: str, config: TrialConfig, directory: Path, *, patience: float = 2.0

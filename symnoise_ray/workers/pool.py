@@ -17,8 +17,9 @@ from typing import Any, Self
 
 import ray
 
-from symnoise_ray.config import TrialConfig, WorkersConfig
+from symnoise_ray.config import JudgeConfig, TrialConfig, WorkersConfig
 from symnoise_ray.errors import InfrastructureError, UserError
+from symnoise_ray.judges.protocol import Judge
 from symnoise_ray.session import THREAD_PREFIX
 from symnoise_ray.workers.client import Workers
 from symnoise_ray.workers.hub import Hub
@@ -26,53 +27,83 @@ from symnoise_ray.workers.hub import Hub
 log = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 10.0
+ROUNDING = 1e-9
+"""Parts of GPUs are no exact numbers."""
 INTERRUPTED_CLOSE_SECONDS = 0.5
 """After an interruption the end of the driver ends the slots."""
 
 
-def count_slots(workers: WorkersConfig, resources: dict[str, float], num_trials: int) -> int:
+def count_slots(
+    workers: WorkersConfig,
+    resources: dict[str, float],
+    num_trials: int,
+    judge: JudgeConfig | None = None,
+) -> int:
     """How many trials train at once: what fits, at most `max_slots`, at most the trials.
+
+    A local judge's workers hold their part of the cluster all the time.
 
     Raises:
         UserError: not one trial fits, and no `max_slots` says that the cluster will grow.
     """
+    held = judge_resources(judge)
     wanted = {
         "CPU": workers.num_workers * workers.cpus_per_worker,
         "GPU": workers.num_workers * workers.gpus_per_worker,
     }
-    fitting = min(int(resources.get(name, 0) // need) for name, need in wanted.items() if need)
+    left = {name: resources.get(name, 0) - held.get(name, 0) for name in wanted}
+    fitting = min(int(left[name] / need + ROUNDING) for name, need in wanted.items() if need)
     limits = [num_trials] + ([workers.max_slots] if workers.max_slots else [])
-    if fitting:
+    if fitting > 0 and min(left.values()) >= 0:
         return max(1, min(fitting, *limits))
     if workers.max_slots:
         return max(1, min(limits))
-    have = ", ".join(f"{resources.get(name, 0):g} {name}" for name in wanted)
-    need_text = ", ".join(f"{need} {name}" for name, need in wanted.items() if need)
+    beside = f", of which the judge's workers take {_told(held)}" if held else ""
     raise UserError(
-        f"workers: one trial needs {need_text}, but the cluster has {have}; lower "
+        f"workers: one trial needs {_told(wanted)}, but the cluster has "
+        f"{_told({name: resources.get(name, 0) for name in wanted}, zeros=True)}{beside}; lower "
         "workers.num_workers, cpus_per_worker or gpus_per_worker, or, where the cluster grows on "
         "demand, set workers.max_slots"
     )
+
+
+def judge_resources(judge: JudgeConfig | None) -> dict[str, float]:
+    """What the workers of a local judge hold together; nothing for another judge."""
+    if judge is None or judge.type != "local":
+        return {}
+    return {
+        "CPU": judge.num_workers * judge.cpus_per_worker,
+        "GPU": judge.num_workers * judge.gpus_per_worker,
+    }
+
+
+def _told(resources: dict[str, float], zeros: bool = False) -> str:
+    return ", ".join(f"{count:g} {name}" for name, count in resources.items() if count or zeros)
 
 
 class Pool:
     """The warm slots of a sweep; a context manager that leaves nothing running."""
 
     def __init__(
-        self, workers: WorkersConfig, num_slots: int, warm: TrialConfig, storage: Path
+        self,
+        workers: WorkersConfig,
+        num_slots: int,
+        warm: TrialConfig,
+        storage: Path,
+        judge: Judge | None = None,
     ) -> None:
-        self.config = workers
+        self.config, self.judge = workers, judge
         self.num_slots = num_slots
         self.warm = warm.model_dump(mode="json")
         self.storage = storage
-        self.name = f"{workers.num_workers}x{workers.cpus_per_worker}c{workers.gpus_per_worker}g"
+        self.name = f"{workers.num_workers}x{workers.cpus_per_worker}c{workers.gpus_per_worker:g}g"
         self.threads: list[threading.Thread] = []
         self.closing = False
 
     def __enter__(self) -> Self:
         actor = ray.remote(num_cpus=0, max_concurrency=1000)(Hub)
         self.hub: Any = actor.options(name=f"symnoise-hub-{uuid.uuid4().hex[:8]}").remote()
-        self.workers = Workers(self.hub, self.name)
+        self.workers = Workers(self.hub, self.name, self.judge)
         # The hub notices a death through these settings of Ray Train's controller.
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
         # A lost worker is replaced by the hub's own means; the watcher costs a process per slot.

@@ -1,4 +1,4 @@
-"""What a worker does with one trial: train, answer the prompts, leave the files.
+"""What a worker does with one trial: train, answer the prompts, check upstream, leave the files.
 
 In: a `TrialConfig` and a directory. Out: metrics.jsonl, completions.jsonl, on request model/, and
 an `Outcome`. Free of Ray, so a trial can be run in any process; every rank calls it alike.
@@ -19,6 +19,7 @@ from symnoise_ray.config import TrialConfig
 from symnoise_ray.engine import give_memory_back
 from symnoise_ray.errors import CancelledError, kind_of, reason_of
 from symnoise_ray.generate import complete
+from symnoise_ray.harness import harness_scores, load_tasks
 from symnoise_ray.inputs import needs_gold
 from symnoise_ray.model import export
 from symnoise_ray.records import Metrics, timed, write_lines
@@ -75,6 +76,10 @@ def _train_and_answer(
     seconds: dict[str, float],
 ) -> Outcome:
     checkpoints = directory / "checkpoints"
+    tasks: Any = None
+    if config.harness.tasks:
+        with timed(seconds, "harness"):
+            tasks = load_tasks(config.harness)
     with Metrics(directory / "metrics.jsonl") as metrics:
 
         def record(values: dict[str, Any]) -> None:
@@ -93,6 +98,9 @@ def _train_and_answer(
     try:
         with timed(seconds, "generate"):
             counts = trained.counts + _answer(config, directory, trained, cancelled)
+        if tasks is not None:
+            with timed(seconds, "harness"):
+                trained.summary |= _check_upstream(config, tasks, trained, cancelled)
         if config.train.save_model:
             merge = config.lora.merge
             export(trained.model, trained.tokenizer, directory / "model", merge=merge)
@@ -110,8 +118,9 @@ def _answer(
     prompts = read_prompts(config.data, config.data.prompts, gold=needs_gold(config.judge))
 
     def check() -> None:
-        # Ranks decode shares of different length, so only a lone rank may leave early.
-        if dist.get_world_size() == 1 and cancelled():
+        # Asked on every rank, since it is also the sign of progress. Ranks decode shares of
+        # different length, so only a lone rank may leave early.
+        if cancelled() and dist.get_world_size() == 1:
             raise CancelledError("cancelled while answering the prompts")
 
     completions, counts = complete(
@@ -127,3 +136,23 @@ def _answer(
     if dist.get_rank() == 0:
         write_lines(completions, directory / "completions.jsonl")
     return counts + prompts.left_out
+
+
+def _check_upstream(
+    config: TrialConfig, tasks: Any, trained: Trained, cancelled: Callable[[], bool]
+) -> dict[str, float]:
+    """Scores of the model in the tasks of lm-evaluation-harness."""
+
+    def check() -> None:
+        # Asked on every rank, since it is also the sign of progress; see _answer.
+        if cancelled() and dist.get_world_size() == 1:
+            raise CancelledError("cancelled while answering the tasks of harness.tasks")
+
+    return harness_scores(
+        trained.model,
+        trained.tokenizer,
+        config.harness,
+        tasks,
+        context=trained.context,
+        between_batches=check,
+    )

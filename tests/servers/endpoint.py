@@ -142,6 +142,18 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._judge(body, "")
 
+    def _thinker(self, body: dict[str, Any], _: str) -> None:
+        """A model that thinks first: it refuses what such models refuse."""
+        if "max_tokens" in body:
+            message = "'max_tokens' is not supported. Use 'max_completion_tokens' instead."
+            self._send(400, {"error": {"message": message, "code": "unsupported_parameter"}})
+        elif "temperature" in body or "logprobs" in body:
+            self._send(400, {"error": {"message": "only the default temperature and no logprobs"}})
+        elif body["max_completion_tokens"] < 100:
+            self._send(200, completion("", finish_reason="length"))
+        else:
+            self._judge(body, "")
+
     def _say(self, body: dict[str, Any], text: str) -> None:
         """`say TEXT`: a text in place of a verdict."""
         self._send(200, completion(text))

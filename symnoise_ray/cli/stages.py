@@ -1,0 +1,225 @@
+"""The verbs that run one stage of a trial alone, in this process."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from symnoise_ray.cli.verbs import Verbs, add_overrides, add_verb
+from symnoise_ray.errors import EXIT_OK, UserError
+
+if TYPE_CHECKING:
+    from symnoise_ray.config import JudgeConfig
+
+
+def add_inspect(verbs: Verbs) -> None:
+    """Add `inspect`."""
+    parser = add_verb(
+        verbs,
+        "inspect",
+        "Show training rows as the model sees them, and what is left out.",
+        "symnoise-ray inspect data.train=alpaca.json data.eval_prompts=prompts.json --rows 5",
+        _run_inspect,
+    )
+    parser.add_argument(
+        "config", nargs="?", metavar="CONFIG", help="a trial's YAML or config.json, or a space"
+    )
+    add_overrides(parser)
+    parser.add_argument("--rows", type=int, default=3, metavar="N", help="rows shown (default: 3)")
+    parser.add_argument("--json", action="store_true", help="the same as JSON")
+
+
+def _run_inspect(arguments: argparse.Namespace) -> int:
+    from symnoise_ray.preview import as_text, preview, settings
+
+    source, overrides = arguments.config, list(arguments.overrides)
+    if source is not None and "=" in source:
+        source, overrides = None, [source, *overrides]
+    if arguments.rows < 0:
+        raise UserError(f"--rows must be 0 or more, but got {arguments.rows}")
+    shown = preview(settings(source, overrides), arguments.rows)
+    if arguments.json:
+        print(json.dumps(shown.to_json(), indent=2))
+    else:
+        print(as_text(shown, colour=sys.stdout.isatty()))
+    return EXIT_OK
+
+
+def add_train(verbs: Verbs) -> None:
+    """Add `train`."""
+    parser = add_verb(
+        verbs,
+        "train",
+        "Fine-tune one model in this process and keep it.",
+        "symnoise-ray train trial.yaml noise.type=symnoise noise.alpha=5 --output out",
+        _run_train,
+    )
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="a trial's YAML or config.json")
+    add_overrides(parser)
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+
+
+def _run_train(arguments: argparse.Namespace) -> int:
+    from symnoise_ray.inputs import check_inputs
+    from symnoise_ray.loading import load_trial
+    from symnoise_ray.records import Metrics, write_json
+
+    config = load_trial(arguments.config, arguments.overrides)
+    check_inputs([config])
+    from symnoise_ray.model import export
+    from symnoise_ray.train import train
+
+    directory: Path = arguments.output
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(config.model_dump(mode="json"), directory / "config.json")
+    checkpoints = directory / "checkpoints"
+    with Metrics(directory / "metrics.jsonl") as metrics:
+
+        def report(record: dict[str, float]) -> None:
+            metrics.write(record)
+            print(json.dumps(record))
+
+        trained = train(config, report, caches=directory / ".tokens", checkpoints=checkpoints)
+    export(trained.model, trained.tokenizer, directory / "model", merge=config.lora.merge)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    for what, number in trained.counts.items():
+        print(f"{number} {what}", file=sys.stderr)
+    return EXIT_OK
+
+
+def add_generate(verbs: Verbs) -> None:
+    """Add `generate`."""
+    parser = add_verb(
+        verbs,
+        "generate",
+        "Answer a trial's prompts with a model.",
+        "symnoise-ray generate out/config.json --model out/model --output answers.jsonl",
+        _run_generate,
+    )
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="a trial's YAML or config.json")
+    add_overrides(parser)
+    parser.add_argument("--model", metavar="DIR", help="the model; the trial's own by default")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE")
+
+
+def _run_generate(arguments: argparse.Namespace) -> int:
+    from symnoise_ray.inputs import check_inputs
+    from symnoise_ray.loading import load_trial
+    from symnoise_ray.records import write_lines
+
+    config = load_trial(arguments.config, arguments.overrides)
+    check_inputs([config])
+    from symnoise_ray.generate import answer_alone
+
+    model = config.model
+    if arguments.model:
+        model = model.model_copy(update={"name": arguments.model})
+    completions, counts = answer_alone(config, model, generator=arguments.output.stem)
+    write_lines(completions, arguments.output)
+    for what, number in counts.items():
+        print(f"{number} {what}", file=sys.stderr)
+    print(f"{len(completions)} answers in {arguments.output}")
+    return EXIT_OK
+
+
+def add_judge(verbs: Verbs) -> None:
+    """Add `judge`."""
+    parser = add_verb(
+        verbs,
+        "judge",
+        "Judge answers against a reference's, in both orders or AlpacaEval's.",
+        "symnoise-ray judge answers.jsonl --reference baseline.jsonl --output preferences.jsonl",
+        _run_judge,
+    )
+    parser.add_argument("completions", type=Path, metavar="FILE")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="the judge, such as judge.type=api"
+    )
+    parser.add_argument("--reference", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE")
+
+
+def _run_judge(arguments: argparse.Namespace) -> int:
+    from symnoise_ray.judges import judge_all, make_judge, require_coverage
+    from symnoise_ray.judges.check import self_check
+    from symnoise_ray.records import read_completions, write_lines
+
+    config = _judge_settings(arguments.overrides)
+    completions = read_completions(arguments.completions)
+    reference = read_completions(arguments.reference)
+    place, scope = arguments.output.parent, str(arguments.output.absolute())
+    self_check(config, place, scope)
+    judged = judge_all(
+        make_judge(config, place, scope),
+        completions,
+        reference,
+        early=config.early,
+        min_coverage=config.min_coverage,
+        orders=config.orders,
+    )
+    write_lines(judged.preferences, arguments.output)
+    print(
+        f"{len(judged.preferences)} verdicts on {judged.num_items} items in {arguments.output}; "
+        f"{sum(judged.failures.values())} failed, {judged.usage.calls} calls were made"
+    )
+    require_coverage(judged, config.min_coverage)
+    return EXIT_OK
+
+
+def _judge_settings(overrides: Sequence[str]) -> JudgeConfig:
+    from symnoise_ray.config import TrialConfig
+    from symnoise_ray.loading import Document, build, parse_override, put
+
+    document = Document({}, {}, "key=value")
+    for text in overrides:
+        key, value = parse_override(text)
+        if key[0] != "judge":
+            raise UserError(f"override {text}: only judge.* has a meaning for this verb")
+        put(document.values, key, value)
+        document.places[key] = f"override {'.'.join(key)}"  # a value may be a key by mistake
+    return build(TrialConfig, document).judge
+
+
+def add_score(verbs: Verbs) -> None:
+    """Add `score`."""
+    parser = add_verb(
+        verbs,
+        "score",
+        "Win rates with their intervals, from preferences.jsonl or AlpacaEval's annotations.json.",
+        "symnoise-ray score preferences.jsonl --json",
+        _run_score,
+    )
+    parser.add_argument("preferences", type=Path, metavar="FILE")
+    parser.add_argument("--json", action="store_true", help="rates as fractions, as JSON")
+    parser.add_argument(
+        "--gamed",
+        type=Path,
+        metavar="CSV",
+        help="AlpacaEval's df_gamed.csv, to control the length as AlpacaEval does on its 805 items",
+    )
+    parser.add_argument(
+        "--strength", type=float, metavar="C", help="AlpacaEval's C, with --gamed (default: 21.54)"
+    )
+
+
+def _run_score(arguments: argparse.Namespace) -> int:
+    from symnoise_ray.annotations import read_annotations, read_gamed
+    from symnoise_ray.length_control import STRENGTH
+    from symnoise_ray.score import AlpacaEvalModel, in_words, win_rate
+
+    known = None
+    strength = STRENGTH if arguments.strength is None else arguments.strength
+    if not 0 < strength < float("inf"):
+        raise UserError(f"--strength must be a positive number, but is {strength}")
+    if arguments.gamed is not None:
+        known = AlpacaEvalModel(*read_gamed(arguments.gamed), strength)
+    elif arguments.strength is not None:
+        raise UserError("--strength is AlpacaEval's C and needs --gamed, which was not given")
+    score = win_rate(read_annotations(arguments.preferences), known)
+    print(json.dumps(score.to_json(), indent=2) if arguments.json else in_words(score))
+    return EXIT_OK

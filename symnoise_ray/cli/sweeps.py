@@ -1,0 +1,169 @@
+"""The verbs about a whole sweep: run it, check it, forecast it, tell about it again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from symnoise_ray.cli.verbs import Verbs, add_space, add_verb, split_space
+from symnoise_ray.errors import EXIT_OK, UserError
+
+
+def add_tune(verbs: Verbs) -> None:
+    """Add `tune`."""
+    parser = add_verb(
+        verbs,
+        "tune",
+        "Run a sweep, from search space to verdict.",
+        "symnoise-ray tune quickstart train.num_epochs=1 --output runs/short",
+        _run_tune,
+    )
+    add_space(parser)
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="new or empty directory (runs/NAME by default)"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check everything, start and create nothing"
+    )
+
+
+def _run_tune(arguments: argparse.Namespace) -> int:
+    if arguments.dry_run:
+        return _run_validate(arguments)
+    from symnoise_ray.live import make_console
+    from symnoise_ray.sweep import run_sweep
+
+    space, overrides = split_space(arguments)
+    return run_sweep(space, overrides, arguments.output, make_console())
+
+
+def add_validate(verbs: Verbs) -> None:
+    """Add `validate`."""
+    parser = add_verb(
+        verbs,
+        "validate",
+        "Check a search space, its data and its model; start nothing.",
+        "symnoise-ray validate my_space.yaml model.name=./model",
+        _run_validate,
+    )
+    add_space(parser)
+
+
+def _run_validate(arguments: argparse.Namespace) -> int:
+    from symnoise_ray.plans import SweepPlans, first_point, prepare, size_text
+
+    space, overrides = split_space(arguments)
+    config = prepare(space, overrides)
+    judge = SweepPlans(config, Path()).config(first_point(config)).judge
+    if judge.type != "reference":
+        from symnoise_ray.judges.check import check_settings
+
+        check_settings(judge)
+    print(f"{config.name}: {size_text(config)}; all settings, files and the model are usable")
+    return EXIT_OK
+
+
+def add_plan(verbs: Verbs) -> None:
+    """Add `plan`."""
+    parser = add_verb(
+        verbs,
+        "plan",
+        "Forecast steps, memory, disk and judge calls; start nothing, load no weights.",
+        "symnoise-ray plan quickstart model.name=./model --gpu-memory 80",
+        _run_plan,
+    )
+    add_space(parser)
+    parser.add_argument("--json", action="store_true", help="the same as JSON, sizes in GiB")
+    parser.add_argument(
+        "--model-config", type=Path, metavar="FILE", help="a config.json in place of model.name"
+    )
+    parser.add_argument("--rows", type=int, metavar="N", help="training rows, in place of the data")
+    parser.add_argument("--workers", type=int, metavar="N", help="workers of a trial's file")
+    parser.add_argument("--gpu-memory", type=float, metavar="GIB", help="does it fit, and if not?")
+    parser.add_argument(
+        "--teraflops", type=float, metavar="T", help="what a worker reaches; gives GPU-hours"
+    )
+
+
+def _run_plan(arguments: argparse.Namespace) -> int:
+    from symnoise_ray.forecast import Options
+    from symnoise_ray.outlook import as_text, plan, to_json
+
+    space, overrides = split_space(arguments)
+    for name in ("rows", "workers", "gpu_memory", "teraflops"):
+        value = getattr(arguments, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise UserError(f"--{name.replace('_', '-')} must be more than 0, but got {value:g}")
+    options = Options(
+        num_rows=arguments.rows,
+        model_config=arguments.model_config,
+        num_workers=arguments.workers,
+        gpu_memory=arguments.gpu_memory,
+        teraflops=arguments.teraflops,
+    )
+    planned = plan(space, overrides, options)
+    print(json.dumps(to_json(planned), indent=2) if arguments.json else as_text(planned))
+    return EXIT_OK
+
+
+def add_report(verbs: Verbs) -> None:
+    """Add `report`."""
+    parser = add_verb(
+        verbs,
+        "report",
+        "Write a sweep's report again from its files.",
+        "symnoise-ray report runs/quickstart",
+        _run_report,
+    )
+    parser.add_argument("directory", type=Path, metavar="DIR")
+
+
+def _run_report(arguments: argparse.Namespace) -> int:
+    from symnoise_ray.records import read_json
+    from symnoise_ray.report import write_report
+
+    write_report(arguments.directory, read_json(arguments.directory / "results.json"))
+    print(arguments.directory / "report.html")
+    return EXIT_OK
+
+
+def add_sync(verbs: Verbs) -> None:
+    """Add `sync`."""
+    parser = add_verb(
+        verbs,
+        "sync",
+        "Send to MLflow what a sweep could not send while it ran.",
+        "symnoise-ray sync runs/quickstart",
+        _run_sync,
+    )
+    parser.add_argument("directory", type=Path, metavar="DIR")
+    parser.add_argument("--uri", help="MLflow tracking URI; the sweep's own by default")
+
+
+def _run_sync(arguments: argparse.Namespace) -> int:
+    from symnoise_ray.records import read_json
+    from symnoise_ray.tracking import replay
+
+    tracking = read_json(arguments.directory / "results.json")["tracking"]
+    count = replay(arguments.directory, arguments.uri or tracking["uri"], tracking["experiment"])
+    print(f"{count} events sent")
+    return EXIT_OK
+
+
+def add_schema(verbs: Verbs) -> None:
+    """Add `schema`."""
+    add_verb(
+        verbs,
+        "schema",
+        "Print the JSON Schema of search spaces, for editors.",
+        "symnoise-ray schema > schema.json",
+        _run_schema,
+    )
+
+
+def _run_schema(_arguments: argparse.Namespace) -> int:
+    from symnoise_ray.loading import schema
+
+    print(json.dumps(schema(), indent=2))
+    return EXIT_OK

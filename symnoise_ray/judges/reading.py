@@ -1,0 +1,127 @@
+"""A pair as the tokens that a judging model reads, and the tokens of the two labels.
+
+In: a prompt, a tokenizer, pairs. Out: token ids. The prompt's own words may hold special tokens;
+what is filled in is tokenised piece by piece and never as one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from symnoise_ray.errors import UserError
+from symnoise_ray.judges.prompt import Piece, Prompt
+from symnoise_ray.judges.protocol import Pair
+
+SLOT = "(((the user's message)))"
+"""Stands for the question while the chat template is applied."""
+
+
+class Reader:
+    """Turns pairs into token ids; `labels` are the ids that spell each label as the next token.
+
+    Raises:
+        UserError: the chat template hides the question, or a label is no single token.
+    """
+
+    def __init__(self, prompt: Prompt, tokenizer: Any) -> None:
+        self.prompt, self.tokenizer = prompt, tokenizer
+        self._marks = special_texts(tokenizer)
+        self._forbidden = special_ids(tokenizer, self._marks)
+        self._frame = _frame(prompt, tokenizer)
+        self.labels = _label_ids(prompt, tokenizer)
+
+    def tokens(self, pair: Pair) -> list[int]:
+        """All that the model reads before it says a label."""
+        return [token for piece in self._pieces(pair) for token in self._tokenise(piece)]
+
+    def head(self) -> list[int]:
+        """What every prompt begins with: the pieces up to the first that is filled in."""
+        pieces = itertools.takewhile(lambda piece: not piece.filled, self._pieces(Pair("", "", "")))
+        return [token for piece in pieces for token in self._tokenise(piece)]
+
+    def unfit(self, pair: Pair, num_tokens: int, limit: int) -> str:
+        """Why a pair cannot be judged, or nothing."""
+        if num_tokens > limit:
+            return f"the prompt of {num_tokens} tokens is longer than {limit}"
+        for piece in self._pieces(pair):
+            if piece.filled and not self._forbidden.isdisjoint(self._tokenise(piece)):
+                return "an answer holds special tokens that cannot be escaped"
+        return ""
+
+    def _pieces(self, pair: Pair) -> list[Piece]:
+        before, after = self._frame
+        user = self.prompt.user_pieces(pair, self._marks)
+        return [Piece(before, filled=False), *user, Piece(after, filled=False)]
+
+    def _tokenise(self, piece: Piece) -> list[int]:
+        encoded = self.tokenizer(
+            piece.text,
+            add_special_tokens=False,
+            split_special_tokens=piece.filled,
+            verbose=False,
+        )
+        return list(encoded["input_ids"])
+
+
+def special_texts(tokenizer: Any) -> tuple[str, ...]:
+    """Texts that the tokenizer may read as one special token, as far as they can be escaped."""
+    texts = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+    return tuple(sorted(t for t in texts if len(t) > 1 and not (t[0].isalnum() or t[0] in '"\\ ')))
+
+
+def special_ids(tokenizer: Any, texts: tuple[str, ...]) -> frozenset[int]:
+    """Tokens that must not come out of an answer; an unknown character may."""
+    ids = {*tokenizer.all_special_ids, *tokenizer.convert_tokens_to_ids(list(texts))}
+    return frozenset(ids - {tokenizer.unk_token_id})
+
+
+def _frame(prompt: Prompt, tokenizer: Any) -> tuple[str, str]:
+    """Text before and after the question: the tokenizer's chat template, or a plain one."""
+    if not getattr(tokenizer, "chat_template", None):
+        system = f"{prompt.system}\n\n" if prompt.system else ""
+        return f"{tokenizer.bos_token or ''}{system}", "\n"
+    user = {"role": "user", "content": SLOT}
+    first = [{"role": "system", "content": prompt.system}] if prompt.system else []
+    try:
+        text = _render(tokenizer, [*first, user])
+    except Exception:
+        # Some templates take no system message; then it stands before the question.
+        merged = {"role": "user", "content": f"{prompt.system}\n\n{SLOT}"}
+        text = _render(tokenizer, [merged])
+    before, found, after = text.partition(SLOT)
+    if not found or SLOT in after:
+        raise UserError(
+            f"judge.model={tokenizer.name_or_path}: the chat template must write the user's "
+            f"message once, but wrote it {text.count(SLOT)} times"
+        )
+    return before, after
+
+
+def _render(tokenizer: Any, messages: list[dict[str, str]]) -> str:
+    text = tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
+    return str(text)
+
+
+def _label_ids(prompt: Prompt, tokenizer: Any) -> list[list[int]]:
+    """Tokens that spell each label, bare or after a space.
+
+    Raises:
+        UserError: a label is no single token.
+    """
+    labels = []
+    for label in prompt.labels:
+        spelled = [
+            tokenizer(f"{space}{label}", add_special_tokens=False)["input_ids"]
+            for space in ("", " ")
+        ]
+        ids = sorted({ids[0] for ids in spelled if len(ids) == 1} - {tokenizer.unk_token_id})
+        if not ids:
+            raise UserError(
+                f"judge.prompt: each label must be one token of {tokenizer.name_or_path}, but "
+                f"{label!r} is not; choose other labels"
+            )
+        labels.append(ids)
+    return labels

@@ -1,0 +1,131 @@
+"""A local judge on Ray workers: its model is loaded once per worker, for all trials of a sweep.
+
+In: pairs, from whatever process a trial is judged in. Out: verdicts, chunk by chunk. A worker that
+dies is started anew and asked again; what still fails is a failed verdict with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from symnoise_ray.config import JudgeConfig
+from symnoise_ray.errors import InfrastructureError
+from symnoise_ray.judges.protocol import Pair, Verdict, by_item
+
+MAX_RESTARTS = 3
+CHUNKS_AHEAD = 2
+"""Chunks of a trial that one worker has: the next one waits there when one is done."""
+
+
+class JudgeWorker:
+    """The actor: one copy of the model, loaded when it is first needed."""
+
+    def __init__(self, config: JudgeConfig) -> None:
+        self.config = config
+
+    def load(self) -> tuple[dict[str, Any], int]:
+        """Load the model: what the verdicts depend on, and how many items it takes together."""
+        judge = self._judge()
+        return dict(judge.identity), judge.engine.batch_items
+
+    def judge(self, pairs: list[Pair]) -> list[tuple[int, Verdict]]:
+        """All verdicts of a chunk."""
+        return list(self._judge().judge(pairs))
+
+    def _judge(self) -> Any:
+        import torch
+
+        from symnoise_ray.judges.local import local_judge  # transformers: only on the worker
+
+        torch.set_num_threads(self.config.cpus_per_worker)
+        return local_judge(self.config)
+
+
+class RemoteJudge:
+    """A handle on the workers; it pickles, so that trials can judge anywhere."""
+
+    def __init__(
+        self, name: str, identity: Mapping[str, Any], batch_items: int, workers: Sequence[Any]
+    ) -> None:
+        self.name, self.identity = name, identity
+        self.batch_items, self.workers = batch_items, list(workers)
+
+    def judge(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Verdict]]:
+        """Verdicts by chunks of items, in the order in which workers are done with them."""
+        chunks = self._chunks(pairs)
+        free = [worker for _ in range(CHUNKS_AHEAD) for worker in self.workers]
+        asked: dict[Any, tuple[Any, list[int]]] = {}
+        while chunks or asked:
+            while chunks and free:
+                worker, chunk = free.pop(0), chunks.pop(0)
+                answer = worker.judge.remote([pairs[index] for index in chunk])
+                asked[answer] = (worker, chunk)
+            (answer,), _ = ray.wait(list(asked))
+            worker, chunk = asked.pop(answer)
+            free.append(worker)
+            for number, verdict in _answered(answer, len(chunk)):
+                yield chunk[number], verdict
+
+    def _chunks(self, pairs: Sequence[Pair]) -> list[list[int]]:
+        """Indices of pairs, whole items together, and items of like length."""
+        items = by_item(pairs)
+        items.sort(key=lambda item: sum(map(len, pairs[item[0]][:3])))
+        size = self.batch_items
+        starts = range(0, len(items), size)
+        return [[index for item in items[s : s + size] for index in item] for s in starts]
+
+
+def _answered(answer: Any, num_pairs: int) -> list[tuple[int, Verdict]]:
+    try:
+        verdicts: list[tuple[int, Verdict]] = ray.get(answer)
+    except ray.exceptions.RayError as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        failed = Verdict(None, f"the judge's worker failed: {lines[-1][:200]}")
+        return [(number, failed) for number in range(num_pairs)]
+    return verdicts
+
+
+@contextmanager
+def judge_workers(config: JudgeConfig, start_minutes: float) -> Iterator[RemoteJudge]:
+    """Start the workers of a local judge, and end them.
+
+    Raises:
+        UserError: the model cannot be read.
+        InfrastructureError: no worker was up in time.
+    """
+    actor = ray.remote(JudgeWorker)
+    options = {
+        "num_cpus": config.cpus_per_worker,
+        "num_gpus": config.gpus_per_worker,
+        "max_restarts": MAX_RESTARTS,
+        "max_task_retries": MAX_RESTARTS,
+    }
+    workers = [actor.options(**options).remote(config) for _ in range(config.num_workers)]
+    try:
+        yield RemoteJudge(str(config.model), *_first_up(workers, start_minutes), workers)
+    finally:
+        for worker in workers:
+            ray.kill(worker)
+
+
+def _first_up(workers: list[Any], start_minutes: float) -> tuple[dict[str, Any], int]:
+    """What the first worker tells that has loaded the model; the others may follow."""
+    asked = [worker.load.remote() for worker in workers]
+    done, _ = ray.wait(asked, timeout=60 * start_minutes)
+    if not done:
+        raise InfrastructureError(
+            f"a worker of the judge must be up within workers.start_minutes={start_minutes:g}, but "
+            "none is; see judge.cpus_per_worker and judge.gpus_per_worker"
+        )
+    try:
+        told: tuple[dict[str, Any], int] = ray.get(done[0])
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None  # the error itself, without the worker's traceback
+    except ray.exceptions.RayError as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise InfrastructureError(f"no worker of the judge starts: {lines[-1][:300]}") from None
+    return told

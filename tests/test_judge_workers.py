@@ -1,0 +1,154 @@
+"""A local judge on Ray workers: the same verdicts from anywhere, whatever happens to a worker."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+
+from symnoise_ray.config import JudgeConfig, WorkersConfig
+from symnoise_ray.errors import UserError
+from symnoise_ray.judges import judge_all, make_judge
+from symnoise_ray.judges.local import local_judge
+from symnoise_ray.judges.protocol import Judge, Pair
+from symnoise_ray.records import Completion, read_json, read_lines
+from symnoise_ray.workers.judging import RemoteJudge, judge_workers
+from symnoise_ray.workers.pool import count_slots
+from tests.test_judge_local import folder, pairs
+from tests.test_sweep import left_by, tune
+
+__all__ = ["folder"]  # a fixture: the tiny judging model
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A private Ray with room for the two workers, and one more."""
+    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def config(folder: Path) -> JudgeConfig:
+    return JudgeConfig(type="local", model=str(folder), batch_size=3, num_workers=2)
+
+
+@pytest.fixture(scope="module")
+def remote(cluster: None, config: JudgeConfig) -> Iterator[RemoteJudge]:
+    with judge_workers(config, start_minutes=2) as judge:
+        yield judge
+
+
+def verdicts(judge: Judge, asked: list[Pair]) -> list[float | None]:
+    told = list(judge.judge(asked))
+    assert sorted(index for index, _ in told) == list(range(len(asked))), "one verdict a pair"
+    return [verdict.preference for _, verdict in sorted(told)]
+
+
+def worker_processes() -> list[psutil.Process]:
+    found = psutil.Process().children(recursive=True)
+    return [process for process in found if "JudgeWorker" in " ".join(process.cmdline())]
+
+
+def test_workers_judge_as_one_process_does(remote: RemoteJudge, config: JudgeConfig):
+    here = local_judge(config)
+    assert remote.identity == here.identity
+    assert verdicts(remote, pairs(20)) == verdicts(here, pairs(20))
+
+
+def test_the_orders_of_an_item_go_to_one_worker_so_that_it_reads_them_once(remote: RemoteJudge):
+    asked = pairs(20)
+    chunks = remote._chunks(asked)
+    assert len(chunks) == 7
+    for chunk in chunks:
+        instructions = [asked[index].instruction for index in chunk]
+        assert all(instructions.count(each) == 2 for each in instructions)
+
+
+def test_a_worker_that_is_killed_is_started_anew_and_asked_again(remote: RemoteJudge):
+    asked = pairs(20)
+    before = verdicts(remote, asked)
+    running = remote.judge(asked)
+    told = [next(running)]
+    for process in worker_processes():
+        os.kill(process.pid, signal.SIGKILL)
+    told += running
+    assert [verdict.preference for _, verdict in sorted(told)] == before
+
+
+def test_verdicts_of_workers_are_stored_like_all_others(
+    remote: RemoteJudge, config: JudgeConfig, tmp_path: Path
+):
+    own = [Completion(f"Q{i}", "fox " * i, "trial") for i in range(4)]
+    other = [Completion(f"Q{i}", "bird", "plain") for i in range(4)]
+    first = judge_all(make_judge(config, tmp_path, local=remote), own, other)
+    again = judge_all(make_judge(config, tmp_path), own, other)
+    assert first.usage.calls == 8
+    assert again.usage.calls == 0, "the same judge, here or on workers, is asked nothing twice"
+    assert again.preferences == first.preferences
+
+
+def test_a_model_that_no_worker_can_read_is_told_in_one_line(cluster: None, tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    config = JudgeConfig(type="local", model=str(tmp_path / "empty"))
+    before = worker_processes()
+    with (
+        pytest.raises(UserError, match=r"^judge\.model=.*empty: must be a folder or hub name"),
+        judge_workers(config, start_minutes=2),
+    ):
+        pass
+    left = [process for process in worker_processes() if process not in before]
+    assert psutil.wait_procs(left, timeout=20)[1] == []
+
+
+def test_the_judge_holds_its_part_of_the_cluster(config: JudgeConfig):
+    workers = WorkersConfig(gpus_per_worker=0.7)
+    shared = config.model_copy(update={"num_workers": 1, "gpus_per_worker": 0.3})
+    assert count_slots(workers, {"CPU": 8, "GPU": 1}, 20, shared) == 1
+    assert count_slots(workers, {"CPU": 8, "GPU": 8}, 20, config) == 6
+    alone = config.model_copy(update={"gpus_per_worker": 1.0})
+    with pytest.raises(UserError, match=r"has 8 CPU, 1 GPU, of which the judge's workers take 2 C"):
+        count_slots(workers, {"CPU": 8, "GPU": 1}, 20, alone)
+    with pytest.raises(UserError, match=r"has 8 CPU, 0 GPU, of which the judge's workers take 2 C"):
+        count_slots(WorkersConfig(), {"CPU": 8}, 20, alone)
+
+
+SPACE = """
+name: local
+trial:
+  data: {max_eval_prompts: 12}
+  train: {max_steps: 2, global_batch_size: 8, num_clean_rows: 8, num_evals: 1}
+  generate: {max_new_tokens: 6}
+  judge: {type: local, self_check: false}
+baselines:
+  - {noise.type: none, optim.lr: 0.002}
+  - {noise.type: symnoise, noise.alpha: 5, optim.lr: 0.002}
+search: {num_trials: 0}
+"""
+
+
+@pytest.mark.slow
+def test_a_sweep_judges_with_its_own_model(folder: Path, tmp_path: Path):
+    (tmp_path / "local.yaml").write_text(SPACE)
+    run = tune("local.yaml", f"judge.model={folder}", cwd=tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert f"starting the judge {folder}" in run.stdout
+    noisy = tmp_path / "runs" / "local" / "trials" / "001-symnoise"
+    told = read_lines(noisy / "preferences.jsonl")
+    assert len(told) == 24
+    assert {row["annotator"] for row in told} == {str(folder)}
+    assert read_json(noisy / "trial.json")["judge_usage"]["calls"] > 0
+    assert left_by(tmp_path) == []
+
+
+def test_a_judge_that_guesses_ends_the_sweep_before_its_first_trial(folder: Path, tmp_path: Path):
+    (tmp_path / "local.yaml").write_text(SPACE)
+    run = tune("local.yaml", f"judge.model={folder}", "judge.self_check=true", cwd=tmp_path)
+    assert run.returncode == 1
+    assert "must prefer the good answer in 80% of 16 planted pairs" in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+    assert not (tmp_path / "runs" / "local").exists()
+    assert left_by(tmp_path) == []
