@@ -87,7 +87,10 @@ def byte_tokenizer(**special_tokens: str) -> PreTrainedTokenizerFast:
     )
 
 
-LONGEST = ("test_sweep", "test_workers", "test_cluster_job", "test_checkpoints", "test_engine")
+LONGEST = (
+    *("test_sweep", "test_workers", "test_judge_workers", "test_cluster_job", "test_checkpoints"),
+    *("test_engine", "test_judge_annotators", "test_harness"),
+)
 """Files that start Ray or many processes: first, so that no process is left alone with one."""
 
 

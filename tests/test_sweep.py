@@ -257,7 +257,7 @@ def start_and_signal(
     [
         (signal.SIGINT, "results in", 130),
         (signal.SIGINT, "000-none", 130),
-        (signal.SIGTERM, "000-none", 143),
+        pytest.param(signal.SIGTERM, "000-none", 143, marks=pytest.mark.slow),
     ],
 )
 def test_an_interrupted_sweep_leaves_no_process_and_no_traceback(
@@ -289,6 +289,7 @@ workers: {max_slots: 1}
 """
 
 
+@pytest.mark.slow
 def test_a_trial_is_judged_while_the_next_one_trains_on_the_same_workers(tmp_path: Path):
     (tmp_path / "beside.yaml").write_text(BESIDE)
     with serving() as endpoint:
