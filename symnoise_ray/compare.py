@@ -266,8 +266,8 @@ def verdict_sentence(comparisons: Sequence[Comparison], labels: dict[str, str]) 
     """The sweep's verdict in one sentence; `labels` gives each arm its setting in words."""
     if not comparisons:
         return "Nothing was confirmed on fresh seeds and prompts, so the sweep names no winner."
-    parts = [_told(each, labels) for each in _ranked(comparisons) if not each.over]
-    contrasts = [_told(each, labels) for each in _ranked(comparisons) if each.over]
+    parts = [verdict_text(each, labels) for each in _ranked(comparisons) if not each.over]
+    contrasts = [verdict_text(each, labels) for each in _ranked(comparisons) if each.over]
     first = comparisons[0]
     seeds = f"{first.num_seeds} fresh seed{'s' if first.num_seeds > 1 else ''}"
     text = (
@@ -283,13 +283,13 @@ def _ranked(comparisons: Sequence[Comparison]) -> list[Comparison]:
     return sorted(comparisons, key=lambda comparison: comparison.win_rate, reverse=True)
 
 
-def _told(comparison: Comparison, labels: dict[str, str]) -> str:
-    """One verdict in words."""
+def verdict_text(comparison: Comparison, labels: dict[str, str]) -> str:
+    """One verdict in words; `labels` names the arms."""
     evidence, label = _evidence(comparison), labels[comparison.arm]
     other = f" from {labels[comparison.over]}" if comparison.over else ""
     if comparison.verdict == "cannot tell yet":
-        told = needed_text(comparison)
-        return f"whether {label} differs{other} cannot be told yet ({evidence}; {told})"
+        needed = needed_text(comparison)
+        return f"whether {label} differs{other} cannot be told yet ({evidence}; {needed})"
     than = f" than {labels[comparison.over]}" if comparison.over else ""
     return f"{label} is {comparison.verdict}{than} ({evidence})"
 

@@ -15,7 +15,7 @@ FLOORS = [
     {"loading", "records"},
     {"prompts", "annotations", "answers"},
     {"space", "formats", "overlap", "chat", "score"},
-    {"rows", "tokens"},
+    {"rows", "tokens", "standing"},
     {"inputs", "results"},
     {"plans", "shapes"},
     {"memory", "counts"},

@@ -15,6 +15,10 @@ from symnoise_ray.errors import EXIT_OK, UserError
 
 if TYPE_CHECKING:
     from symnoise_ray.config import JudgeConfig
+    from symnoise_ray.records import Preference
+    from symnoise_ray.score import AlpacaEvalModel
+
+    Judged = dict[str, list[Preference]]
 
 
 def add_inspect(verbs: Verbs) -> None:
@@ -194,7 +198,13 @@ def add_score(verbs: Verbs) -> None:
         "symnoise-ray score preferences.jsonl --json",
         _run_score,
     )
-    parser.add_argument("preferences", type=Path, metavar="FILE")
+    parser.add_argument(
+        "preferences",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="of one model, or of several to compare with each other, prompt by prompt",
+    )
     parser.add_argument("--json", action="store_true", help="rates as fractions, as JSON")
     parser.add_argument(
         "--gamed",
@@ -210,7 +220,7 @@ def add_score(verbs: Verbs) -> None:
 def _run_score(arguments: argparse.Namespace) -> int:
     from symnoise_ray.annotations import read_annotations, read_gamed
     from symnoise_ray.length_control import STRENGTH
-    from symnoise_ray.score import AlpacaEvalModel, in_words, win_rate
+    from symnoise_ray.score import AlpacaEvalModel
 
     known = None
     strength = STRENGTH if arguments.strength is None else arguments.strength
@@ -220,6 +230,32 @@ def _run_score(arguments: argparse.Namespace) -> int:
         known = AlpacaEvalModel(*read_gamed(arguments.gamed), strength)
     elif arguments.strength is not None:
         raise UserError("--strength is AlpacaEval's C and needs --gamed, which was not given")
-    score = win_rate(read_annotations(arguments.preferences), known)
-    print(json.dumps(score.to_json(), indent=2) if arguments.json else in_words(score))
+    judged = {str(path): read_annotations(path) for path in arguments.preferences}
+    print(_scores_as_json(judged, known) if arguments.json else _scores_in_words(judged, known))
     return EXIT_OK
+
+
+def _scores_as_json(judged: Judged, known: AlpacaEvalModel | None) -> str:
+    """One model's score with its verdict; of several, their scores and comparisons."""
+    from symnoise_ray.score import win_rate
+    from symnoise_ray.standing import standings, to_json
+
+    comparisons = [to_json(each) for each in standings(judged)]
+    scores = {name: win_rate(preferences, known).to_json() for name, preferences in judged.items()}
+    if len(scores) > 1:
+        return json.dumps({"scores": scores, "comparisons": comparisons}, indent=2)
+    (score,), (verdict,) = scores.values(), comparisons
+    more = {key: verdict[key] for key in ("verdict", "p_value", "prompts_needed")}
+    return json.dumps({**score, **more}, indent=2)
+
+
+def _scores_in_words(judged: Judged, known: AlpacaEvalModel | None) -> str:
+    from symnoise_ray import standing
+    from symnoise_ray.score import in_words, win_rate
+
+    scores = {name: in_words(win_rate(rows, known)) for name, rows in judged.items()}
+    verdict = standing.in_words(standing.standings(judged))
+    if len(scores) == 1:
+        return "\n".join([*scores.values(), verdict])
+    told = [f"{name}\n{score}" for name, score in scores.items()]
+    return "\n\n".join([*told, verdict])
