@@ -22,8 +22,8 @@ import transformers
 from torch import Tensor, nn
 
 from symnoise_ray.config import GenerateConfig, ModelConfig, TrialConfig
-from symnoise_ray.engine import choose_device, is_sharded, join_process_group
-from symnoise_ray.errors import DataError
+from symnoise_ray.engine import choose_device, give_memory_back, is_sharded, join_process_group
+from symnoise_ray.errors import DataError, OutOfMemoryError, UserError, kind_of, reason_of
 from symnoise_ray.inputs import needs_gold
 from symnoise_ray.model import load, uncompiled
 from symnoise_ray.prompts import Example, choose_template
@@ -49,6 +49,11 @@ def complete(
     model's own answers. Prompts that leave no room for `max_new_tokens` lose their beginning, and
     are counted, once for every turn. Workers that share the weights of one model (ZeRO-3) run
     batch by batch together: one that has no prompt left repeats the shortest for the others' sake.
+    Where memory runs out, the rest is answered in batches of half the size.
+
+    Raises:
+        DataError: the model's context leaves no room for a prompt.
+        UserError: memory runs out, and batches cannot be smaller.
     """
     asked = list(examples)
     counts: Counter[str] = Counter()
@@ -112,17 +117,42 @@ def _answers(
     most = len(by_length[::world_size]) if together else len(own)
     texts: dict[int, str] = {}
     model.eval()
-    for start in range(0, most, config.batch_size):
+    start, size = 0, config.batch_size
+    while start < most:
         between_batches()
-        indices = own[start : start + config.batch_size] or by_length[:1]
+        indices = own[start : start + size] or by_length[:1]
         decoding = Decoding(config, [numbers[i] for i in indices])
-        outputs = _decode([prompts[i] for i in indices], model, tokenizer, decoding, together)
-        texts |= dict(zip(indices, outputs, strict=True))
+        try:
+            outputs = _decode([prompts[i] for i in indices], model, tokenizer, decoding, together)
+        except Exception as error:
+            _require_smaller_batches(error, len(indices), together)
+            size = len(indices) // 2
+        else:
+            texts |= dict(zip(indices, outputs, strict=True))
+            start += size
+            continue
+        give_memory_back()  # out here, where the exception holds nothing any more
     if world_size > 1:
         shares: list[Any] = [None] * world_size
         dist.all_gather_object(shares, texts)
         texts = {index: text for share in shares for index, text in share.items()}
     return [texts[index] for index in range(len(prompts))]
+
+
+def _require_smaller_batches(error: Exception, size: int, together: bool) -> None:
+    """Let answers go on in batches of half the size where memory ran out, and only there.
+
+    Raises:
+        UserError: one prompt is too much, or workers that share one model must keep step.
+    """
+    if kind_of(error) != OutOfMemoryError.kind:
+        raise error
+    if together or size == 1:
+        # Not its own kind: that would train again, with smaller micro-batches.
+        raise UserError(
+            f"generate.batch_size: {size} prompts must fit into the memory together, but "
+            f"{reason_of(error)}; lower it or generate.max_new_tokens"
+        ) from None
 
 
 def answer_alone(

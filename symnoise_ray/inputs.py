@@ -134,7 +134,10 @@ def check_inputs(configs: Iterable[TrialConfig]) -> None:
     for data, gold in dict.fromkeys((config.data, needs_gold(config.judge)) for config in configs):
         _check_data(data, gold)
     for model in dict.fromkeys(config.model for config in configs):
-        _check_model(model)
+        _check_model(model, "model.name")
+    for judge in dict.fromkeys(config.judge for config in configs):
+        if judge.type == "local":
+            _check_model(ModelConfig(name=str(judge.model), revision=judge.revision), "judge.model")
     for data, model in dict.fromkeys((config.data, config.model) for config in configs):
         _check_length(data, model)
     for data, judge in dict.fromkeys((config.data, config.judge) for config in configs):
@@ -163,11 +166,11 @@ def _check_data(data: DataConfig, gold: bool) -> None:
             )
 
 
-def _check_model(config: ModelConfig) -> None:
+def _check_model(config: ModelConfig, setting: str) -> None:
     """Read the headers of a local model's files, or the configuration of one on the hub."""
     folder = Path(model_source(config))
     if not folder.exists():
-        _check_hub_model(config)
+        _check_hub_model(config, setting)
         return
     try:
         adapter = folder / "adapter_config.json"
@@ -183,7 +186,7 @@ def _check_model(config: ModelConfig) -> None:
                 pass
     except (OSError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"model.name={config.name}: must be readable, but {reason}") from None
+        raise UserError(f"{setting}={config.name}: must be readable, but {reason}") from None
 
 
 def hub_config(config: ModelConfig) -> Path:
@@ -209,15 +212,15 @@ def hub_config(config: ModelConfig) -> Path:
     return Path(huggingface_hub.hf_hub_download(name, file, revision=revision))
 
 
-def _check_hub_model(config: ModelConfig) -> None:
+def _check_hub_model(config: ModelConfig, setting: str) -> None:
     try:
         hub_config(config)
     except Exception as error:
         # Every cause (no such name, no network and no cached copy, no access) is told alike.
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"model.name={config.name}: must be demo, a folder that exists, or the name of a model "
-            f"on the Hugging Face hub, but {reason}"
+            f"{setting}={config.name}: must be {'demo, ' if setting == 'model.name' else ''}a "
+            f"folder that exists, or the name of a model on the Hugging Face hub, but {reason}"
         ) from None
 
 
@@ -247,7 +250,7 @@ def task_index(config: HarnessConfig) -> Any:
     """
     if importlib.util.find_spec("lm_eval") is None:
         raise UserError(
-            "harness.tasks needs the package lm_eval: pip install 'symnoise-ray[harness]'"
+            "harness.tasks needs the package lm_eval (the extra harness): pip install 'lm_eval[hf]'"
         )
     from lm_eval.tasks import TaskManager  # an optional package, and seconds
 

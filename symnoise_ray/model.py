@@ -178,7 +178,9 @@ def _quantize(model: nn.Module, config: TrialConfig) -> None:
     """Replace the linear layers, but for the head, by 4-bit ones that fill on their way to CUDA."""
     told = f"lora.quantize={config.lora.quantize}"
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError(f"{told} needs the package bitsandbytes: pip install 'symnoise-ray[qlora]'")
+        raise UserError(
+            f"{told} needs the package bitsandbytes (the extra qlora): pip install bitsandbytes"
+        )
     if not torch.cuda.is_available():
         raise UserError(f"{told} needs a GPU on every worker, but there is none here")
     import bitsandbytes as bnb  # an optional package

@@ -17,7 +17,7 @@ from symnoise_ray.forecast import Forecast, Options, forecast, gpu_hours, what_f
 from symnoise_ray.inputs import anchor_paths
 from symnoise_ray.loading import load_sweep, load_trial, read_yaml
 from symnoise_ray.memory import GIB
-from symnoise_ray.plans import SweepPlans, size_text
+from symnoise_ray.plans import SweepPlans, most_confirmed, size_text
 from symnoise_ray.space import Space, check_sweep, corners, describe, search_size
 
 
@@ -60,9 +60,7 @@ def plan(source: str, overrides: Sequence[str], options: Options) -> Plan:
             groups.append(([name], config, need))
         elif name not in same:
             same.append(name)
-    confirm = sweep.confirm
-    confirmed = (confirm.top_k + 1) * confirm.num_seeds if confirm.top_k else 0
-    num_trials = len(sweep.baselines) + search_size(sweep) + confirmed
+    num_trials = len(sweep.baselines) + search_size(sweep) + most_confirmed(sweep)
     return Plan(sweep.name, size_text(sweep), num_trials, options, groups)
 
 

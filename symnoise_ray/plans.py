@@ -144,13 +144,20 @@ def first_point(sweep: SweepConfig) -> Params:
 
 def size_text(sweep: SweepConfig) -> str:
     """How many trials a sweep has, in words."""
-    contrasted = {arm for pair in sweep.confirm.contrasts for arm in pair}
-    most = sweep.confirm.top_k + len(contrasted)
-    confirmed = (most + 1) * sweep.confirm.num_seeds if sweep.confirm.top_k else 0
     return (
         f"{len(sweep.baselines)} baselines, {search_size(sweep)} searched trials, at most "
-        f"{confirmed} to confirm"
+        f"{most_confirmed(sweep)} to confirm"
     )
+
+
+def most_confirmed(sweep: SweepConfig) -> int:
+    """Trials of the confirmation at most: the best noise types, the contrasted ones, and plain."""
+    confirm = sweep.confirm
+    if not confirm.top_k:
+        return 0
+    arms = {arm_of(resolve(sweep, point)) for point in known_points(sweep)} - {"none"}
+    contrasted = {arm for pair in confirm.contrasts for arm in pair}
+    return (1 + min(len(arms), confirm.top_k + len(contrasted))) * confirm.num_seeds
 
 
 def show(point: Params) -> str:

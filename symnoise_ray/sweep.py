@@ -11,7 +11,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -61,26 +61,49 @@ class Sweep:
         return self.plans.config(first_point(self.config)).judge
 
 
-def choose_directory(name: str, output: Path | None) -> Path:
-    """Where the sweep writes: `output`, else the first free of runs/NAME, runs/NAME-2, ...
+@contextmanager
+def claim_directory(name: str, output: Path | None) -> Iterator[Path]:
+    """Make the sweep's directory: `output`, else the first free of runs/NAME, runs/NAME-2, ...
 
+    It is made at once, so that no two sweeps take the same, and goes away if nothing is written.
     Inside a Ray job the working directory is a copy that goes away, so runs lie in the home.
 
     Raises:
-        UserError: `output` holds something already.
+        UserError: `output` holds something already, or a directory cannot be made there.
     """
-    if output is not None:
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            raise UserError(
-                f"--output {output}: must be a new or empty directory, since results are never "
-                "overwritten; choose another"
-            )
-        return output.absolute()
     root = (Path.home() if in_ray_job() else Path.cwd()) / "runs"
-    candidate, number = root / name, 2
-    while candidate.exists():
-        candidate, number = root / f"{name}-{number}", number + 1
-    return candidate
+    try:
+        directory = _first_free(root, name) if output is None else _empty(output)
+    except OSError as error:
+        reason = f"{error.strerror}: {error.filename}"
+        raise UserError(f"--output {output or root}: must be writable, but {reason}") from None
+    try:
+        yield directory
+    finally:
+        with suppress(OSError):  # it holds something
+            directory.rmdir()
+
+
+def _empty(output: Path) -> Path:
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(
+            f"--output {output}: must be a new or empty directory, since results are never "
+            "overwritten; choose another"
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    return output.absolute()
+
+
+def _first_free(root: Path, name: str) -> Path:
+    number = 1
+    while True:
+        directory = root / (name if number == 1 else f"{name}-{number}")
+        try:
+            directory.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return directory
 
 
 def run_sweep(space: str, overrides: Sequence[str], output: Path | None, console: Console) -> int:
@@ -92,7 +115,11 @@ def run_sweep(space: str, overrides: Sequence[str], output: Path | None, console
     """
     began = time.monotonic()
     config = prepare(space, overrides)
-    directory = choose_directory(config.name, output)
+    with claim_directory(config.name, output) as directory:
+        return _run_in(directory, config, console, began)
+
+
+def _run_in(directory: Path, config: SweepConfig, console: Console, began: float) -> int:
     uri = config.tracking.uri or f"sqlite:///{directory.parent / 'mlflow.db'}"
     board = Board(console, f"{config.name}: {directory}")
     sweep = Sweep(config, directory, board, uri, began)
@@ -147,7 +174,6 @@ def _run(sweep: Sweep, num_slots: int, judge: Judge | None) -> dict[str, Any]:
     from symnoise_ray.workers.pool import Pool
 
     config, plans = sweep.config, sweep.plans
-    sweep.directory.mkdir(parents=True, exist_ok=True)
     _write_sources(sweep)
     tracker = Tracker(sweep.directory, sweep.uri, config.tracking.experiment)
     _start_parent(sweep, tracker)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from symnoise_ray.config import GenerateConfig, ModelConfig, TrialConfig
 from symnoise_ray.engine import choose_device, is_sharded, join_process_group
-from symnoise_ray.errors import DataError
+from symnoise_ray.errors import DataError, UserError
 from symnoise_ray.generate import Decoding, answer_alone, complete
 from symnoise_ray.model import Loaded, load
 from symnoise_ray.prompts import Example
@@ -90,6 +90,38 @@ def test_a_model_that_ends_at_once_gives_empty_answers(loaded: Loaded) -> None:
         loaded.model.model.norm.weight.zero_()
     assert end == 0  # of equal logits the first wins
     assert {completion.output for completion in answers(loaded)} == {""}
+
+
+@pytest.mark.parametrize("room", [1, 3])
+def test_where_memory_runs_out_the_rest_is_answered_in_smaller_batches(
+    loaded: Loaded, room: int
+) -> None:
+    whole = answers(loaded, batch_size=50)
+    seen = limit_rows(loaded, room)
+    assert answers(loaded, batch_size=50) == whole
+    assert max(size for size in seen if size <= room) == room
+    assert len({size for size in seen if size > room}) <= 5, "a size that failed is not tried again"
+
+
+def test_a_prompt_that_alone_is_too_much_is_told_and_not_trained_again(loaded: Loaded) -> None:
+    limit_rows(loaded, 0)
+    with pytest.raises(
+        UserError, match=r"generate\.batch_size: 1 prompts must fit into the memory"
+    ):
+        answers(loaded)
+
+
+def limit_rows(loaded: Loaded, room: int) -> list[int]:
+    """Let memory run out for more rows than that, as torch tells it; returns each try's rows."""
+    seen: list[int] = []
+
+    def check(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
+        seen.append(len(kwargs["input_ids"]))
+        if seen[-1] > room:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    loaded.model.register_forward_pre_hook(check, with_kwargs=True)
+    return seen
 
 
 def test_a_repetition_penalty_changes_answers(loaded: Loaded) -> None:

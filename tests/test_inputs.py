@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from symnoise_ray.errors import DataError
+from symnoise_ray.errors import DataError, UserError
 from symnoise_ray.inputs import check_inputs
 from symnoise_ray.judges import judge_all
 from symnoise_ray.judges.reference import ReferenceJudge
 from symnoise_ray.loading import load_trial
-from symnoise_ray.plans import prepare
+from symnoise_ray.plans import prepare, size_text
 from symnoise_ray.records import Completion, write_lines
 
 # A reference from a file
@@ -98,6 +98,17 @@ def test_files_that_only_searched_trials_read_are_checked_before_the_first_trial
     (tmp_path / "prompts.json").write_text(json.dumps(ASKED[1:]))
     with pytest.raises(DataError, match=r"nowhere\.json"):
         prepare(str(tmp_path / "two.yaml"), [f"data.eval_prompts={tmp_path}/prompts.json"])
+
+
+def test_noise_types_that_are_contrasted_are_confirmed_once():
+    assert size_text(prepare("controls", [])).endswith("at most 25 to confirm")
+
+
+def test_the_model_of_a_local_judge_is_looked_at_before_the_first_trial(tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    given = ["judge.type=local", f"judge.model={tmp_path}/empty"]
+    with pytest.raises(UserError, match=r"judge\.model=.*empty: must be readable, but .*config"):
+        prepare("quickstart", given)
 
 
 # A model on the hub

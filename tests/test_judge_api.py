@@ -118,6 +118,21 @@ def test_a_model_that_thinks_before_it_answers_judges_without_temperature(
     assert "only the default temperature" in reason
 
 
+@pytest.mark.parametrize("message", ["refused", "not allowed: logprobs max_completion_tokens"])
+def test_one_refused_request_does_not_change_how_the_others_are_asked(
+    settings: Callable[..., JudgeConfig], endpoint: Endpoint, tmp_path: Path, message: str
+) -> None:
+    """Not when the request is given back with its settings, nor when an answer is quoted."""
+    own, other = items(4)
+    own[0] = own[0]._replace(output="logprobs max_completion_tokens")
+    endpoint.trouble = lambda number, body: (
+        f"echo {message}" if "logprobs max" in body["messages"][1]["content"] else ""
+    )
+    result = judge_all(make_judge(settings(concurrency=1), tmp_path), own, other)
+    assert sum(result.failures.values()) == 2
+    assert all("logprobs" in body and "max_tokens" in body for body in endpoint.requests)
+
+
 def test_a_second_run_makes_no_call(
     settings: Callable[..., JudgeConfig], endpoint: Endpoint, tmp_path: Path
 ) -> None:
@@ -414,6 +429,21 @@ def test_the_pace_spreads_calls_and_tokens_over_the_minute() -> None:
 
 
 # Replies
+
+
+def test_a_label_may_have_brackets_of_its_own() -> None:
+    labels = ("[[A]]", "[[B]]")
+    for text, wanted in (("[[B]]", 2), ("**[[A]]**", None), (" [[A]]\n", 1)):
+        reply = read_reply(json.dumps(endpoints.completion(text)).encode(), labels, "text")
+        assert (reply.preference if isinstance(reply, Reply) else None) == wanted
+
+
+def test_no_top_log_probabilities_leave_the_text() -> None:
+    empty = {"content": [{"token": "B", "logprob": -0.1, "top_logprobs": None}]}
+    body = json.dumps(endpoints.completion("B", logprobs=empty)).encode()
+    reply = read_reply(body, ("A", "B"), "auto")
+    assert isinstance(reply, Reply)
+    assert reply.preference == 2
 
 
 @pytest.mark.parametrize("text", ["A", " A\n", "**A**", '"A"', "(A)", "[A].", "`A`"])

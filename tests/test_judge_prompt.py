@@ -140,6 +140,12 @@ def test_a_models_own_marks_are_escaped_too() -> None:
     assert json.loads(quoted) == "<tool_call>\\<tool_call>"
 
 
+def test_a_mark_beyond_the_first_plane_means_the_same_after_escaping() -> None:
+    quoted = quote("see \U0001f916bot go", ("\U0001f916bot",))
+    assert quoted == '"see \\ud83e\\udd16bot go"'
+    assert json.loads(quoted) == "see \U0001f916bot go"
+
+
 def test_plain_text_stays_as_it_is() -> None:
     for text in (
         "if a < b and b > c: x[0] = 1",

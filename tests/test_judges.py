@@ -177,6 +177,13 @@ def test_prompts_that_repeat_are_aligned_by_position() -> None:
     assert [p.preference for p in judged.preferences] == [2, 2, 1, 1]
 
 
+def test_a_prompt_that_repeats_meets_the_references_answers_in_their_turn() -> None:
+    own = [completion(NEAR, instruction=prompt) for prompt in "aba"]
+    other = [reference(f"other {n}", instruction=prompt) for n, prompt in enumerate("baa")]
+    told = judge_all(ReferenceJudge(), own, other).preferences[::2]
+    assert [p.output_1 for p in told] == ["other 1", "other 0", "other 2"]
+
+
 def test_a_reference_in_another_order_is_aligned_by_prompt() -> None:
     completions = [completion(NEAR, instruction="a"), completion(NEAR, instruction="b")]
     answers = [
@@ -363,7 +370,8 @@ def test_a_judge_that_leaves_pairs_out_is_refused() -> None:
         ({"type": "local", "model": "m", "max_calls": 3}, r"judge\.max_calls belongs to"),
         ({"type": "api", "model": "m", "batch_size": 3}, r"batch_size belongs to .*=local"),
         ({"type": "api", "model": "m", "max_cost": 3.0}, r"max_cost needs judge\.price_input"),
-        ({"type": "api", "model": "m", "base_url": "http://u:p@h/v1"}, "without user or password"),
+        ({"type": "api", "model": "m", "base_url": "http://u:p@h/v1"}, "without user, password"),
+        ({"type": "api", "model": "m", "base_url": "http://h/v1?api_key=x"}, "password or query"),
         ({"type": "api", "model": "m", "base_url": "host/v1"}, r"must be http\(s\)://host"),
     ],
 )

@@ -198,9 +198,7 @@ def test_four_bits_need_a_package_and_a_gpu(monkeypatch: pytest.MonkeyPatch) -> 
 
     config = lora(quantize="nf4", merge=False)
     if importlib.util.find_spec("bitsandbytes") is None:
-        with pytest.raises(
-            UserError, match=r"nf4 needs the package bitsandbytes: pip install '.*qlora"
-        ):
+        with pytest.raises(UserError, match=r"nf4 needs the package bitsandbytes .*: pip install"):
             adapt(family("llama"), config)
     elif not torch.cuda.is_available():
         with pytest.raises(UserError, match=r"nf4 needs a GPU on every worker"):

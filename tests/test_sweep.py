@@ -14,7 +14,9 @@ import optuna
 import psutil
 import pytest
 
+from symnoise_ray.errors import UserError
 from symnoise_ray.records import PHASES, read_json, read_lines
+from symnoise_ray.sweep import claim_directory
 from tests.servers.endpoint import serving
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -271,6 +273,28 @@ def test_an_interrupted_sweep_leaves_no_process_and_no_traceback(
     assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
     if wanted == "000-none":
         assert read_json(tmp_path / "out" / "results.json")["status"] == "interrupted"
+
+
+def test_sweeps_of_one_name_take_directories_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    runs = tmp_path / "runs"
+    with claim_directory("small", None) as first, claim_directory("small", None) as second:
+        assert (first, second) == (runs / "small", runs / "small-2")
+        (second / "sweep.json").write_text("{}")
+    assert [path.name for path in runs.iterdir()] == ["small-2"], "an empty one goes away"
+
+
+@pytest.mark.parametrize(
+    ("place", "why"), [("file/x", "Not a directory"), ("full", "new or empty")]
+)
+def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path, place: str, why: str):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "report.html").write_text("")
+    with pytest.raises(UserError, match=why), claim_directory("small", tmp_path / place):
+        pass
 
 
 BESIDE = """

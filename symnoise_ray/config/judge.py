@@ -182,8 +182,12 @@ class JudgeConfig(Section):
                 "judge.api_key_env must be the NAME of an environment variable, such as "
                 "OPENAI_API_KEY, never the key itself"
             )
-        if not self.base_url.startswith(("http://", "https://")) or "@" in self.base_url:
-            raise ValueError("judge.base_url must be http(s)://host/path without user or password")
+        plain = self.base_url.startswith(("http://", "https://"))
+        if not plain or any(sign in self.base_url for sign in "@?#"):
+            # The value is not shown: it may hold a key.
+            raise ValueError(
+                "judge.base_url must be http(s)://host/path without user, password or query"
+            )
         if self.max_cost is not None and not self.price_input + self.price_output:
             raise ValueError("judge.max_cost needs judge.price_input and judge.price_output")
         return self

@@ -240,11 +240,15 @@ def _align(completions: list[Completion], reference: list[Completion]) -> list[C
     asked = [completion.requests for completion in completions]
     if asked == [answer.requests for answer in reference]:
         return reference
-    by_requests = {answer.requests: answer for answer in reference}
+    by_requests: dict[tuple[str, ...], list[Completion]] = {}
+    for answer in reference:
+        by_requests.setdefault(answer.requests, []).append(answer)
     missing = [requests[-1] for requests in asked if requests not in by_requests]
     if missing:
         raise DataError(
             f"the reference must answer every prompt, but lacks {len(missing)} of "
             f"{len(completions)}, the first being {missing[0][:60]!r}"
         )
-    return [by_requests[requests] for requests in asked]
+    # Of a prompt that comes up several times, the first takes the first answer, and so on.
+    answers = {requests: iter(known) for requests, known in by_requests.items()}
+    return [next(answers[requests], by_requests[requests][-1]) for requests in asked]

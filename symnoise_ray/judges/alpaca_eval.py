@@ -187,8 +187,8 @@ def load_package() -> Any:
             if error.name != "alpaca_eval":
                 raise
             raise UserError(
-                "judge.type=alpaca_eval needs the package alpaca_eval, which is not installed: "
-                "pip install 'symnoise-ray[alpaca-eval]'"
+                "judge.type=alpaca_eval needs the package alpaca_eval (the extra alpaca-eval): "
+                "pip install alpaca_eval"
             ) from None
         _silence()
     return alpaca_eval

@@ -155,10 +155,11 @@ class ApiJudge:
             # Whatever went wrong is this one call's; the exception may hold the key, so that only
             # its reason goes on.
             reply = explain(error, self._key)
-            # What was not asked for cannot be left out.
+            # What was not asked for cannot be left out, and an answer that is quoted says nothing.
+            asked = " ".join(message["content"] for message in messages).lower()
             reply = reply._replace(
-                no_logprobs=reply.no_logprobs and verdict != "text",
-                other_limit=reply.other_limit and limit == LIMIT,
+                no_logprobs=reply.no_logprobs and verdict != "text" and "logprobs" not in asked,
+                other_limit=reply.other_limit and limit == LIMIT and NEW_LIMIT not in asked,
             )
         self._budget.settle(estimate, used)
         self._pace.correct(

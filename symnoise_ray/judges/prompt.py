@@ -139,7 +139,13 @@ def quote(text: str, marks: tuple[str, ...] = ()) -> str:
     r"""A JSON string that means `text`, with the first character of every mark as \uXXXX."""
     # A lone surrogate has no UTF-8 form; its escape is what JSON writes for it.
     body = json.dumps(text, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
-    return _at_marks(marks).sub(lambda found: f"\\u{ord(found[0]):04x}", body)
+    return _at_marks(marks).sub(_escaped, body)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    """A character as JSON escapes it; two of them, a surrogate pair, beyond the first plane."""
+    units = found[0].encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
 
 
 @functools.lru_cache(maxsize=8)

@@ -94,10 +94,11 @@ def _from_logprobs(choice: dict[str, Any], labels: tuple[str, str]) -> float | N
     alternatives counts nothing, as AlpacaEval has it.
     """
     content = (choice.get("logprobs") or {}).get("content")
-    if not content:
+    tops = content[0].get("top_logprobs") if content else None
+    if not tops:
         return None
     seen: dict[str, list[float]] = {label: [] for label in labels}
-    for top in content[0]["top_logprobs"]:
+    for top in tops:
         label, logprob = top["token"].strip(), float(top["logprob"])
         if math.isnan(logprob) or logprob > 1e-3:
             raise ValueError("no log-probability")
@@ -116,8 +117,11 @@ def _log_sum(values: list[float]) -> float | None:
 
 def _from_text(text: str, labels: tuple[str, str]) -> float | None:
     """1 or 2 where the text is one of the labels, bare or in quotes, brackets or bold."""
-    bare = text.strip().strip("\"'`*.:()[]").strip()
-    return float(labels.index(bare) + 1) if bare in labels else None
+    whole = text.strip()  # a label may have brackets of its own
+    for said in (whole, whole.strip("\"'`*.:()[]").strip()):
+        if said in labels:
+            return float(labels.index(said) + 1)
+    return None
 
 
 def explain(error: Exception, key: str) -> Fault:
@@ -138,13 +142,16 @@ def _status(error: openai.APIStatusError, key: str) -> Fault:
         return Fault(reason, again=False, over=True)
     if status in AGAIN:
         return Fault(reason, wait=_retry_after(error))
-    # Endpoints that do not know a setting refuse the request for it in many words.
-    body = str(error.body).lower()
+    # Endpoints that do not know a setting refuse the request for it in many words, anywhere in the
+    # body. Where they give the request back as well, only what they say themselves counts.
+    told = str(error.body).lower()
+    if "messages" in told:
+        told = f"{_message(error)} {error.param} {error.code}".lower()
     return Fault(
         reason,
         again=False,
-        no_logprobs="logprobs" in body,
-        other_limit=NEW_LIMIT in body,
+        no_logprobs="logprobs" in told,
+        other_limit=NEW_LIMIT in told,
     )
 
 

@@ -142,6 +142,10 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._judge(body, "")
 
+    def _echo(self, body: dict[str, Any], message: str) -> None:
+        """`echo MESSAGE`: the request is refused, and given back as it came."""
+        self._send(400, {"error": {"message": message, "code": "bad", "request": body}})
+
     def _thinker(self, body: dict[str, Any], _: str) -> None:
         """A model that thinks first: it refuses what such models refuse."""
         if "max_tokens" in body:
