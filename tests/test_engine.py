@@ -3,10 +3,6 @@
 import functools
 import gc
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +19,8 @@ from symnoise_ray.generate import complete
 from symnoise_ray.model import DTYPES, adapt, export, load
 from symnoise_ray.noise import NoisyEmbedding
 from symnoise_ray.prompts import Example
-from tests.conftest import PAIRS, ROOT, byte_tokenizer, llama
+from tests.conftest import PAIRS, byte_tokenizer, llama
+from tests.ranks import run_ranks
 
 pytestmark = pytest.mark.usefixtures("process_group")
 
@@ -279,24 +276,8 @@ def work_together(folder: Path) -> None:
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes over gloo left behind."""
     folder = tmp_path_factory.mktemp("together")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    code = f"import pathlib, tests.test_engine as t; t.work_together(pathlib.Path({str(folder)!r}))"
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            cwd=ROOT,
-            env={**os.environ, **where, "RANK": rank, "LOCAL_RANK": rank},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in "01"
-    ]
-    outputs = [process.communicate(timeout=280)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)[-3000:]
+    code = "import sys, pathlib, tests.test_engine as t; t.work_together(pathlib.Path(sys.argv[1]))"
+    run_ranks(code, folder)
     return folder
 
 

@@ -4,11 +4,7 @@ import copy
 import importlib.util
 import io
 import json
-import os
 import random
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +28,7 @@ from symnoise_ray.records import write_json
 from symnoise_ray.tracking import Tracker
 from symnoise_ray.watch import Watch
 from symnoise_ray.workers.task import Outcome, run_task
+from tests.ranks import run_ranks
 
 pytest.importorskip("lm_eval")
 pytestmark = pytest.mark.usefixtures("process_group")
@@ -299,22 +296,7 @@ def two_workers(configs: list[TrialConfig], folder: Path) -> list[list[dict[str,
     """The scores that each of two processes tells."""
     file = folder / "configs.json"
     file.write_text(json.dumps([config.model_dump_json() for config in configs]))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(file)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, **where, "RANK": rank, "LOCAL_RANK": rank},
-        )
-        for rank in "01"
-    ]
-    told = [worker.communicate(timeout=280)[0] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(told)[-3000:]
+    told = run_ranks(SCRIPT, file)
     return [
         [json.loads(line[7:]) for line in text.splitlines() if line.startswith("SCORES")]
         for text in told

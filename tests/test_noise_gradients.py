@@ -7,10 +7,6 @@ Shape letters: B rows, L positions, D embedding width, V vocabulary.
 """
 
 import math
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +19,6 @@ from transformers import LlamaForCausalLM
 
 from symnoise_ray.config import TrialConfig
 from symnoise_ray.noise import NOISES, NoisyEmbedding, passes
-from tests.conftest import ROOT
 from tests.noise_helpers import (
     MASK_BL,
     TYPES,
@@ -40,6 +35,7 @@ from tests.noise_helpers import (
     small_rows,
     trained_gradients,
 )
+from tests.ranks import run_ranks
 
 Trial = Callable[..., TrialConfig]
 
@@ -170,34 +166,22 @@ def test_a_step_of_training_has_the_gradient_by_hand(
 
 
 TWO_WORKERS = """
-import sys
+import os, sys
 import pytest, torch
 from symnoise_ray.config import TrialConfig
 from tests.noise_helpers import trained_gradients
-source, target = sys.argv[1:]
+source, folder = sys.argv[1:]
 configs = [TrialConfig.model_validate_json(line) for line in open(source)]
 seen = [trained_gradients(config, pytest.MonkeyPatch()) for config in configs]
-torch.save(seen, target)
+torch.save(seen, f"{folder}/{os.environ['RANK']}")
 """
 
 
 def run_two_workers(configs: list[TrialConfig], folder: Path) -> list[list[list[Tensor]]]:
     """Train on two real workers over gloo; what each saw of each trial's gradients."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
     source = folder / "configs.jsonl"
     source.write_text("".join(config.model_dump_json() + "\n" for config in configs))
-    workers = []
-    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    for rank in ("0", "1"):
-        places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"}
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        command = [sys.executable, "-c", TWO_WORKERS, str(source), str(folder / rank)]
-        environment = os.environ | places | address
-        workers.append(subprocess.Popen(command, cwd=ROOT, env=environment, **streams))
-    told = [worker.communicate(timeout=200)[1].decode() for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], told
+    run_ranks(TWO_WORKERS, source, folder)
     return [torch.load(folder / rank) for rank in ("0", "1")]
 
 

@@ -1,9 +1,6 @@
 """However a trial is cut into pieces, it is the same trial: one loss curve for all settings."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +9,7 @@ import pytest
 
 from symnoise_ray.config import TrialConfig
 from symnoise_ray.train import train
+from tests.ranks import run_ranks, start_ranks
 
 Trial = Callable[..., TrialConfig]
 
@@ -63,33 +61,17 @@ def test_one_worker_trains_alike(trial: Trial, way: str) -> None:
 
 
 SCRIPT = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 from symnoise_ray.config import TrialConfig
 from symnoise_ray.train import train
 
-for text in json.loads(Path(sys.argv[1]).read_text()):
+own = Path(sys.argv[1]) / f"{os.environ['RANK']}.json"
+for text in json.loads(own.read_text()):
     records = []
     train(TrialConfig.model_validate_json(text), records.append).release()
     print(json.dumps(records), flush=True)
 """
-
-
-def start(file: Path, rank: int) -> subprocess.Popen[str]:
-    variables = {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": "29641",
-    }
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(file)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **variables},
-    )
 
 
 @pytest.mark.usefixtures("process_group")
@@ -104,25 +86,21 @@ def test_two_workers_train_like_one(trial: Trial, tmp_path: Path) -> None:
         {"train__zero_stage": 3, "train__micro_batch_size": 1},
     ]
     configs = [trial(**COMMON, **{**PLAIN, **way}).model_dump_json() for way in ways]
-    file = tmp_path / "configs.json"
-    file.write_text(json.dumps(configs))
-    workers = [start(file, rank) for rank in (0, 1)]
-    told = [worker.communicate(timeout=280) for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], told[0][1][-2000:]
-    lines = [line for line in told[0][0].splitlines() if line.startswith("[{")]
+    for rank in range(2):
+        (tmp_path / f"{rank}.json").write_text(json.dumps(configs))
+    told = run_ranks(SCRIPT, tmp_path)[0]
+    lines = [line for line in told.splitlines() if line.startswith("[{")]
     for way, line in zip(ways, lines, strict=True):
         got = curve(json.loads(line))
         assert got == pytest.approx(curve(expected), rel=2e-4, abs=1e-4), way
 
 
 def test_workers_that_were_told_different_trials_do_not_start(trial: Trial, tmp_path: Path) -> None:
-    workers = []
     for rank, lr in enumerate((1e-3, 2e-3)):
-        file = tmp_path / f"{rank}.json"
-        file.write_text(json.dumps([trial(**COMMON, optim__lr=lr).model_dump_json()]))
-        workers.append(start(file, rank))
-    for worker in workers:
-        told = worker.communicate(timeout=120)
+        config = trial(**COMMON, optim__lr=lr).model_dump_json()
+        (tmp_path / f"{rank}.json").write_text(json.dumps([config]))
+    for worker in start_ranks(SCRIPT, tmp_path):
+        told = worker.communicate(timeout=120)[0]
         assert worker.returncode != 0
-        assert "all workers must have the same configuration" in told[1]
-        assert "loss" not in told[0]
+        assert "all workers must have the same configuration" in told
+        assert "clean_loss" not in told
