@@ -31,13 +31,36 @@ def read_annotations(path: Path) -> list[Preference]:
     A row without `item` is AlpacaEval's: its number in the file is its item, judged in one order.
 
     Raises:
-        DataError: the file cannot be read, or a row is no verdict.
+        DataError: the file cannot be read, a row is no verdict, or an item comes too often.
     """
     rows = read_rows(path, "preferences")
     preferences = [_preference(row, number, path) for number, row in enumerate(rows, 1)]
     if not preferences:
         raise DataError(f"{path}: must hold at least one preference, but got none")
+    _require_one_set(preferences, path)
     return preferences
+
+
+def _require_one_set(preferences: list[Preference], path: Path) -> None:
+    """Refuse two files in one: an item comes once in each order, with the same answers in both."""
+    entries: dict[tuple[int, str], int] = {}
+    firsts: dict[int, int] = {}
+    for number, own in enumerate(preferences, 1):
+        place = f"{path} entry {number}: item {own.item}"
+        earlier = entries.setdefault((own.item, own.order), number)
+        if earlier != number:
+            raise DataError(
+                f"{place} in the order {own.order!r} must come once, but is in entry {earlier} "
+                "already; keep the verdicts of one model and one judging in a file"
+            )
+        first = firsts.setdefault(own.item, number)
+        other = preferences[first - 1]._replace(order=own.order, preference=own.preference)
+        for name, value, known in zip(own._fields, own, other, strict=True):
+            if value != known:
+                raise DataError(
+                    f"{place} must have the {name} of entry {first}, but has another; keep the "
+                    "verdicts of one model and one judging in a file"
+                )
 
 
 def _preference(row: Any, number: int, path: Path) -> Preference:
@@ -46,25 +69,31 @@ def _preference(row: Any, number: int, path: Path) -> Preference:
         raise DataError(f"{path} entry {number}: must have {wanted} and preference")
     if not all(isinstance(row[name], str) for name in _TEXTS):
         raise DataError(f"{path} entry {number}: {', '.join(_TEXTS)} must be text")
-    value, item = row["preference"], row.get("item", number - 1)
+    value = row["preference"]
     if isinstance(value, bool) or not isinstance(value, int | float | None):
         raise DataError(f"{path} entry {number}: preference must be a number, but is {value!r}")
-    if isinstance(item, bool) or not isinstance(item, int):
-        raise DataError(f"{path} entry {number}: item must be a whole number, but is {item!r}")
+    numbers = {"item": row.get("item", number - 1), "num_items": row.get("num_items", 0)}
+    for name, given in numbers.items():
+        if isinstance(given, bool) or not isinstance(given, int):
+            raise DataError(
+                f"{path} entry {number}: {name} must be a whole number, but is {given!r}"
+            )
     names = ("dataset", "generator_1", "generator_2", "annotator", "order")
     texts = {name: str(row.get(name) or "") for name in names}
+    texts |= {name: row[name] for name in _TEXTS}
     return Preference(
-        item=item, preference=verdict(value), **{name: row[name] for name in _TEXTS}, **texts
+        item=numbers["item"],
+        preference=verdict(value),
+        num_items=numbers["num_items"],
+        **texts,
     )
 
 
 def verdict(value: float | None) -> float | None:
     """A stored preference in [1, 2]: 0 is an old tie, anything else outside is no verdict."""
-    if value is None or math.isnan(value):
-        return None
     if value == 0:
         return 1.5
-    return float(value) if 1 <= value <= 2 else None
+    return float(value) if value is not None and 1 <= value <= 2 else None
 
 
 def log_probability_preference(
@@ -101,13 +130,13 @@ def read_gamed(path: Path) -> tuple[Floats, GamedRows]:
     """Read AlpacaEval's df_gamed.csv (not shipped: CC BY-NC): prompt difficulties and gamed rows.
 
     Raises:
-        DataError: the file cannot be read or lacks a column.
+        DataError: the file cannot be read, lacks a column, or holds what cannot be.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         table = np.array([[float(row[name]) for name in _GAMED_COLUMNS] for row in rows])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         columns = ", ".join(_GAMED_COLUMNS)
         raise DataError(
             f"{path}: must be AlpacaEval's df_gamed.csv with numbers in {columns}, but got "
@@ -115,6 +144,19 @@ def read_gamed(path: Path) -> tuple[Floats, GamedRows]:
         ) from None
     if not len(table):
         raise DataError(f"{path}: must hold at least one row, but got none")
+    _require_gamed(table, path)
     by_prompt = dict(zip(table[:, 0].astype(int).tolist(), table[:, 3].tolist(), strict=True))
     difficulty = np.array([by_prompt[prompt] for prompt in sorted(by_prompt)])
     return difficulty, GamedRows(table[:, 1], table[:, 2], table[:, 3])
+
+
+def _require_gamed(table: Floats, path: Path) -> None:
+    for number, row in enumerate(table, 1):
+        index, preference = row[:2]
+        if not np.isfinite(row[1:]).all() or not 0 <= preference <= 1:
+            raise DataError(
+                f"{path} row {number}: must have finite numbers and a preference within 0 to 1, "
+                f"but has {', '.join(f'{value:g}' for value in row)}"
+            )
+        if not index.is_integer():  # nor are nan and inf
+            raise DataError(f"{path} row {number}: must have a whole index, but has {index:g}")

@@ -137,7 +137,9 @@ def shares(items: Items, model: LengthModel, strength: float = STRENGTH) -> Floa
     curvature_FF = (features_PF * spread_P[:, None]).T @ features_PF
     pull_PF = strength * features_PF * (rows.targets - chances_P)[:, None]
     slope = model.win_rate * (1 - model.win_rate)
-    moved_P = np.linalg.solve(curvature_FF, pull_PF.T)[-1] * slope * len(items.scores)
+    # Least squares: where all length differences are alike, length and bias are one.
+    moved_FP = np.linalg.lstsq(curvature_FF, pull_PF.T, rcond=1e-12)[0]
+    moved_P = moved_FP[-1] * slope * len(items.scores)
     moved_P -= moved_P.mean()  # the penalty's own pull, the same for all
     return np.asarray(model.win_rate + moved_P)
 
@@ -194,9 +196,12 @@ def _minimise(rows: _Rows, weights_RN: Floats, strength: float, start_RK: Floats
     def value(beta_RK: Floats) -> tuple[Floats, Floats]:
         """Objective, and each row's chance."""
         logits_RN = beta_RK @ features.T
-        small_RN = np.exp(-np.abs(logits_RN))
-        softplus_RN = np.maximum(logits_RN, 0) + np.log1p(small_RN)
-        entropy_R = np.einsum("rn,rn->r", weights_RN, softplus_RN) - (pull_RK * beta_RK).sum(1)
+        sizes_RN = np.abs(logits_RN)
+        small_RN = np.exp(-sizes_RN)
+        # Row by row: a difference of sums would round where nearly all rows are wins.
+        against_RN = np.where(logits_RN > 0, 1 - targets, targets)
+        entropy_RN = sizes_RN * against_RN + np.log1p(small_RN)
+        entropy_R = np.einsum("rn,rn->r", weights_RN, entropy_RN)
         chances_RN = np.where(logits_RN > 0, 1.0, small_RN) / (1 + small_RN)
         return np.abs(beta_RK).sum(1) + strength * entropy_R, chances_RN
 

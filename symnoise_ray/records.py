@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TextIO
 
-from symnoise_ray.errors import DataError
+from symnoise_ray.errors import DataError, UserError
 
 PHASES = ("start", "load", "train", "generate", "harness", "judge", "track")
 """Where the time of a trial goes: waiting for a worker, loading model and data, training,
@@ -55,7 +56,8 @@ class Preference(NamedTuple):
     """One verdict: 1 the reference is better, 2 the trial is better, 1.5 a tie.
 
     `item` is the prompt's number, since prompts may repeat; `order` says which of the two answers
-    the judge read first.
+    the judge read first. Where judging stopped early, `num_items` counts the items of the whole
+    set; other files do not have it.
     """
 
     item: int
@@ -68,6 +70,10 @@ class Preference(NamedTuple):
     annotator: str
     order: str
     preference: float | None
+    num_items: int = 0
+
+
+_OPTIONAL = ("turns", "num_items")
 
 
 def write_json(value: Any, path: Path) -> None:
@@ -78,9 +84,9 @@ def write_json(value: Any, path: Path) -> None:
 def write_lines(records: Iterable[Any], path: Path) -> None:
     """Write named tuples or dictionaries, one JSON object a line, whole or not at all."""
     rows = [record if isinstance(record, dict) else record._asdict() for record in records]
-    if not any(row.get("turns") for row in rows):
-        # Then the file is in AlpacaEval's shape to the letter.
-        rows = [{name: row[name] for name in row if row[name] != ()} for row in rows]
+    # Without what no row has, the file is in AlpacaEval's shape to the letter.
+    unused = {name for name in _OPTIONAL if not any(row.get(name) for row in rows)}
+    rows = [{name: row[name] for name in row if name not in unused} for row in rows]
     write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), path)
 
 
@@ -88,9 +94,47 @@ def write_text(text: str, path: Path) -> None:
     """Write a text file that is either whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    # A lone surrogate has no UTF-8 form; written as its escape it is still valid JSON.
-    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-    partial.replace(path)
+    try:
+        # A lone surrogate has no UTF-8 form; written as its escape it is still valid JSON.
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def require_writable(path: Path, what: str) -> None:
+    """Refuse a file that could not be written once the work is done; its folder is made.
+
+    Raises:
+        UserError: it is a folder, or nothing can be written beside it; `what` names it.
+    """
+    try:
+        _try_folder(path.parent)
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+    except OSError as error:
+        raise UserError(f"{what} {path}: must be a file that can be written, but {error}") from None
+
+
+def require_folder(path: Path, what: str) -> None:
+    """Refuse a folder that could not be written into; it is made.
+
+    Raises:
+        UserError: it is a file, or nothing can be written into it; `what` names it.
+    """
+    try:
+        _try_folder(path)
+    except OSError as error:
+        raise UserError(
+            f"{what} {path}: must be a folder that can be written into, but {error}"
+        ) from None
+
+
+def _try_folder(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def read_json(path: Path) -> Any:
@@ -101,7 +145,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: must be a readable JSON file, but {error}") from None
 
 
@@ -186,7 +230,7 @@ def read_rows(path: Path, what: str) -> list[Any]:
             rows: list[Any] = json.loads(text)
             return rows
         return [json.loads(line) for line in text.split("\n") if line.strip()]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: must be readable {what}, but {error}") from None
 
 

@@ -222,15 +222,16 @@ def _standard_error(values: Floats) -> float:
     return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
-def in_words(rate: WinRate) -> str:
-    """The score in a few lines, in percent."""
+def in_words(rate: WinRate, *, intervals: bool = True) -> str:
+    """The score in a few lines, in percent; `intervals` do not hold where judging stopped early."""
+    raw, equal = rate.interval_95, rate.length_controlled_interval_95
     counts = (
         f"of {rate.n_total} items: {rate.n_wins} won, {rate.n_wins_reference} lost, "
         f"{rate.n_draws} tied"
     )
     lines = [
-        f"{_percent(rate.win_rate, rate.interval_95)} {counts}",
-        f"{_percent(rate.length_controlled_win_rate, rate.length_controlled_interval_95)} at equal "
+        f"{_percent(rate.win_rate, raw if intervals else None)} {counts}",
+        f"{_percent(rate.length_controlled_win_rate, equal if intervals else None)} at equal "
         f"lengths; {rate.avg_length:.0f} characters on average, longer than the reference on "
         f"{100 * rate.longer_rate:.0f} %",
     ]
@@ -241,5 +242,6 @@ def in_words(rate: WinRate) -> str:
     return "\n".join(lines)
 
 
-def _percent(rate: float, ends: tuple[float, float]) -> str:
-    return f"{100 * rate:.1f} % [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]"
+def _percent(rate: float, ends: tuple[float, float] | None) -> str:
+    interval_text = f" [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]" if ends else ""
+    return f"{100 * rate:.1f} %{interval_text}"

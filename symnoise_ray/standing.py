@@ -9,19 +9,50 @@ Shape letters: P prompts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from symnoise_ray.compare import ONE_SEED, Comparison, compare, in_points, verdict_text
-from symnoise_ray.errors import DataError
+from symnoise_ray.errors import DataError, JudgeError, UserError
 from symnoise_ray.records import Preference
 from symnoise_ray.score import item_scores
 
 Prompt = tuple[str, str]
 """Data set and instruction: items that share both are no independent evidence."""
+
+
+def labels(paths: Sequence[Path]) -> list[str]:
+    """The shortest ends of the paths that tell them apart, all of as many parts.
+
+    Raises:
+        UserError: a file comes twice.
+    """
+    for number, path in enumerate(paths):
+        if path.resolve() in [other.resolve() for other in paths[:number]]:
+            raise UserError(f"each file must be given once, but {path} comes twice")
+    parts = [path.absolute().parts for path in paths]
+    tails = ([str(Path(*each[-size:])) for each in parts] for size in itertools.count(1))
+    return next(told for told in tails if len(set(told)) == len(told))
+
+
+def stopped_early(preferences: Sequence[Preference]) -> str:
+    """What to tell of judging that stopped early; empty where it did not.
+
+    It stopped because of what it had seen, so the usual intervals and tests do not hold.
+    """
+    num_judged = len({p.item for p in preferences})
+    num_items = max((p.num_items for p in preferences), default=0)
+    if num_judged >= num_items:
+        return ""
+    return (
+        f"judging stopped early, after {num_judged} of {num_items} items, so the win rate is "
+        "flattered and there is no verdict; judge the rest with judge.early=false"
+    )
 
 
 def standings(judged: Mapping[str, Sequence[Preference]]) -> list[Comparison]:
@@ -31,10 +62,15 @@ def standings(judged: Mapping[str, Sequence[Preference]]) -> list[Comparison]:
         judged: Name of the model -> its preferences.
 
     Raises:
-        DataError: they share no prompt with a verdict, or were judged against different answers.
+        JudgeError: one has no verdict at all.
+        DataError: they share no prompt with a verdict, were judged against different answers, or
+            judging stopped early.
     """
+    for name, preferences in judged.items():
+        if stopped := stopped_early(preferences):
+            raise DataError(f"{name}: {stopped}")
     _require_one_reference(judged)
-    by_model = {name: _prompt_scores(preferences) for name, preferences in judged.items()}
+    by_model = {name: _prompt_scores(name, preferences) for name, preferences in judged.items()}
     common = sorted(set.intersection(*map(set, by_model.values())))
     if not common:
         raise DataError(f"{', '.join(judged)}: must share a prompt that has verdicts, but do not")
@@ -47,12 +83,16 @@ def standings(judged: Mapping[str, Sequence[Preference]]) -> list[Comparison]:
     )
 
 
-def _prompt_scores(preferences: Iterable[Preference]) -> dict[Prompt, float]:
+def _prompt_scores(name: str, preferences: Sequence[Preference]) -> dict[Prompt, float]:
     """Prompt -> mean score of its items."""
-    preferences = list(preferences)
     prompts = {p.item: (p.dataset, p.instruction) for p in preferences}
     by_prompt: dict[Prompt, list[float]] = {}
-    for item, score in item_scores(preferences)[0].items():
+    scores_by_item, num_invalid, _ = item_scores(preferences)
+    if not scores_by_item:
+        raise JudgeError(
+            f"{name}: at least one item must have a verdict, but none of {num_invalid} has"
+        )
+    for item, score in scores_by_item.items():
         by_prompt.setdefault(prompts[item], []).append(score)
     return {prompt: sum(scores) / len(scores) for prompt, scores in by_prompt.items()}
 

@@ -24,7 +24,7 @@ from symnoise_ray.errors import UserError
 from symnoise_ray.judges.protocol import Judge
 from symnoise_ray.live import Board
 from symnoise_ray.plans import SweepPlans, first_point, prepare, size_text
-from symnoise_ray.records import write_json
+from symnoise_ray.records import require_folder, write_json
 from symnoise_ray.report import write_report
 from symnoise_ray.results import assemble, exit_code
 from symnoise_ray.session import in_ray_job, ray_session
@@ -159,6 +159,7 @@ def _check_judge(sweep: Sweep, local: Judge | None = None) -> None:
         from symnoise_ray.judges.check import check_settings, self_check  # clients, where needed
 
         check_settings(sweep.judge)
+        require_folder(sweep.directory.parent / sweep.judge.cache, "judge.cache")
         self_check(sweep.judge, sweep.directory.parent, str(sweep.directory), local)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from symnoise_ray.annotations import (
+    _GAMED_COLUMNS,
     is_switched,
     log_probability_preference,
     read_annotations,
@@ -72,6 +73,7 @@ def test_rows_of_alpaca_eval_may_stand_one_a_line(tmp_path: Path) -> None:
         ([{**ROW, "preference": "2"}], "entry 1: preference must be a number, but is '2'"),
         ([{**ROW, "preference": True}], "entry 1: preference must be a number, but is True"),
         ([{**ROW, "preference": 1, "item": "a"}], "entry 1: item must be a whole number"),
+        ([{**ROW, "preference": 1, "num_items": 1.5}], "entry 1: num_items must be a whole number"),
     ],
 )
 def test_a_row_that_is_no_verdict_is_refused(tmp_path: Path, rows: list[object], told: str) -> None:
@@ -82,14 +84,54 @@ def test_a_row_that_is_no_verdict_is_refused(tmp_path: Path, rows: list[object],
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="must be readable preferences"):
         read_annotations(tmp_path / "missing.json")
-    (tmp_path / "broken.json").write_text("[{")
-    with pytest.raises(DataError, match="must be readable preferences"):
-        read_annotations(tmp_path / "broken.json")
+    for broken in ("[{", "[" * 100_000, '{"a":' * 100_000):
+        (tmp_path / "broken.json").write_text(broken)
+        with pytest.raises(DataError, match="must be readable preferences"):
+            read_annotations(tmp_path / "broken.json")
+
+
+OURS = {**ROW, "item": 0, "order": "reference first", "preference": 2}
+
+
+@pytest.mark.parametrize("changed", [{}, {"preference": 1}, {"order": "", "preference": 1}])
+def test_a_verdict_that_comes_twice_is_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
+    first = {**OURS, "order": changed.get("order", OURS["order"])}
+    rows = [first, {**OURS, "item": 1}, {**first, **changed}]
+    with pytest.raises(DataError, match=r"entry 3: item 0 .* must come once, .* in entry 1"):
+        read_annotations(write(tmp_path / "twice.json", rows))
+
+
+@pytest.mark.parametrize("name", ["instruction", "output_1", "output_2", "dataset", "generator_2"])
+def test_an_item_that_is_another_in_its_other_order_is_refused(tmp_path: Path, name: str) -> None:
+    rows = [OURS, {**OURS, "order": "trial first", name: "another"}]
+    with pytest.raises(DataError, match=rf"entry 2: item 0 must have the {name} of entry 1"):
+        read_annotations(write(tmp_path / "two.json", rows))
+
+
+def test_judging_that_stopped_early_says_how_many_items_there_are(tmp_path: Path) -> None:
+    texts = ("Say so.", "", "a", "plain", "b", "noisy", "judge", "reference first")
+    stopped = [Preference(item, *texts, 2.0, num_items=805) for item in (3, 8)]
+    write_lines(stopped, tmp_path / "preferences.jsonl")
+    assert read_annotations(tmp_path / "preferences.jsonl") == stopped
+    whole = [preference._replace(num_items=0) for preference in stopped]
+    write_lines(whole, tmp_path / "preferences.jsonl")
+    assert "num_items" not in (tmp_path / "preferences.jsonl").read_text()
+    assert read_annotations(tmp_path / "preferences.jsonl") == whole
 
 
 @pytest.mark.parametrize(
     ("stored", "read"),
-    [(0, 1.5), (1, 1.0), (1.0001, 1.0001), (2, 2.0), (2.0001, None), (0.5, None)],
+    [
+        (0, 1.5),
+        (1, 1.0),
+        (1.0001, 1.0001),
+        (2, 2.0),
+        (2.0001, None),
+        (0.5, None),
+        (math.inf, None),
+        pytest.param(10**400, None, id="huge"),
+        pytest.param(-(10**400), None, id="hugely negative"),
+    ],
 )
 def test_an_old_tie_is_a_tie_and_what_is_outside_is_none(stored: float, read: float | None) -> None:
     assert verdict(stored) == read
@@ -138,8 +180,24 @@ def test_gamed_rows_are_read_with_each_prompts_difficulty(tmp_path: Path) -> Non
     assert np.array_equal(gamed.difficulty, [0.25, -0.5, 0.25, -0.5])
 
 
-@pytest.mark.parametrize("text", ["", "index,preference\n0,1\n", "index\n", "PK\x00"])
+@pytest.mark.parametrize(
+    "text", ["", "index,preference\n0,1\n", "index\n", "PK\x00", f'index,"{"x" * 200_000}"\n']
+)
 def test_another_file_is_not_taken_for_the_gamed_rows(tmp_path: Path, text: str) -> None:
     (tmp_path / "other.csv").write_text(text)
     with pytest.raises(DataError, match=r"other\.csv: must (be Alpaca|hold at least one)"):
         read_gamed(tmp_path / "other.csv")
+
+
+@pytest.mark.parametrize("row", ["0,7,1,0", "0,-1,1,0", "0,nan,1,0", "0,0.5,inf,0", "0,0.5,1,nan"])
+def test_gamed_rows_outside_their_range_are_refused(tmp_path: Path, row: str) -> None:
+    (tmp_path / "gamed.csv").write_text(f"{','.join(_GAMED_COLUMNS)}\n1,0.5,1,0.1\n{row}\n")
+    with pytest.raises(DataError, match=r"gamed\.csv row 2: must have .* within 0 to 1"):
+        read_gamed(tmp_path / "gamed.csv")
+
+
+@pytest.mark.parametrize("index", ["0.2", "nan", "1e400"])
+def test_gamed_rows_need_the_number_of_their_prompt(tmp_path: Path, index: str) -> None:
+    (tmp_path / "gamed.csv").write_text(f"{','.join(_GAMED_COLUMNS)}\n{index},0.5,1,0.1\n")
+    with pytest.raises(DataError, match=r"gamed\.csv row 1: must have a whole index"):
+        read_gamed(tmp_path / "gamed.csv")

@@ -1,13 +1,25 @@
 """The command line: bad input is one line and exit status 2, and every stage runs alone."""
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from symnoise_ray.cli import main
+from symnoise_ray.cli import _parser, main
+from symnoise_ray.demo import model_dir
+from symnoise_ray.errors import (
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_PARTIAL,
+    EXIT_SIGINT,
+    EXIT_SIGTERM,
+    EXIT_USER,
+)
+from tests.servers.endpoint import Endpoint, serving
 
 BAD_INPUT = {
     "an unknown key": (["noise.alhpa=3"], "'noise.alhpa' is not a trial setting. Did you mean"),
@@ -123,6 +135,25 @@ def test_every_verb_has_help_with_an_example(verb: str, capsys: pytest.CaptureFi
     with pytest.raises(SystemExit, match="0"):
         main([verb, "--help"])
     assert f"example: symnoise-ray {verb}" in capsys.readouterr().out
+
+
+def test_every_word_of_every_verb_is_explained():
+    (verbs,) = (each for each in _parser()._actions if isinstance(each.choices, dict))
+    unexplained = [
+        f"{name} {action.metavar or action.dest}"
+        for name, parser in verbs.choices.items()
+        for action in parser._actions
+        if not action.help
+    ]
+    assert unexplained == []
+
+
+def test_the_help_names_the_exit_statuses(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    told = capsys.readouterr().out
+    for status in (EXIT_OK, EXIT_FAILED, EXIT_USER, EXIT_PARTIAL, EXIT_SIGINT, EXIT_SIGTERM):
+        assert f"{status} " in told.split("exit status: ")[1]
 
 
 def test_inspect_marks_what_is_trained_on(
@@ -259,7 +290,8 @@ def test_score_controls_the_length_as_alpaca_eval_does_when_given_its_rows(
     ("arguments", "message"),
     [
         (["--strength", "3"], "--strength is AlpacaEval's C and needs --gamed"),
-        (["--strength", "-1"], "--strength must be a positive number"),
+        (["--strength", "-1"], "--strength must be more than 0 and at most 10000"),
+        (["--strength=1e12"], "--strength must be more than 0 and at most 10000, but is 1e+12"),
         (["--gamed", "absent.csv"], "must be AlpacaEval's df_gamed.csv"),
         (["--gamed", "short.csv"], "known for every item, but 5 items have 1"),
     ],
@@ -277,12 +309,138 @@ def test_score_refuses_rows_that_do_not_fit(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("more", [[], ["--json"]])
 def test_a_file_without_any_verdict_has_no_score(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     (tmp_path / "failed.json").write_text(json.dumps([{**ANNOTATION, "preference": -1}]))
-    assert main(["score", str(tmp_path / "failed.json")]) == 1
-    assert "at least one item must have a verdict" in capsys.readouterr().err
+    for given in (["failed.json"], ["annotations.json", "failed.json"]):
+        annotations(tmp_path)
+        assert main(["score", *(str(tmp_path / name) for name in given), *more]) == 1
+        error = "error: failed.json: at least one item must have a verdict, but none of 1 has\n"
+        assert capsys.readouterr().err == error
+
+
+# What judging reads and writes
+
+
+@pytest.fixture
+def judged_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to be in, with the answers of a model that is always right, and of one never."""
+    monkeypatch.chdir(tmp_path)
+    for name, answer in (("own", "right"), ("other", "wrong")):
+        rows = [{"instruction": f"{n}?", "output": answer, "gold": "right"} for n in range(200)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    with serving() as server:
+        yield server
+
+
+def judge(output: str, *settings: str) -> int:
+    return main(["judge", "own.jsonl", "--reference", "other.jsonl", "--output", output, *settings])
+
+
+def test_judge_tells_that_it_stopped_and_where_the_whole_sets_rate_lies(
+    judged_files: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert judge("part.jsonl", "judge.early=true") == 0
+    told = capsys.readouterr().out
+    assert "judging stopped early, after 16 of 200 items" in told
+    assert "the win rate of all items lies within 74.0 to 100.0 %" in told
+    assert "judge.early=false" in told
+    assert main(["score", "part.jsonl"]) == 0
+    assert "judging stopped early" in capsys.readouterr().out
+    assert judge("whole.jsonl") == 0
+    assert "stopped" not in capsys.readouterr().out
+    assert main(["score", "whole.jsonl"]) == 0
+    assert "whole.jsonl is better" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("output", ["own.jsonl", "other.jsonl", "./x/../own.jsonl", "link.jsonl"])
+def test_judge_does_not_overwrite_what_it_reads(
+    output: str, judged_files: Path, capsys: pytest.CaptureFixture[str]
+):
+    (judged_files / "link.jsonl").symlink_to("own.jsonl")
+    before = [path.read_text() for path in sorted(judged_files.iterdir())]
+    assert judge(output) == 2
+    error = capsys.readouterr().err
+    assert f"--output must not overwrite what is read, but {Path(output)} is " in error
+    assert [path.read_text() for path in sorted(judged_files.iterdir())] == before
+
+
+@pytest.mark.parametrize(
+    ("output", "setting", "message"),
+    [
+        ("folder", "", "--output folder: must be a file that can be written, but it is a folder"),
+        ("own.jsonl/new.jsonl", "", "--output own.jsonl/new.jsonl: must be a file that can be"),
+        ("/proc/new.jsonl", "", "--output /proc/new.jsonl: must be a file that can be written"),
+        ("new.jsonl", "judge.cache=own.jsonl", "judge.cache own.jsonl: must be a folder"),
+    ],
+)
+def test_what_cannot_be_written_is_told_before_the_first_call(
+    output: str,
+    setting: str,
+    message: str,
+    judged_files: Path,
+    endpoint: Endpoint,
+    capsys: pytest.CaptureFixture[str],
+):
+    (judged_files / "folder").mkdir()
+    settings = ["judge.type=api", "judge.model=m", f"judge.base_url={endpoint.url}"]
+    assert judge(output, *settings, *filter(None, [setting])) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {message}")
+    assert error.count("\n") == 1
+    assert endpoint.requests == []
+    assert sorted(path.name for path in judged_files.iterdir()) == [
+        "folder",
+        "other.jsonl",
+        "own.jsonl",
+    ]
+
+
+@pytest.mark.parametrize("output", ["trial.yaml", "prompts.json"])
+def test_generate_does_not_overwrite_what_it_reads(
+    output: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prompts.json").write_text('[{"instruction": "Why?", "output": "So."}]')
+    (tmp_path / "trial.yaml").write_text("data: {train: prompts.json, eval_prompts: prompts.json}")
+    before = (tmp_path / output).read_text()
+    assert main(["generate", "trial.yaml", "--output", output]) == 2
+    error = f"--output must not overwrite what is read, but {output} is {output}"
+    assert error in capsys.readouterr().err
+    assert (tmp_path / output).read_text() == before
+
+
+def test_generate_and_train_tell_beforehand_what_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trial.yaml").write_text("{}")
+    assert main(["generate", "trial.yaml", "--output", "."]) == 2
+    assert "--output .: must be a file that can be written" in capsys.readouterr().err
+    assert main(["train", "trial.yaml", "--output", "trial.yaml"]) == 2
+    assert "--output trial.yaml: must be a folder that can be written" in capsys.readouterr().err
+
+
+def test_train_does_not_overwrite_the_model_that_it_starts_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    model = shutil.copytree(model_dir(), tmp_path / "out" / "model")
+    before = sorted((path, path.stat().st_mtime_ns) for path in model.iterdir())
+    (tmp_path / "trial.yaml").write_text(f"model: {{name: {model}}}\n")
+    given = ["train", str(tmp_path / "trial.yaml"), "--output", str(tmp_path / "out")]
+    assert main(given) == 2
+    assert f"must not overwrite what is read, but {model} is {model}" in capsys.readouterr().err
+    assert sorted((path, path.stat().st_mtime_ns) for path in model.iterdir()) == before
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:

@@ -401,7 +401,7 @@ def test_without_the_package_the_extra_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "alpaca_eval", None)
-    with pytest.raises(UserError, match=r"pip install 'symnoise-ray\[alpaca-eval\]'"):
+    with pytest.raises(UserError, match=r"the extra alpaca-eval\): pip install alpaca_eval"):
         make_judge(settings(), tmp_path)
 
 

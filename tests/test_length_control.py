@@ -99,6 +99,29 @@ def test_a_judge_of_length_alone_is_seen_through() -> None:
     assert model.win_rate == pytest.approx(0.5, abs=0.02)
 
 
+@pytest.mark.parametrize("num_prompts", [200, 400, 805])
+@pytest.mark.parametrize("num_lost", [1, 2, 4, 5])
+@pytest.mark.parametrize("spread", [0, 500])
+def test_a_model_that_wins_nearly_always_is_fitted_all_the_same(
+    num_prompts: int, num_lost: int, spread: int
+) -> None:
+    rng = np.random.default_rng(0)
+    scores = np.ones(num_prompts)
+    scores[:num_lost] = 0
+    items = Items(scores, rng.normal(0, spread, num_prompts))
+    model = fit_length(items)
+    assert model.win_rate == pytest.approx(scores.mean(), abs=0.01)
+    assert np.isfinite(replicate(items, draws(range(num_prompts), 300), model)).all()
+
+
+def test_graded_verdicts_that_are_nearly_sure_are_fitted_all_the_same() -> None:
+    rng = np.random.default_rng(0)
+    items = Items(0.999 + 0.001 * rng.random(805), rng.normal(0, 500, 805))
+    model = fit_length(items)
+    assert model.win_rate == pytest.approx(items.scores.mean(), abs=0.001)
+    assert np.isfinite(replicate(items, draws(range(805), 300), model)).all()
+
+
 def slow_rate(items: Items, drawn_P: Floats) -> float:
     """The rate of one replicate by a general solver, with |beta| = up + down, both at least 0."""
     spread = items.deltas.std(ddof=1)
@@ -172,6 +195,17 @@ def test_a_share_tells_what_the_rate_loses_without_the_item() -> None:
 def test_a_rate_that_the_penalty_holds_at_one_half_has_no_shares() -> None:
     items = some_items(20)
     assert (shares(items, fit_length(items, 1e-3), 1e-3) == 0.5).all()
+
+
+def test_shares_exist_where_one_side_is_longer_by_the_same_length_always() -> None:
+    rng = np.random.default_rng(0)
+    items = Items(rng.random(805), 1000.0 + rng.integers(0, 3, 805))
+    model = fit_length(items)
+    assert model.length != 0, "length and bias cannot be told apart"
+    shares_P = shares(items, model)
+    assert shares_P.mean() == pytest.approx(model.win_rate, abs=1e-12)
+    replicates = replicate(items, draws(range(805)), model)
+    assert shares_P.std(ddof=1) / math.sqrt(805) == pytest.approx(replicates.std(), rel=0.1)
 
 
 # Published coefficients

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from symnoise_ray.annotations import read_annotations
-from symnoise_ray.errors import DataError
+from symnoise_ray.errors import DataError, UserError
 from symnoise_ray.records import (
     Completion,
     Preference,
@@ -15,6 +15,8 @@ from symnoise_ray.records import (
     read_completions,
     read_json,
     read_lines,
+    require_folder,
+    require_writable,
     timed,
     write_json,
     write_lines,
@@ -78,7 +80,26 @@ def test_a_file_is_replaced_in_one_move(tmp_path: Path) -> None:
     assert path.read_text() == "new"
 
 
-@pytest.mark.parametrize("content", [None, "{", "caf\udce9"])
+def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="folder"):
+        write_text("new", tmp_path / "folder")
+    assert [file.name for file in tmp_path.iterdir()] == ["folder"]
+
+
+def test_what_could_not_be_written_is_told_beforehand(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "a.jsonl", Path("/proc/a.jsonl")):
+        with pytest.raises(UserError, match=f"--output {path}: must be a file that can be written"):
+            require_writable(path, "--output")
+    require_writable(tmp_path / "new" / "a.jsonl", "--output")
+    require_writable(tmp_path / "file", "--output")
+    assert list((tmp_path / "new").iterdir()) == []
+    with pytest.raises(UserError, match=r"judge\.cache .*file: must be a folder that can be wri"):
+        require_folder(tmp_path / "file", "judge.cache")
+
+
+@pytest.mark.parametrize("content", [None, "{", "caf\udce9", "[" * 100_000])
 def test_json_that_cannot_be_read_is_told_with_its_file(
     tmp_path: Path, content: str | None
 ) -> None:
@@ -214,6 +235,7 @@ def test_model_outputs_are_read_in_both_shapes(tmp_path: Path) -> None:
     [
         (None, r"outputs\.json: must be readable model outputs, but"),
         ("[{]", r"outputs\.json: must be readable model outputs, but"),
+        ("[" * 100_000, r"outputs\.json: must be readable model outputs, but"),
         ("[]", r"outputs\.json: must hold at least one model output, but got none"),
         ("", r"outputs\.json: must hold at least one model output, but got none"),
         ('[{"instruction": "a"}]', r"outputs\.json entry 1: must have instruction and output"),

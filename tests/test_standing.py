@@ -1,6 +1,7 @@
 """Models judged against one reference, compared with it and with each other, prompt by prompt."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -8,9 +9,9 @@ import numpy as np
 import pytest
 
 from symnoise_ray.cli import main
-from symnoise_ray.errors import DataError
-from symnoise_ray.records import Preference
-from symnoise_ray.standing import in_words, standings
+from symnoise_ray.errors import DataError, JudgeError, UserError
+from symnoise_ray.records import Preference, write_lines
+from symnoise_ray.standing import in_words, labels, standings, stopped_early
 from tests.test_alpaca_eval import files, preferences
 
 
@@ -83,6 +84,31 @@ def test_models_with_different_references_or_prompts_are_refused():
         standings({"a": judged([1.0] * 5), "b": other})
 
 
+def test_a_model_without_any_verdict_is_told_by_its_name():
+    mute = [row._replace(preference=None) for row in judged([1.0] * 3)]
+    with pytest.raises(JudgeError, match="b: at least one item must have a verdict, but none of 3"):
+        standings({"a": judged([1.0] * 3), "b": mute})
+
+
+def test_judging_that_stopped_early_has_no_verdict():
+    part = [row._replace(num_items=400) for row in judged(drawn(0.8, 48))]
+    with pytest.raises(DataError, match="own: judging stopped early, after 48 of 400 items"):
+        standings({"own": part, "other": judged(drawn(0.6))})
+    whole = [row._replace(num_items=48) for row in part]
+    assert stopped_early(whole) == ""
+    assert standings({"own": whole})[0].verdict == "better"
+
+
+def test_files_are_named_by_the_shortest_ends_of_their_paths_that_differ():
+    trials = [Path(f"runs/q/trials/{name}/preferences.jsonl") for name in ("000-none", "001-neft")]
+    assert labels(trials) == ["000-none/preferences.jsonl", "001-neft/preferences.jsonl"]
+    assert labels([*trials[:1]]) == ["preferences.jsonl"]
+    assert labels([Path("a/x/p"), Path("b/x/p"), Path("a/y/p")]) == ["a/x/p", "b/x/p", "a/y/p"]
+    assert labels([Path("p"), Path("../p")]) == [f"{Path.cwd().name}/p", "../p"]
+    with pytest.raises(UserError, match=r"each file must be given once, but a/\.\./p comes"):
+        labels([Path("p"), Path("q"), Path("./a/../p")])
+
+
 def test_published_models_stand_in_the_order_of_their_published_rates(shared_data: Path):
     rows = {row["model"]: row for row in files(shared_data, "ae2")}
     strong, weak = "FuseChat-Llama-3.1-8B-Instruct", "alpaca-7b"
@@ -113,7 +139,7 @@ def test_score_tells_the_verdict_of_one_file(
 ):
     file = annotated("one.json", drawn(0.7, 100))
     assert main(["score", file]) == 0
-    assert f"Against the reference, on 100 prompts: {file} is better" in capsys.readouterr().out
+    assert "Against the reference, on 100 prompts: one.json is better" in capsys.readouterr().out
     assert main(["score", file, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["verdict"] == "better"
@@ -127,10 +153,51 @@ def test_score_compares_several_files(
     one = annotated("one.json", [0.0] * 60 + [1.0] * 40)
     two = annotated("two.json", [0.0] * 30 + [1.0] * 70)
     assert main(["score", one, two]) == 0
-    assert f"{two} is better than {one} (+30.0 points, 95 % interval" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "two.json is better than one.json (+30.0 points, 95 % interval" in told
     assert main(["score", one, two, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["scores"][one]["win_rate"] == 0.4
-    (between,) = (each for each in told["comparisons"] if each["over"] == one)
+    assert told["scores"]["one.json"]["win_rate"] == 0.4
+    (between,) = (each for each in told["comparisons"] if each["over"] == "one.json")
     assert between["difference"] == pytest.approx(0.3)
     assert between["interval_95"][0] > 0
+
+
+def test_score_refuses_one_file_twice(
+    annotated: Callable[..., str], capsys: pytest.CaptureFixture[str]
+):
+    file = annotated("one.json", [1.0] * 3)
+    assert main(["score", file, os.path.relpath(file)]) == 2
+    error = capsys.readouterr().err
+    assert "each file must be given once" in error
+    assert error.count("\n") == 1
+
+
+def test_score_gives_the_numbers_of_judging_that_stopped_early_but_no_verdict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    part = [row._replace(num_items=805) for row in judged(drawn(0.8, 48))]
+    write_lines(part, tmp_path / "part.jsonl")
+    write_lines(judged(drawn(0.6)), tmp_path / "whole.jsonl")
+    files = [str(tmp_path / "part.jsonl"), str(tmp_path / "whole.jsonl")]
+    for given in (files[:1], files):
+        assert main(["score", *given]) == 0
+        told = capsys.readouterr().out
+        assert "part.jsonl: judging stopped early, after 48 of 805 items" in told
+        assert "judge.early=false" in told
+        assert "is better" not in told
+        assert ("[" in told) == (given == files), "intervals only of what was judged whole"
+        assert "of 48 items: " in told
+    assert main(["score", files[0], "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["stopped_early"] is True
+    assert told["n_judged"] == told["n_total"] == 48
+    assert told["win_rate"] > 0.6
+    unknown = ("interval_95", "length_controlled_interval_95", "standard_error", "p_value")
+    assert all(told[name] is None for name in (*unknown, "verdict", "prompts_needed"))
+    assert main(["score", *files, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["comparisons"] == []
+    assert told["scores"]["part.jsonl"]["interval_95"] is None
+    assert told["scores"]["whole.jsonl"]["interval_95"][0] > 0.5
+    assert "stopped_early" not in told["scores"]["whole.jsonl"]

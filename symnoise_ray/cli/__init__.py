@@ -76,6 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="symnoise-ray",
         description="Fine-tune with embedding noise, and find out honestly whether it helps.",
+        epilog=(
+            "exit status: 0 all is done, 1 failed, 2 the input must be changed, 3 some trials "
+            "failed, 130 or 143 interrupted"
+        ),
     )
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")

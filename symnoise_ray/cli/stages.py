@@ -6,19 +6,20 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from symnoise_ray.cli.verbs import Verbs, add_overrides, add_verb
 from symnoise_ray.errors import EXIT_OK, UserError
 
 if TYPE_CHECKING:
+    from symnoise_ray.compare import Comparison
     from symnoise_ray.config import JudgeConfig
-    from symnoise_ray.records import Preference
-    from symnoise_ray.score import AlpacaEvalModel
+    from symnoise_ray.score import WinRate
 
-    Judged = dict[str, list[Preference]]
+_MAX_STRENGTH = 10_000  # the largest C that AlpacaEval tries; the fit converges up to there
+_NOT_OF_A_PART = ("interval_95", "length_controlled_interval_95", "standard_error")
 
 
 def add_inspect(verbs: Verbs) -> None:
@@ -65,21 +66,28 @@ def add_train(verbs: Verbs) -> None:
     )
     parser.add_argument("config", type=Path, metavar="CONFIG", help="a trial's YAML or config.json")
     add_overrides(parser)
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="gets model/, config.json and metrics.jsonl; training that was cut off goes on there",
+    )
 
 
 def _run_train(arguments: argparse.Namespace) -> int:
     from symnoise_ray.inputs import check_inputs
     from symnoise_ray.loading import load_trial
-    from symnoise_ray.records import Metrics, write_json
+    from symnoise_ray.records import Metrics, require_folder, write_json
 
     config = load_trial(arguments.config, arguments.overrides)
+    directory: Path = arguments.output
+    _require_other(directory / "model", [config.model.name])
     check_inputs([config])
+    require_folder(directory, "--output")
     from symnoise_ray.model import export
     from symnoise_ray.train import train
 
-    directory: Path = arguments.output
-    directory.mkdir(parents=True, exist_ok=True)
     write_json(config.model_dump(mode="json"), directory / "config.json")
     checkpoints = directory / "checkpoints"
     with Metrics(directory / "metrics.jsonl") as metrics:
@@ -108,16 +116,24 @@ def add_generate(verbs: Verbs) -> None:
     parser.add_argument("config", type=Path, metavar="CONFIG", help="a trial's YAML or config.json")
     add_overrides(parser)
     parser.add_argument("--model", metavar="DIR", help="the model; the trial's own by default")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the answers, one JSON object a line; a file that is there is replaced",
+    )
 
 
 def _run_generate(arguments: argparse.Namespace) -> int:
     from symnoise_ray.inputs import check_inputs
     from symnoise_ray.loading import load_trial
-    from symnoise_ray.records import write_lines
+    from symnoise_ray.records import require_writable, write_lines
 
     config = load_trial(arguments.config, arguments.overrides)
+    _require_other(arguments.output, [arguments.config, *_texts(config.model_dump())])
     check_inputs([config])
+    require_writable(arguments.output, "--output")
     from symnoise_ray.generate import answer_alone
 
     model = config.model
@@ -131,6 +147,26 @@ def _run_generate(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in some settings: any of them may name a file."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for each in (*value, *value.values()):
+            yield from _texts(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _texts(each)
+
+
+def _require_other(output: Path, read: Iterable[str | Path]) -> None:
+    """Refuse an output that would take the place of what is read."""
+    target = output.resolve()
+    for each in read:
+        if target.exists() and Path(each).resolve() == target:
+            raise UserError(f"--output must not overwrite what is read, but {output} is {each}")
+
+
 def add_judge(verbs: Verbs) -> None:
     """Add `judge`."""
     parser = add_verb(
@@ -140,23 +176,50 @@ def add_judge(verbs: Verbs) -> None:
         "symnoise-ray judge answers.jsonl --reference baseline.jsonl --output preferences.jsonl",
         _run_judge,
     )
-    parser.add_argument("completions", type=Path, metavar="FILE")
+    parser.add_argument(
+        "completions",
+        type=Path,
+        metavar="FILE",
+        help="the answers to judge: of `generate`, or AlpacaEval's model outputs",
+    )
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="the judge, such as judge.type=api"
     )
-    parser.add_argument("--reference", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the answers to compare with, to the same prompts",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the verdicts, which `score` reads; a file that is there is replaced",
+    )
 
 
 def _run_judge(arguments: argparse.Namespace) -> int:
     from symnoise_ray.judges import judge_all, make_judge, require_coverage
     from symnoise_ray.judges.check import self_check
-    from symnoise_ray.records import read_completions, write_lines
+    from symnoise_ray.records import (
+        read_completions,
+        require_folder,
+        require_writable,
+        write_lines,
+    )
+    from symnoise_ray.standing import stopped_early
 
     config = _judge_settings(arguments.overrides)
+    _require_other(arguments.output, [arguments.completions, arguments.reference])
     completions = read_completions(arguments.completions)
     reference = read_completions(arguments.reference)
     place, scope = arguments.output.parent, str(arguments.output.absolute())
+    require_writable(arguments.output, "--output")
+    if config.type != "reference":
+        require_folder(place / config.cache, "judge.cache")
     self_check(config, place, scope)
     judged = judge_all(
         make_judge(config, place, scope),
@@ -171,6 +234,12 @@ def _run_judge(arguments: argparse.Namespace) -> int:
         f"{len(judged.preferences)} verdicts on {judged.num_items} items in {arguments.output}; "
         f"{sum(judged.failures.values())} failed, {judged.usage.calls} calls were made"
     )
+    if stopped := stopped_early(judged.preferences):
+        low, high = judged.early_fields()["interval_95"]
+        print(
+            f"{stopped}; with 95 % probability the win rate of all items lies within "
+            f"{100 * low:.1f} to {100 * high:.1f} %"
+        )
     require_coverage(judged, config.min_coverage)
     return EXIT_OK
 
@@ -220,41 +289,62 @@ def add_score(verbs: Verbs) -> None:
 def _run_score(arguments: argparse.Namespace) -> int:
     from symnoise_ray.annotations import read_annotations, read_gamed
     from symnoise_ray.length_control import STRENGTH
-    from symnoise_ray.score import AlpacaEvalModel
+    from symnoise_ray.score import AlpacaEvalModel, win_rate
+    from symnoise_ray.standing import labels, standings, stopped_early
 
     known = None
     strength = STRENGTH if arguments.strength is None else arguments.strength
-    if not 0 < strength < float("inf"):
-        raise UserError(f"--strength must be a positive number, but is {strength}")
+    if not 0 < strength <= _MAX_STRENGTH:
+        raise UserError(
+            f"--strength must be more than 0 and at most {_MAX_STRENGTH}, but is {strength:g}"
+        )
     if arguments.gamed is not None:
         known = AlpacaEvalModel(*read_gamed(arguments.gamed), strength)
     elif arguments.strength is not None:
         raise UserError("--strength is AlpacaEval's C and needs --gamed, which was not given")
-    judged = {str(path): read_annotations(path) for path in arguments.preferences}
-    print(_scores_as_json(judged, known) if arguments.json else _scores_in_words(judged, known))
+    names = labels(arguments.preferences)
+    judged = dict(zip(names, map(read_annotations, arguments.preferences), strict=True))
+    stopped = {name: told for name, rows in judged.items() if (told := stopped_early(rows))}
+    comparisons = [] if stopped else standings(judged)
+    rates = {name: win_rate(rows, known) for name, rows in judged.items()}
+    show = _scores_as_json if arguments.json else _scores_in_words
+    print(show(rates, stopped, comparisons))
     return EXIT_OK
 
 
-def _scores_as_json(judged: Judged, known: AlpacaEvalModel | None) -> str:
-    """One model's score with its verdict; of several, their scores and comparisons."""
-    from symnoise_ray.score import win_rate
-    from symnoise_ray.standing import standings, to_json
+def _scores_as_json(
+    rates: Mapping[str, WinRate], stopped: Mapping[str, str], comparisons: Sequence[Comparison]
+) -> str:
+    """One model's score with its verdict; of several, their scores and comparisons.
 
-    comparisons = [to_json(each) for each in standings(judged)]
-    scores = {name: win_rate(preferences, known).to_json() for name, preferences in judged.items()}
+    What does not hold where judging stopped early is null.
+    """
+    from symnoise_ray.standing import to_json
+
+    scores = {name: rate.to_json() for name, rate in rates.items()}
+    for name in stopped:
+        num_judged = rates[name].n_total + rates[name].n_invalid
+        scores[name] |= {"n_judged": num_judged, "stopped_early": True}
+        scores[name] |= dict.fromkeys(_NOT_OF_A_PART)
+    compared = [to_json(each) for each in comparisons]
     if len(scores) > 1:
-        return json.dumps({"scores": scores, "comparisons": comparisons}, indent=2)
-    (score,), (verdict,) = scores.values(), comparisons
-    more = {key: verdict[key] for key in ("verdict", "p_value", "prompts_needed")}
+        return json.dumps({"scores": scores, "comparisons": compared}, indent=2)
+    (score,) = scores.values()
+    verdict = compared[0] if compared else {}
+    more = {key: verdict.get(key) for key in ("verdict", "p_value", "prompts_needed")}
     return json.dumps({**score, **more}, indent=2)
 
 
-def _scores_in_words(judged: Judged, known: AlpacaEvalModel | None) -> str:
+def _scores_in_words(
+    rates: Mapping[str, WinRate], stopped: Mapping[str, str], comparisons: Sequence[Comparison]
+) -> str:
     from symnoise_ray import standing
-    from symnoise_ray.score import in_words, win_rate
+    from symnoise_ray.score import in_words
 
-    scores = {name: in_words(win_rate(rows, known)) for name, rows in judged.items()}
-    verdict = standing.in_words(standing.standings(judged))
+    scores = {name: in_words(rate, intervals=name not in stopped) for name, rate in rates.items()}
+    verdict = "\n".join(f"{name}: {told}" for name, told in stopped.items())
+    if comparisons:
+        verdict = standing.in_words(comparisons)
     if len(scores) == 1:
         return "\n".join([*scores.values(), verdict])
     told = [f"{name}\n{score}" for name, score in scores.items()]

@@ -79,7 +79,12 @@ def add_plan(verbs: Verbs) -> None:
         "--model-config", type=Path, metavar="FILE", help="a config.json in place of model.name"
     )
     parser.add_argument("--rows", type=int, metavar="N", help="training rows, in place of the data")
-    parser.add_argument("--workers", type=int, metavar="N", help="workers of a trial's file")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="workers where SPACE is a trial's file (default: 1); a sweep has workers.num_workers",
+    )
     parser.add_argument("--gpu-memory", type=float, metavar="GIB", help="does it fit, and if not?")
     parser.add_argument(
         "--teraflops", type=float, metavar="T", help="what a worker reaches; gives GPU-hours"
@@ -116,7 +121,7 @@ def add_report(verbs: Verbs) -> None:
         "symnoise-ray report runs/quickstart",
         _run_report,
     )
-    parser.add_argument("directory", type=Path, metavar="DIR")
+    parser.add_argument("directory", type=Path, metavar="DIR", help="directory of the sweep")
 
 
 def _run_report(arguments: argparse.Namespace) -> int:
@@ -137,7 +142,7 @@ def add_sync(verbs: Verbs) -> None:
         "symnoise-ray sync runs/quickstart",
         _run_sync,
     )
-    parser.add_argument("directory", type=Path, metavar="DIR")
+    parser.add_argument("directory", type=Path, metavar="DIR", help="directory of the sweep")
     parser.add_argument("--uri", help="MLflow tracking URI; the sweep's own by default")
 
 

@@ -114,8 +114,9 @@ def judge_all(
 
     With `early`, items are asked about in a random order, and only until it is decided on which
     side of one half the win rate of all items lies, and at least `min_coverage` of those that were
-    asked about have verdicts; the others are in no preference. Once the judge answers nobody any
-    more, nobody asks it: all items that are left have failed.
+    asked about have verdicts; the others are in no preference, and the preferences' `num_items`
+    says how many there are. Once the judge answers nobody any more, nobody asks it: all items that
+    are left have failed.
 
     Raises:
         DataError: a prompt has no answer in the reference.
@@ -145,6 +146,8 @@ def judge_all(
         for item in sorted(verdicts)
         for read, verdict in zip(asked[item], verdicts[item], strict=True)
     ]
+    if len(verdicts) < num_items:
+        preferences = [each._replace(num_items=num_items) for each in preferences]
     told = [verdict for given in verdicts.values() for verdict in given]
     failures = Counter(v.reason for v in told if v.preference is None)
     return Judged(preferences, failures, sum((v.usage for v in told), NOTHING), decision)
