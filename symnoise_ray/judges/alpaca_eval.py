@@ -184,7 +184,7 @@ def load_package() -> Any:
         try:
             import alpaca_eval.annotators
         except ModuleNotFoundError as error:
-            if error.name != "alpaca_eval":
+            if str(error.name).partition(".")[0] != "alpaca_eval":
                 raise
             raise UserError(
                 "judge.type=alpaca_eval needs the package alpaca_eval (the extra alpaca-eval): "
