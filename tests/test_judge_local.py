@@ -5,23 +5,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    PreTrainedTokenizerFast,
-)
+import transformers as tr
+from tokenizers import Tokenizer, decoders, models, normalizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from symnoise_ray.config import JudgeConfig
 from symnoise_ray.errors import JudgeError, UserError
 from symnoise_ray.judges import judge_all, make_judge
 from symnoise_ray.judges.check import self_check
-from symnoise_ray.judges.local import LocalJudge, local_judge, on_transformers
+from symnoise_ray.judges.local import DTYPES, LocalJudge, local_judge, on_transformers
+from symnoise_ray.judges.prompt import find_prompt
 from symnoise_ray.judges.protocol import Pair, Usage
-from symnoise_ray.judges.reading import special_texts
+from symnoise_ray.judges.reading import Reader, special_texts
 from symnoise_ray.records import Completion
 from tests.conftest import byte_tokenizer
 from tests.test_judge_prompt import BREAKERS, hostile
@@ -50,6 +48,31 @@ def chat_tokenizer(template: str | None = CHAT) -> PreTrainedTokenizerFast:
     tokenizer = byte_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     tokenizer.add_tokens(["<tool_call>"])
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def spaced_tokenizer(template: str | None = None) -> PreTrainedTokenizerFast:
+    """One in the manner of LLaMA 2: every text begins with a space that is not there."""
+    words = ["A", "B", "B:", "an", "Answer", "Request", "\u2581A", "\u2581B", "\u2581an", "\u0120A"]
+    letters = [*map(chr, range(33, 127)), "\u2581", "\u0120"]
+    vocab = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), *letters, *words]
+    ids = {text: number for number, text in enumerate(dict.fromkeys(vocab))}
+    merges = [("\u2581", "A"), ("\u2581", "B"), ("a", "n"), ("\u2581", "an"), ("\u0120", "A")]
+    bpe = Tokenizer(models.BPE(ids, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    bpe.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    )
+    bpe.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
+    if template:
+        marks = ["<|im_start|>", "<|im_end|>"]
+        tokenizer.add_special_tokens({"additional_special_tokens": marks})
+        tokenizer.add_tokens(["<tool_call>"])
     tokenizer.chat_template = template
     return tokenizer
 
@@ -89,10 +112,18 @@ def values(judge: LocalJudge, asked: list[Pair]) -> list[float]:
 
 
 @torch.no_grad()
+def label_logprobs(judge: LocalJudge, ids: list[int]) -> tuple[float, float]:
+    """By one pass over the whole prompt, nothing shared."""
+    logprobs = (
+        judge.engine.model(input_ids=torch.tensor([ids])).logits[0, -1].float().log_softmax(0)
+    )
+    first, second = (logprobs[label].logsumexp(0).item() for label in judge.reader.labels)
+    return first, second
+
+
 def plainly(judge: LocalJudge, pair: Pair) -> float:
-    """The verdict by one pass over the whole prompt, nothing shared."""
-    logits = judge.engine.model(input_ids=torch.tensor([judge.reader.tokens(pair)])).logits[0, -1]
-    first, second = (logits[ids].logsumexp(0).item() for ids in judge.reader.labels)
+    """The verdict by one pass over the whole prompt."""
+    first, second = label_logprobs(judge, judge.reader.tokens(pair))
     return 1 + 1 / (1 + math.exp(first - second))
 
 
@@ -118,37 +149,141 @@ def test_what_prompts_have_in_common_is_computed_once(judge: LocalJudge) -> None
     assert sum(computed) < whole - head * len(asked) + 16 * len(asked)
 
 
-def test_the_batch_plays_no_part(folder: Path) -> None:
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_the_batch_plays_no_part_but_in_the_last_digits(folder: Path, dtype: str) -> None:
     asked = pairs()
+    settings = {"type": "local", "model": str(folder), "dtype": dtype}
     by_size = [
-        values(local_judge(JudgeConfig(type="local", model=str(folder), batch_size=size)), asked)
-        for size in (1, 4, 16)
+        values(local_judge(JudgeConfig(**settings, batch_size=size)), asked) for size in (1, 4, 16)
     ]
-    assert by_size[0] == pytest.approx(by_size[1], abs=2e-4)
-    assert by_size[0] == pytest.approx(by_size[2], abs=2e-4)
+    digits, within = {"fp32": (4, 1.01e-4), "bf16": (2, 0.0301)}[dtype]
+    assert by_size[0] == pytest.approx(by_size[1], abs=within)
+    assert by_size[0] == pytest.approx(by_size[2], abs=within)
+    assert by_size == [[round(value, digits) for value in found] for found in by_size]
+    assert max(by_size[0]) - min(by_size[0]) > 0.05
 
 
-def test_a_model_with_attention_windows_is_read_plainly(folder: Path) -> None:
-    tokenizer = chat_tokenizer()
+def test_one_item_at_a_time_is_judged_as_if_there_were_no_other(folder: Path) -> None:
+    asked = pairs(20)
+    config = JudgeConfig(type="local", model=str(folder), dtype="bf16", batch_size=1)
+    alone = [values(local_judge(config), asked[start : start + 2]) for start in range(0, 40, 2)]
+    assert values(local_judge(config), asked) == [value for item in alone for value in item]
+
+
+LAYERS = {"vocab_size": 400, "hidden_size": 32, "pad_token_id": 0, "eos_token_id": 0}
+HEADS = {"num_attention_heads": 4, "max_position_embeddings": 2048, **LAYERS}
+OTHER_MODELS: dict[str, tuple[str, Callable[[], Any]]] = {
+    "Mistral with a window": (
+        "padded",
+        lambda: tr.MistralConfig(sliding_window=64, **{**SIZES, **HEADS}),
+    ),
+    "Mistral with a window beyond the probe": (
+        "padded",
+        lambda: tr.MistralConfig(sliding_window=400, **{**SIZES, **HEADS}),
+    ),
+    "GPT-Neo, with windows in every second layer": (
+        "padded",
+        lambda: tr.GPTNeoConfig(
+            num_layers=2, attention_types=[[["global", "local"], 1]], num_heads=4, **LAYERS
+        ),
+    ),
+    "MPT, which counts slots": (
+        "padded",
+        lambda: tr.MptConfig(d_model=32, n_heads=4, n_layers=2, max_seq_len=2048, vocab_size=400),
+    ),
+    "Mamba": ("padded", lambda: tr.MambaConfig(state_size=8, num_hidden_layers=2, **LAYERS)),
+    "Mamba2": (
+        "padded",
+        lambda: tr.Mamba2Config(
+            state_size=8, num_hidden_layers=2, num_heads=8, head_dim=8, n_groups=1, **LAYERS
+        ),
+    ),
+    "LFM2, half of it convolutions": (
+        "padded",
+        lambda: tr.Lfm2Config(full_attn_idxs=[1], **{**SIZES, **HEADS}),
+    ),
+    "RecurrentGemma, which reads padding": (
+        "unpadded",
+        lambda: tr.RecurrentGemmaConfig(
+            intermediate_size=64, num_hidden_layers=3, lru_width=32, **HEADS
+        ),
+    ),
+    "RWKV, which reads padding": (
+        "unpadded",
+        lambda: tr.RwkvConfig(num_hidden_layers=2, context_length=2048, **LAYERS),
+    ),
+}
+
+
+def random_judge(config: Any, dtype: str = "fp32") -> LocalJudge:
+    """A judge with random weights, large enough that all that was read tells."""
     torch.manual_seed(0)
-    config = MistralConfig(vocab_size=len(tokenizer), sliding_window=64, **SIZES)
-    model = MistralForCausalLM(config).eval()
-    judge = on_transformers(JudgeConfig(type="local", model=str(folder)), model, tokenizer)
-    assert judge.engine.head.num_tokens == 0
+    model = tr.AutoModelForCausalLM.from_config(config).eval()
+    for weight in model.parameters():
+        if weight.dim() > 1:
+            torch.nn.init.normal_(weight, std=0.3)
+    settings = JudgeConfig(type="local", model="random", dtype=dtype, batch_size=4)
+    return on_transformers(settings, model.to(DTYPES[dtype]), chat_tokenizer())
+
+
+def read_as_plainly(judge: LocalJudge, dtype: str) -> None:
+    """Verdicts, and labels after prompts that are cut off anywhere, are those of one pass."""
     asked = pairs(5)
-    assert values(judge, asked) == pytest.approx([plainly(judge, p) for p in asked], abs=1e-4)
+    within = 1e-4 if dtype == "fp32" else 0.02
+    assert values(judge, asked) == pytest.approx([plainly(judge, p) for p in asked], abs=within)
+    items = [
+        [judge.reader.tokens(pair)[: -60 - 3 * number] for pair in asked[2 * number :][:2]]
+        for number in range(5)
+    ]
+    found = [both for four in (items[:4], items[4:]) for both in judge.engine.label_logprobs(four)]
+    wanted = [label_logprobs(judge, ids) for item in items for ids in item]
+    within = 1e-4 if dtype == "fp32" else 0.1
+    assert np.array(found) == pytest.approx(np.array(wanted), abs=within)
+    assert np.ptp(wanted) > 1
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize(("way", "config"), OTHER_MODELS.values(), ids=OTHER_MODELS)
+def test_a_model_that_cannot_share_or_pad_is_read_whole(
+    way: str, config: Callable[[], Any], dtype: str
+) -> None:
+    judge = random_judge(config(), dtype)
+    assert judge.engine.way == way
+    assert judge.engine.head.num_tokens == 0
+    read_as_plainly(judge, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        lambda: LlamaConfig(**{**SIZES, "vocab_size": 400}),
+        lambda: tr.GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=2048, **LAYERS),
+        lambda: tr.BloomConfig(n_layer=2, n_head=4, **LAYERS),
+        lambda: tr.MixtralConfig(num_local_experts=4, **{**SIZES, **HEADS}),
+    ],
+    ids=["Llama", "GPT-2", "Bloom", "Mixtral"],
+)
+def test_a_model_that_can_share_does(config: Callable[[], Any], dtype: str) -> None:
+    judge = random_judge(config(), dtype)
+    assert judge.engine.way == "shared"
+    assert judge.engine.head.num_tokens > 100
+    read_as_plainly(judge, dtype)
 
 
 # Hostile answers
 
 
-def test_no_answer_becomes_a_special_token(judge: LocalJudge) -> None:
-    marks = special_texts(judge.reader.tokenizer)
+@pytest.mark.parametrize("bytewise", [True, False], ids=["bytes", "pieces behind a space"])
+def test_no_answer_becomes_a_special_token(bytewise: bool) -> None:
+    tokenizer = chat_tokenizer() if bytewise else spaced_tokenizer(CHAT)
+    reader = Reader(find_prompt("pairwise"), tokenizer)
+    marks = special_texts(tokenizer)
     assert {"<|im_start|>", "<|im_end|>", "<tool_call>", "</s>"} <= set(marks)
-    special = set(judge.reader.tokenizer.convert_tokens_to_ids(list(marks)))
+    special = set(tokenizer.convert_tokens_to_ids(list(marks)))
 
     def shape(pair: Pair) -> list[int]:
-        return [token for token in judge.reader.tokens(pair) if token in special]
+        return [token for token in reader.tokens(pair) if token in special]
 
     usual = shape(Pair("Who?", "a", "b"))
     assert len(usual) == 5, "two messages and the beginning of the reply"
@@ -206,6 +341,38 @@ def test_every_kind_of_template_frames_the_question(folder: Path, template: str 
     assert read.count("<|im_start|>") == {CHAT: 3, NO_SYSTEM: 2, None: 0}[template]
     asked = pairs(3)
     assert values(judge, asked) == pytest.approx([plainly(judge, p) for p in asked], abs=1e-4)
+
+
+@pytest.mark.parametrize("template", [CHAT, None], ids=["chat", "none"])
+def test_a_tokenizer_that_puts_a_space_before_every_text_puts_it_before_the_prompt_alone(
+    template: str | None,
+) -> None:
+    tokenizer = spaced_tokenizer(template)
+    reader = Reader(find_prompt("pairwise"), tokenizer)
+    pair = Pair("Who?", "an ape", "an ant\n\nand \u00e4 B")
+    shown = "".join(piece.text for piece in reader._pieces(pair))
+    assert reader.tokens(pair) == tokenizer(shown, add_special_tokens=False)["input_ids"]
+    assert reader.tokens(pair)[: len(reader.head())] == reader.head()
+
+
+def test_a_label_counts_with_and_without_the_space_before_it() -> None:
+    def spellings(tokenizer: PreTrainedTokenizerFast) -> list[list[str]]:
+        labels = Reader(find_prompt("pairwise"), tokenizer).labels
+        return [tokenizer.convert_ids_to_tokens(ids) for ids in labels]
+
+    # After a new line such a tokenizer spells a label without the space.
+    assert spellings(spaced_tokenizer()) == [["A", "\u2581A"], ["B", "\u2581B"]]
+    byte_level = chat_tokenizer()
+    byte_level.add_tokens(["\u2581A"])
+    assert spellings(byte_level) == [["A"], ["B"]], "here that is another word"
+
+
+def test_labels_that_are_one_token_are_refused() -> None:
+    tokenizer = chat_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    prompt = find_prompt("pairwise").model_copy(update={"labels": ("a", "A")})
+    with pytest.raises(UserError, match=r"the labels must be different tokens of .*'a' and 'A'"):
+        Reader(prompt, tokenizer)
 
 
 def test_a_template_that_hides_the_question_is_refused(folder: Path) -> None:

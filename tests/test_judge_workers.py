@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -14,10 +15,11 @@ from symnoise_ray.errors import UserError
 from symnoise_ray.judges import judge_all, make_judge
 from symnoise_ray.judges.local import local_judge
 from symnoise_ray.judges.protocol import Judge, Pair
+from symnoise_ray.judges.reading import batches
 from symnoise_ray.records import Completion, read_json, read_lines
-from symnoise_ray.workers.judging import RemoteJudge, judge_workers
+from symnoise_ray.workers.judging import JudgeWorker, RemoteJudge, judge_workers
 from symnoise_ray.workers.pool import count_slots
-from tests.test_judge_local import folder, pairs
+from tests.test_judge_local import folder, pairs, values
 from tests.test_sweep import left_by, tune
 
 __all__ = ["folder"]  # a fixture: the tiny judging model
@@ -25,8 +27,8 @@ __all__ = ["folder"]  # a fixture: the tiny judging model
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """A private Ray with room for the two workers, and one more."""
-    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+    """A private Ray with room for two pairs of workers, and one more."""
+    ray.init(address="local", num_cpus=5, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
@@ -48,6 +50,11 @@ def verdicts(judge: Judge, asked: list[Pair]) -> list[float | None]:
     return [verdict.preference for _, verdict in sorted(told)]
 
 
+def nearly(preferences: list[Any]) -> Any:
+    """Up to one in the last digit, which may turn on what else was in the batch."""
+    return pytest.approx(preferences, abs=1.01e-4)
+
+
 def worker_processes() -> list[psutil.Process]:
     found = psutil.Process().children(recursive=True)
     return [process for process in found if "JudgeWorker" in " ".join(process.cmdline())]
@@ -59,13 +66,24 @@ def test_workers_judge_as_one_process_does(remote: RemoteJudge, config: JudgeCon
     assert verdicts(remote, pairs(20)) == verdicts(here, pairs(20))
 
 
-def test_the_orders_of_an_item_go_to_one_worker_so_that_it_reads_them_once(remote: RemoteJudge):
+def test_workers_read_the_same_pairs_together_so_that_even_bf16_gives_the_same_verdicts(
+    cluster: None, config: JudgeConfig
+):
+    half = config.model_copy(update={"dtype": "bf16"})
+    broken = pairs(40)
+    broken[9] = broken[9]._replace(first="too long " * 999)
+    with judge_workers(half, start_minutes=2) as remote:
+        assert verdicts(remote, pairs(40)) == verdicts(local_judge(half), pairs(40))
+        assert verdicts(remote, broken) == verdicts(local_judge(half), broken)
+
+
+def test_the_orders_of_an_item_are_read_together():
     asked = pairs(20)
-    chunks = remote._chunks(asked)
-    assert len(chunks) == 7
-    for chunk in chunks:
-        instructions = [asked[index].instruction for index in chunk]
-        assert all(instructions.count(each) == 2 for each in instructions)
+    found = batches(asked, 3)
+    assert [len(items) for items in found] == [3] * 6 + [2]
+    for items in found:
+        assert all(len({asked[index].instruction for index in item}) == 1 for item in items)
+        assert all(len(item) == 2 for item in items)
 
 
 def test_a_worker_that_is_killed_is_started_anew_and_asked_again(remote: RemoteJudge):
@@ -77,6 +95,60 @@ def test_a_worker_that_is_killed_is_started_anew_and_asked_again(remote: RemoteJ
         os.kill(process.pid, signal.SIGKILL)
     told += running
     assert [verdict.preference for _, verdict in sorted(told)] == before
+
+
+def test_a_worker_that_is_dead_for_good_takes_no_pairs_with_it(cluster: None, config: JudgeConfig):
+    asked = pairs(40)
+    before = values(local_judge(config), asked)
+    with judge_workers(config, start_minutes=2) as remote:
+        ray.get([worker.load.remote() for worker in remote.workers])
+        running = remote.judge(asked)
+        told = [next(running)]
+        ray.kill(remote.workers[0])
+        told += running
+        assert [verdict.preference for _, verdict in sorted(told)] == nearly(before)
+        (left,) = remote.workers
+        assert verdicts(remote, asked) == nearly(before)
+        ray.kill(left)
+        for _ in range(2):
+            failed = [verdict for _, verdict in remote.judge(asked)]
+            assert len(failed) == len(asked)
+            assert all(verdict.over for verdict in failed)
+            assert {verdict.reason for verdict in failed} == {failed[0].reason}
+            assert failed[0].reason.startswith("the judge has no worker left; the last one: The a")
+
+
+def test_a_worker_that_cannot_read_the_model_takes_no_pairs_with_it(
+    cluster: None, config: JudgeConfig, tmp_path: Path
+):
+    (tmp_path / "empty").mkdir()
+    actor = ray.remote(num_cpus=1)(JudgeWorker)
+    other = config.model_copy(update={"model": str(tmp_path / "empty")})
+    workers = [actor.remote(config), actor.remote(other)]
+    asked = pairs(20)
+    remote = RemoteJudge("both", {}, 3, workers)
+    assert verdicts(remote, asked) == nearly(values(local_judge(config), asked))
+    assert remote.workers == workers[:1]
+
+
+def test_a_pair_that_raises_fails_alone(remote: RemoteJudge):
+    asked = pairs(20)
+    before = verdicts(remote, asked)
+    broken: Any = b"no text"
+    asked[7] = asked[7]._replace(second=broken)
+    told = dict(remote.judge(asked))
+    assert sorted(told) == list(range(len(asked)))
+    assert [index for index, verdict in told.items() if verdict.preference is None] == [7]
+    assert told[7].reason.startswith("the judge's worker failed: TypeError: ")
+    del before[7], told[7]
+    assert [verdict.preference for _, verdict in sorted(told.items())] == nearly(before)
+
+
+def test_the_same_pair_asked_several_times_has_as_many_verdicts(remote: RemoteJudge):
+    once = pairs(2)
+    before = verdicts(remote, once)
+    assert verdicts(remote, once * 5) == nearly(before * 5)
+    assert verdicts(remote, [once[0]] * 9) == nearly(before[:1] * 9)
 
 
 def test_verdicts_of_workers_are_stored_like_all_others(

@@ -22,13 +22,13 @@ from symnoise_ray.config import JudgeConfig
 from symnoise_ray.engine import choose_device
 from symnoise_ray.errors import UserError
 from symnoise_ray.judges.prompt import find_prompt
-from symnoise_ray.judges.protocol import Pair, Usage, Verdict, by_item
-from symnoise_ray.judges.reading import Reader
+from symnoise_ray.judges.protocol import Pair, Usage, Verdict
+from symnoise_ray.judges.reading import Reader, batches
 from symnoise_ray.judges.transformers_engine import TransformersEngine
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-DIGITS = 4
-"""Of a preference: beyond them it depends on what else was in the batch."""
+DIGITS = {"fp32": 4, "bf16": 2}
+"""Of a preference: what else was in the batch can move the last one, with bf16 by several."""
 
 
 class Engine(Protocol):
@@ -110,27 +110,27 @@ class LocalJudge:
 
     def judge(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Verdict]]:
         """Verdicts by batches of items of like length; pairs of one item follow each other."""
-        ids = [self.reader.tokens(pair) for pair in pairs]
-        unfit = {
-            index: reason
-            for index, pair in enumerate(pairs)
-            if (reason := self.reader.unfit(pair, len(ids[index]), self._limit))
-        }
-        yield from ((index, Verdict(None, reason)) for index, reason in unfit.items())
-        items = [[index for index in item if index not in unfit] for item in by_item(pairs)]
-        items = sorted(filter(None, items), key=lambda item: len(ids[item[0]]))
-        for start in range(0, len(items), self.engine.batch_items):
-            batch = items[start : start + self.engine.batch_items]
-            scores = self.engine.label_logprobs([[ids[i] for i in item] for item in batch])
-            for index, both in zip(itertools.chain(*batch), scores, strict=True):
-                yield index, _verdict(both, Usage(1, len(ids[index]), 0))
+        for batch in batches(pairs, self.engine.batch_items):
+            ids = {index: self.reader.tokens(pairs[index]) for item in batch for index in item}
+            for index in list(ids):
+                if reason := self.reader.unfit(pairs[index], len(ids[index]), self._limit):
+                    del ids[index]
+                    yield index, Verdict(None, reason)
+            items = [[index for index in item if index in ids] for item in batch]
+            items = [item for item in items if item]
+            if not items:
+                continue
+            scores = self.engine.label_logprobs([[ids[i] for i in item] for item in items])
+            for index, both in zip(itertools.chain(*items), scores, strict=True):
+                yield index, self._verdict(both, Usage(1, len(ids[index]), 0))
 
-
-def _verdict(both: tuple[float, float], usage: Usage) -> Verdict:
-    value = log_probability_preference(*both)
-    if value is None or math.isnan(value):
-        return Verdict(None, f"the labels' log-probabilities are {both[0]} and {both[1]}", usage)
-    return Verdict(round(value, DIGITS), usage=usage)
+    def _verdict(self, both: tuple[float, float], usage: Usage) -> Verdict:
+        value = log_probability_preference(*both)
+        if value is None or math.isnan(value):
+            return Verdict(
+                None, f"the labels' log-probabilities are {both[0]} and {both[1]}", usage
+            )
+        return Verdict(round(value, DIGITS[self.config.dtype]), usage=usage)
 
 
 def _longest(config: JudgeConfig, settings: Any) -> int:

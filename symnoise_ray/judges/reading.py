@@ -7,14 +7,17 @@ what is filled in is tokenised piece by piece and never as one.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from symnoise_ray.errors import UserError
 from symnoise_ray.judges.prompt import Piece, Prompt
-from symnoise_ray.judges.protocol import Pair
+from symnoise_ray.judges.protocol import Pair, by_item
 
 SLOT = "(((the user's message)))"
 """Stands for the question while the chat template is applied."""
+LEAD = "\n"
+"""Stands before a piece where the tokenizer would begin it with a space that is not there."""
 
 
 class Reader:
@@ -29,23 +32,26 @@ class Reader:
         self._marks = special_texts(tokenizer)
         self._forbidden = special_ids(tokenizer, self._marks)
         self._frame = _frame(prompt, tokenizer)
+        # As LLaMA 2's does; the others are left alone, lest their tokens join the new line.
+        self._begins_with_space = self._behind("A", True) != self._encode("A", True)
         self.labels = _label_ids(prompt, tokenizer)
 
     def tokens(self, pair: Pair) -> list[int]:
         """All that the model reads before it says a label."""
-        return [token for piece in self._pieces(pair) for token in self._tokenise(piece)]
+        return list(itertools.chain(*self._tokenise(self._pieces(pair))))
 
     def head(self) -> list[int]:
         """What every prompt begins with: the pieces up to the first that is filled in."""
         pieces = itertools.takewhile(lambda piece: not piece.filled, self._pieces(Pair("", "", "")))
-        return [token for piece in pieces for token in self._tokenise(piece)]
+        return list(itertools.chain(*self._tokenise(pieces)))
 
     def unfit(self, pair: Pair, num_tokens: int, limit: int) -> str:
         """Why a pair cannot be judged, or nothing."""
         if num_tokens > limit:
             return f"the prompt of {num_tokens} tokens is longer than {limit}"
-        for piece in self._pieces(pair):
-            if piece.filled and not self._forbidden.isdisjoint(self._tokenise(piece)):
+        pieces = self._pieces(pair)
+        for piece, ids in zip(pieces, self._tokenise(pieces), strict=True):
+            if piece.filled and not self._forbidden.isdisjoint(ids):
                 return "an answer holds special tokens that cannot be escaped"
         return ""
 
@@ -54,14 +60,36 @@ class Reader:
         user = self.prompt.user_pieces(pair, self._marks)
         return [Piece(before, filled=False), *user, Piece(after, filled=False)]
 
-    def _tokenise(self, piece: Piece) -> list[int]:
+    def _tokenise(self, pieces: Iterable[Piece]) -> list[list[int]]:
+        """Token ids of each piece, tokenised on its own: no token is made of two."""
+        found, begun = [], False
+        for piece in pieces:
+            encode = self._behind if begun and self._begins_with_space else self._encode
+            found.append(encode(piece.text, piece.filled))
+            begun = begun or bool(piece.text)
+        return found
+
+    def _behind(self, text: str, filled: bool) -> list[int]:
+        """Tokens of a text that is not the first, as far as a new line before it can be cut off."""
+        lead = self._encode(LEAD, filled)
+        ids = self._encode(LEAD + text, filled)
+        return ids[len(lead) :] if ids[: len(lead)] == lead else self._encode(text, filled)
+
+    def _encode(self, text: str, filled: bool) -> list[int]:
         encoded = self.tokenizer(
-            piece.text,
-            add_special_tokens=False,
-            split_special_tokens=piece.filled,
-            verbose=False,
+            text, add_special_tokens=False, split_special_tokens=filled, verbose=False
         )
         return list(encoded["input_ids"])
+
+
+def batches(pairs: Sequence[Pair], size: int) -> list[list[list[int]]]:
+    """Indices of pairs by item, `size` items of like length together, the shortest first.
+
+    The same wherever pairs are judged: the last digits of a verdict depend on what is read with it.
+    """
+    items = by_item(pairs)
+    items.sort(key=lambda item: sum(map(len, pairs[item[0]][:3])))
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def special_texts(tokenizer: Any) -> tuple[str, ...]:
@@ -109,19 +137,32 @@ def _label_ids(prompt: Prompt, tokenizer: Any) -> list[list[int]]:
     """Tokens that spell each label, bare or after a space.
 
     Raises:
-        UserError: a label is no single token.
+        UserError: a label is no single token, or both are the same one.
     """
+    vocabulary = tokenizer.get_vocab()
+    special = special_ids(tokenizer, special_texts(tokenizer))
     labels = []
     for label in prompt.labels:
         spelled = [
             tokenizer(f"{space}{label}", add_special_tokens=False)["input_ids"]
             for space in ("", " ")
         ]
-        ids = sorted({ids[0] for ids in spelled if len(ids) == 1} - {tokenizer.unk_token_id})
+        ids = {ids[0] for ids in spelled if len(ids) == 1} - {tokenizer.unk_token_id}
         if not ids:
             raise UserError(
                 f"judge.prompt: each label must be one token of {tokenizer.name_or_path}, but "
                 f"{label!r} is not; choose other labels"
             )
-        labels.append(ids)
+        # Some tokenizers spell a text's first word otherwise than the first of a reply.
+        entries = {vocabulary.get(f"{space}{label}") for space in ("", "\u2581", "\u0120")}
+        for entry in entries - special - {None, tokenizer.unk_token_id}:
+            if tokenizer.decode([entry]).strip() == label:
+                ids.add(entry)
+        labels.append(sorted(ids))
+    if set(labels[0]) & set(labels[1]):
+        first, second = prompt.labels
+        raise UserError(
+            f"judge.prompt: the labels must be different tokens of {tokenizer.name_or_path}, but "
+            f"{first!r} and {second!r} are the same; choose other labels"
+        )
     return labels

@@ -1,11 +1,13 @@
 """A local judge on Ray workers: its model is loaded once per worker, for all trials of a sweep.
 
 In: pairs, from whatever process a trial is judged in. Out: verdicts, chunk by chunk. A worker that
-dies is started anew and asked again; what still fails is a failed verdict with its reason.
+dies is started anew and asked again; what it leaves when it is dead for good, the others are asked.
+What still fails is a failed verdict with its reason.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,8 +15,9 @@ from typing import Any
 import ray
 
 from symnoise_ray.config import JudgeConfig
-from symnoise_ray.errors import InfrastructureError
+from symnoise_ray.errors import InfrastructureError, UserError
 from symnoise_ray.judges.protocol import Pair, Verdict, by_item
+from symnoise_ray.judges.reading import batches
 
 MAX_RESTARTS = 3
 CHUNKS_AHEAD = 2
@@ -46,17 +49,24 @@ class JudgeWorker:
 
 
 class RemoteJudge:
-    """A handle on the workers; it pickles, so that trials can judge anywhere."""
+    """A handle on the workers; it pickles, so that trials can judge anywhere.
+
+    Each copy finds out for itself which workers are lost, and asks them no more.
+    """
 
     def __init__(
         self, name: str, identity: Mapping[str, Any], batch_items: int, workers: Sequence[Any]
     ) -> None:
         self.name, self.identity = name, identity
         self.batch_items, self.workers = batch_items, list(workers)
+        self._last_words = ""
 
     def judge(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Verdict]]:
-        """Verdicts by chunks of items, in the order in which workers are done with them."""
-        chunks = self._chunks(pairs)
+        """Verdicts by chunks of items, in the order in which workers are done with them.
+
+        A chunk that raises is asked again in parts, so that only the pairs that raise fail.
+        """
+        chunks = [list(itertools.chain(*items)) for items in batches(pairs, self.batch_items)]
         free = [worker for _ in range(CHUNKS_AHEAD) for worker in self.workers]
         asked: dict[Any, tuple[Any, list[int]]] = {}
         while chunks or asked:
@@ -64,29 +74,51 @@ class RemoteJudge:
                 worker, chunk = free.pop(0), chunks.pop(0)
                 answer = worker.judge.remote([pairs[index] for index in chunk])
                 asked[answer] = (worker, chunk)
+            if not asked:
+                reason = f"the judge has no worker left; the last one: {self._last_words}"
+                failed = Verdict(None, reason, over=True)
+                yield from ((index, failed) for chunk in chunks for index in chunk)
+                return
             (answer,), _ = ray.wait(list(asked))
             worker, chunk = asked.pop(answer)
             free.append(worker)
-            for number, verdict in _answered(answer, len(chunk)):
-                yield chunk[number], verdict
+            try:
+                verdicts = ray.get(answer)
+            except ray.exceptions.RayError as error:
+                if _is_lost(error):
+                    self._drop(worker, error)
+                    free = [other for other in free if other is not worker]
+                    chunks.append(chunk)
+                elif len(chunk) > 1:
+                    chunks += _parts(chunk, pairs)
+                else:
+                    reason = f"the judge's worker failed: {_last_line(error)}"
+                    yield chunk[0], Verdict(None, reason)
+            else:
+                yield from ((chunk[number], verdict) for number, verdict in verdicts)
 
-    def _chunks(self, pairs: Sequence[Pair]) -> list[list[int]]:
-        """Indices of pairs, whole items together, and items of like length."""
-        items = by_item(pairs)
-        items.sort(key=lambda item: sum(map(len, pairs[item[0]][:3])))
-        size = self.batch_items
-        starts = range(0, len(items), size)
-        return [[index for item in items[s : s + size] for index in item] for s in starts]
+    def _drop(self, worker: Any, error: Exception) -> None:
+        """Ask a worker no more, in this call and in later ones."""
+        self.workers = [other for other in self.workers if other is not worker]
+        self._last_words = _last_line(error)
 
 
-def _answered(answer: Any, num_pairs: int) -> list[tuple[int, Verdict]]:
-    try:
-        verdicts: list[tuple[int, Verdict]] = ray.get(answer)
-    except ray.exceptions.RayError as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        failed = Verdict(None, f"the judge's worker failed: {lines[-1][:200]}")
-        return [(number, failed) for number in range(num_pairs)]
-    return verdicts
+def _parts(chunk: list[int], pairs: Sequence[Pair]) -> list[list[int]]:
+    """The items of a chunk; of a single item, its pairs."""
+    items = by_item([pairs[index] for index in chunk])
+    parts = items if len(items) > 1 else [[number] for number in items[0]]
+    return [[chunk[number] for number in part] for part in parts]
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether a worker will never answer: it is dead for good, or cannot read the model."""
+    cannot_load = isinstance(getattr(error, "cause", None), UserError)
+    return cannot_load or isinstance(error, ray.exceptions.ActorDiedError)
+
+
+def _last_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].strip()[:300]
 
 
 @contextmanager
@@ -126,6 +158,5 @@ def _first_up(workers: list[Any], start_minutes: float) -> tuple[dict[str, Any],
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None  # the error itself, without the worker's traceback
     except ray.exceptions.RayError as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise InfrastructureError(f"no worker of the judge starts: {lines[-1][:300]}") from None
+        raise InfrastructureError(f"no worker of the judge starts: {_last_line(error)}") from None
     return told
