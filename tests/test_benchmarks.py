@@ -40,6 +40,7 @@ PEER_RATIOS = {
 """Ratios that need another trainer's packages."""
 
 
+@pytest.mark.slow
 def test_the_noise_benchmark_gives_every_ratio_with_its_spread() -> None:
     script = str(ROOT / "benchmarks" / "noise.py")
     command = [sys.executable, script, "--tiny", "--rounds", "2", "--json"]

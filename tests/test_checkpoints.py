@@ -224,6 +224,7 @@ def test_a_killed_worker_costs_steps_but_no_bits(trial: Trial, tmp_path: Path, m
     assert not (killed / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_more_workers_go_on_where_one_stopped(trial: Trial, tmp_path: Path) -> None:
     config = trial(train__checkpoint_minutes=OFTEN, train__zero_stage=1)
     undisturbed = run(config, None)

@@ -118,6 +118,7 @@ def test_a_worker_that_is_dead_for_good_takes_no_pairs_with_it(cluster: None, co
             assert failed[0].reason.startswith("the judge has no worker left; the last one: The a")
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_read_the_model_takes_no_pairs_with_it(
     cluster: None, config: JudgeConfig, tmp_path: Path
 ):
@@ -216,6 +217,7 @@ def test_a_sweep_judges_with_its_own_model(folder: Path, tmp_path: Path):
     assert left_by(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_judge_that_guesses_ends_the_sweep_before_its_first_trial(folder: Path, tmp_path: Path):
     (tmp_path / "local.yaml").write_text(SPACE)
     run = tune("local.yaml", f"judge.model={folder}", "judge.self_check=true", cwd=tmp_path)

@@ -74,6 +74,7 @@ for text in json.loads(own.read_text()):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("process_group")
 def test_two_workers_train_like_one(trial: Trial, tmp_path: Path) -> None:
     expected = run(trial(**COMMON, **PLAIN))

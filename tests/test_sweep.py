@@ -195,6 +195,7 @@ def test_a_report_can_be_written_again(small: Path):
     assert (directory / "report.html").read_text() == before
 
 
+@pytest.mark.slow
 def test_trials_that_diverge_are_failed_and_the_rest_goes_on(tmp_path: Path):
     space = SPACE.replace("choices: [0.002]", "choices: [0.002, 1.0e+30]")
     space = space.replace("{num_trials: 1}", "{sampler: grid}").replace("top_k: 1", "top_k: 0")
@@ -258,7 +259,7 @@ def start_and_signal(
     ("number", "wanted", "status"),
     [
         (signal.SIGINT, "results in", 130),
-        (signal.SIGINT, "000-none", 130),
+        pytest.param(signal.SIGINT, "000-none", 130, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, "000-none", 143, marks=pytest.mark.slow),
     ],
 )

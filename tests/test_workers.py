@@ -91,6 +91,7 @@ def answers(directory: Path) -> list[str]:
     return [row["output"] for row in read_lines(directory / "completions.jsonl")]
 
 
+@pytest.mark.slow
 def test_ten_trials_in_one_slot_stay_equal_and_leave_no_memory(pool: Pool, tmp_path: Path):
     """Warm and fresh losses and answers are the same bits; memory is flat after the third."""
     memory = []
