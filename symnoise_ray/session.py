@@ -99,10 +99,11 @@ def _connect(private: bool) -> None:
 
 
 def _kill(processes: list[psutil.Process]) -> None:
-    """End processes of our own Ray by their ids."""
+    """End processes of our own Ray by their ids, and see them gone; a busy machine is slow."""
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+    psutil.wait_procs(processes, timeout=END_SECONDS)
 
 
 def threads_in_ray() -> list[threading.Thread]:
