@@ -1,7 +1,6 @@
 """A local judge on Ray workers: the same verdicts from anywhere, whatever happens to a worker."""
 
-import os
-import signal
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,8 +55,13 @@ def nearly(preferences: list[Any]) -> Any:
 
 
 def worker_processes() -> list[psutil.Process]:
-    found = psutil.Process().children(recursive=True)
-    return [process for process in found if "JudgeWorker" in " ".join(process.cmdline())]
+    """Processes of judge workers that are alive; one may end while it is looked at."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "JudgeWorker" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def test_workers_judge_as_one_process_does(remote: RemoteJudge, config: JudgeConfig):
@@ -92,7 +96,8 @@ def test_a_worker_that_is_killed_is_started_anew_and_asked_again(remote: RemoteJ
     running = remote.judge(asked)
     told = [next(running)]
     for process in worker_processes():
-        os.kill(process.pid, signal.SIGKILL)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
     told += running
     assert [verdict.preference for _, verdict in sorted(told)] == before
 
