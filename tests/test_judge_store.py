@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from symnoise_ray.errors import DataError
+from symnoise_ray.judges import judge_all
 from symnoise_ray.judges.cache import CachedJudge, VerdictStore, key_of
 from symnoise_ray.judges.protocol import Pair, Usage, Verdict
 from tests.servers.endpoint import parts, serving
-from tests.test_judges import Scripted
+from tests.test_judges import Scripted, items
 
 ROOT = Path(__file__).resolve().parent.parent
 PAIR = Pair("Who?", "a", "b")
@@ -54,6 +55,26 @@ def test_no_text_is_stored(tmp_path: Path) -> None:
     assert dict(judge.judge([Pair("secret prompt", "secret a", "secret b")]))
     assert lines(tmp_path)
     assert "secret" not in "".join(lines(tmp_path))
+
+
+def test_when_the_judge_is_over_what_is_stored_is_still_had_and_nobody_is_asked(
+    tmp_path: Path,
+) -> None:
+    own, other = items(50)
+    store = VerdictStore(tmp_path, "sweep")
+    judge_all(CachedJudge(Scripted(lambda pair: ONE), store), own[40:], other[40:])
+    seen: list[Pair] = []
+
+    def over(pair: Pair) -> Verdict:
+        seen.append(pair)
+        return Verdict(None, "no money left", Usage(1, 5, 0), over=True)
+
+    judge = CachedJudge(Scripted(over), store)
+    judged = judge_all(judge, own, other, early=True)
+    given = {p.item for p in judged.preferences if p.preference is not None}
+    assert given == set(range(40, 50))
+    assert judged.num_items == 50
+    assert len(seen) == judged.usage.calls <= 2 * 16, "the first batch, and no other"
 
 
 def test_a_broken_last_line_is_left_out_and_a_broken_whole_one_is_told(tmp_path: Path) -> None:
@@ -110,6 +131,7 @@ def test_threads_share_a_store(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
+from symnoise_ray.judges import judge_all
 from symnoise_ray.judges.cache import VerdictStore
 from symnoise_ray.judges.protocol import Usage, Verdict
 store = VerdictStore(Path(sys.argv[1]), "sweep")

@@ -115,8 +115,8 @@ def judge_all(
     With `early`, items are asked about in a random order, and only until it is decided on which
     side of one half the win rate of all items lies, and at least `min_coverage` of those that were
     asked about have verdicts; the others are in no preference, and the preferences' `num_items`
-    says how many there are. Once the judge answers nobody any more, nobody asks it: all items that
-    are left have failed.
+    says how many there are. Once the judge answers nobody any more, the rest is asked about in one
+    go: what is stored is had, and what is not has failed.
 
     Raises:
         DataError: a prompt has no answer in the reference.
@@ -136,10 +136,8 @@ def judge_all(
         decided = decision.add(_score(verdicts[item], asked[item]) for item in items)
         if decided and 1 - decision.num_invalid / decision.num_judged >= min_coverage:
             break
-        ended = [v for item in items for v in verdicts[item] if v.over]
-        if ended:
-            rest = ended[0]._replace(usage=NOTHING)
-            verdicts = {item: [rest] * len(asked[item]) for item in order} | verdicts
+        if any(verdict.over for item in items for verdict in verdicts[item]):
+            verdicts |= _judge_items(judge, rivals, asked, order[start + size :])
             break
     preferences = [
         _preference(item, rivals[item], judge.name, read, verdict)

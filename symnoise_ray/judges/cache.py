@@ -142,11 +142,15 @@ def key_of(identity: Mapping[str, Any], pair: Pair) -> str:
 
 
 class CachedJudge:
-    """A judge that asks another one only for what is not stored yet, and each thing once."""
+    """A judge that asks another one only for what is not stored yet, and each thing once.
+
+    One that answers nobody any more is not asked again.
+    """
 
     def __init__(self, inner: Judge, store: VerdictStore) -> None:
         self.inner, self.store = inner, store
         self.name = inner.name
+        self._over: Verdict | None = None
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -165,10 +169,15 @@ class CachedJudge:
             else:
                 yield index, Verdict(stored, cached=True)
         keys = list(waiting)
+        if self._over is not None:
+            yield from ((index, self._over) for key in keys for index in waiting[key])
+            return
         try:
             asked = self.inner.judge([pairs[waiting[key][0]] for key in keys]) if keys else ()
             for number, verdict in asked:
                 self.store.put(keys[number], verdict)
+                if verdict.over:
+                    self._over = verdict._replace(usage=NOTHING)
                 first, *repeated = waiting[keys[number]]
                 yield first, verdict
                 for index in repeated:
