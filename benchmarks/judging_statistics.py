@@ -15,6 +15,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -91,6 +92,28 @@ def trial_coverage(num_trials: int, num_prompts: int, asked: int = 1) -> Rates:
         low, high = bootstrap_interval(scores, clusters)
         covered += low <= truth <= high
     return {"coverage": covered / num_trials}
+
+
+def graded_coverage(num_models: int, num_prompts: int, win_rate: float) -> Rates:
+    """Of a judge that is nearly sure of every verdict: graded scores, all of them near 0 or 1.
+
+    Coverage of the bootstrap interval and of the verdict's, and the rate of wrong verdicts.
+    """
+    rng = np.random.default_rng([num_prompts, int(1000 * win_rate)])
+    doubt = 0.002
+    truth = win_rate + doubt * (1 - 2 * win_rate)
+    bootstrapped = tested = wrong = 0
+    for _ in range(num_models):
+        doubts = rng.beta(0.3, 0.3 / doubt - 0.3, size=num_prompts)
+        scores = np.where(rng.random(num_prompts) < win_rate, 1 - doubts, doubts)
+        low, high = bootstrap_interval(scores)
+        (found,) = compare({"model": scores[:, None]})
+        bootstrapped += low <= truth <= high
+        tested += found.interval_95[0] <= truth <= found.interval_95[1]
+        right = "better" if truth > 0.5 else "worse" if truth < 0.5 else "cannot tell yet"
+        wrong += found.verdict not in ("cannot tell yet", right)
+    rates = {"coverage": bootstrapped, "coverage_of_verdicts": tested, "wrong_verdicts": wrong}
+    return {name: count / num_models for name, count in rates.items()}
 
 
 def judged_lengths(rng: np.random.Generator, count: int, seed_shift: float = 0.0) -> Items:
@@ -186,6 +209,13 @@ def plan(count: int) -> dict[str, Callable[[], Rates]]:
         "win rate of a trial, 50 prompts": lambda: trial_coverage(count, 50),
         "win rate of a trial, 200 prompts": lambda: trial_coverage(count, 200),
         "win rate of a trial, 100 prompts asked 3 times": lambda: trial_coverage(count, 100, 3),
+        **{
+            f"a judge that is sure, {prompts} prompts, win rate {100 * rate:g} %": partial(
+                graded_coverage, few, prompts, rate
+            )
+            for rate in (0.5, 0.026)
+            for prompts in (3, 10, 30, 100)
+        },
         "length-controlled, 100 prompts": lambda: length_coverage(count, 100),
         "length-controlled, 400 prompts": lambda: length_coverage(few, 400),
         "length-controlled comparison, 200 prompts, 1 seed": lambda: length_comparison_coverage(

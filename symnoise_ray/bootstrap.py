@@ -51,10 +51,30 @@ def interval(replicates_R: Floats, num_clusters: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def unanimous(score: float, num_clusters: int) -> tuple[float, float]:
-    """95 % interval when all scores are the same, where resampling would show no width at all.
+def is_one_sided(scores_P: Floats) -> bool:
+    """Whether no item was lost, or none was won; ties are on either side."""
+    return bool((scores_P >= 0.5).all() or (scores_P <= 0.5).all())
 
-    What was never seen in n prompts may still happen on a share q of them, (1 - q)^n = 2.5 %.
+
+def unseen(rate: float, num_clusters: int) -> tuple[float, float]:
+    """95 % interval of a rate when all scores are on one side of one half.
+
+    Their spread says nothing about what was never seen, which may still happen on a share q of the
+    prompts: (1 - q)^n = 2.5 %. It may be lost or won outright. Of equal verdicts this is the exact
+    interval of Clopper and Pearson (1934).
     """
-    unseen = 1 - 0.025 ** (1 / num_clusters)
-    return (1 - unseen) * score, (1 - unseen) * score + unseen
+    seen = 0.025 ** (1 / num_clusters)
+    return seen * rate, seen * rate + 1 - seen
+
+
+def unseen_p_value(rate: float, num_clusters: int) -> float:
+    """The two-sided p-value of one half that belongs to `unseen`; of equal verdicts the sign test.
+
+    The rate is one half if the unseen share is 1 - 0.5 / rate (or the same for the losses).
+    """
+    return min(1.0, 2 * (0.5 / max(rate, 1 - rate)) ** num_clusters)
+
+
+def hull(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    """The smallest interval that holds both."""
+    return min(one[0], other[0]), max(one[1], other[1])

@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeVar
 
 from scipy.special import ndtri, stdtrit
 
-from symnoise_ray.bootstrap import Floats, unanimous
+from symnoise_ray.bootstrap import Floats, hull, is_one_sided, unseen, unseen_p_value
 
 SIGNIFICANCE = 0.05
 ONE_SEED = "One seed cannot show how much another training would differ."
@@ -65,6 +65,8 @@ def _half_width(squares: _MeanSquares, num_prompts: float, num_seeds: float, lev
     Source: intervals for sums of variances, Zou and Donner (2008); the subtraction is ours, and
     simulations (benchmarks/judging_statistics.py) find the level kept.
     """
+    if num_prompts < 2:
+        return math.inf  # one prompt says nothing
     quantile = 0.5 + level / 2
     squared = stdtrit(num_prompts - 1, quantile) ** 2 * squares.prompts
     if num_seeds > 1:
@@ -168,10 +170,6 @@ def _test(scores_PS: Floats) -> _Tested:
         max(0.0, (seed_squares - rest_squares) / num_prompts),
         rest_squares,
     )
-    if prompt_squares + seed_squares < _NO_SPREAD:
-        # The sign test: chance gives n equal verdicts with 2 * 0.5^n.
-        p_value = 1.0 if mean == 0.5 else min(1.0, 2 * 0.5**num_prompts)
-        return _Tested(mean, unanimous(mean, num_prompts), p_value, spread)
 
     def half_width(level: float) -> float:
         squares = _MeanSquares(prompt_squares, seed_squares, rest_squares)
@@ -179,7 +177,11 @@ def _test(scores_PS: Floats) -> _Tested:
 
     half = half_width(0.95)
     interval = (max(0.0, mean - half), min(1.0, mean + half))
-    return _Tested(mean, interval, _p_value(abs(mean - 0.5), half_width), spread)
+    p_value = _p_value(abs(mean - 0.5), half_width)
+    if is_one_sided(scores_PS.mean(axis=1)):
+        interval = hull(interval, unseen(mean, num_prompts))
+        p_value = max(p_value, unseen_p_value(mean, num_prompts))
+    return _Tested(mean, interval, p_value, spread)
 
 
 def _p_value(gap: float, half_width: Callable[[float], float]) -> float:

@@ -16,7 +16,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from symnoise_ray.bootstrap import NUM_REPLICATES, Floats, draws, interval, unanimous
+from symnoise_ray.bootstrap import (
+    NUM_REPLICATES,
+    Floats,
+    draws,
+    hull,
+    interval,
+    is_one_sided,
+    unseen,
+)
 from symnoise_ray.errors import DataError, JudgeError
 from symnoise_ray.length_control import (
     STRENGTH,
@@ -130,15 +138,17 @@ def win_rate(
     model = fit_length(items, strength)
     judged = [prompts[item] for item in (deltas if alpaca_eval else scores)]
     avg_length, longer_rate = _lengths(preferences)
+    raw = bootstrap_interval(values, [prompts[i] for i in scores], num_replicates)
+    equal = _length_interval(items, judged, model, strength, num_replicates)
+    if _is_against_itself(preferences):
+        raw = equal = (0.5, 0.5)
     return WinRate(
         win_rate=float(values.mean()),
-        interval_95=bootstrap_interval(values, [prompts[i] for i in scores], num_replicates),
+        interval_95=raw,
         standard_error=_standard_error(values),
         discrete_win_rate=float(np.where(values == 0.5, 0.5, values > 0.5).mean()),
         length_controlled_win_rate=model.win_rate,
-        length_controlled_interval_95=_length_interval(
-            items, judged, model, strength, num_replicates
-        ),
+        length_controlled_interval_95=equal,
         n_total=len(values),
         n_wins=int((values > 0.5).sum()),
         n_wins_reference=int((values < 0.5).sum()),
@@ -148,6 +158,11 @@ def win_rate(
         avg_length=avg_length,
         longer_rate=longer_rate,
     )
+
+
+def _is_against_itself(preferences: Sequence[Preference]) -> bool:
+    """Whether this is the reference: on all other prompts, too, it gives its own answers."""
+    return all(p.generator_1 == p.generator_2 and p.output_1 == p.output_2 for p in preferences)
 
 
 def _lengths(preferences: Sequence[Preference]) -> tuple[float, float]:
@@ -171,10 +186,9 @@ def bootstrap_interval(
     """
     clusters = range(len(scores)) if clusters is None else clusters
     num_clusters = len(set(clusters))
-    if _agree(scores):
-        return unanimous(float(scores[0]), num_clusters)
     drawn_RP = draws(clusters, num_replicates)
-    return interval(drawn_RP @ scores / drawn_RP.sum(axis=1), num_clusters)
+    ends = interval(drawn_RP @ scores / drawn_RP.sum(axis=1), num_clusters)
+    return _with_unseen(ends, scores, float(scores.mean()), num_clusters)
 
 
 def _length_interval(
@@ -186,15 +200,16 @@ def _length_interval(
 ) -> tuple[float, float]:
     num_clusters = len(set(clusters))
     known = items.scores[~np.isnan(items.scores)]
-    if _agree(known):
-        return unanimous(float(known[0]), num_clusters)
     drawn_RP = draws(clusters, num_replicates)
-    return interval(replicate(items, drawn_RP, model, strength), num_clusters)
+    ends = interval(replicate(items, drawn_RP, model, strength), num_clusters)
+    return _with_unseen(ends, known, model.win_rate, num_clusters)
 
 
-def _agree(scores: Floats) -> bool:
-    """All wins or all losses: resampling would show no width at all."""
-    return scores[0] in (0, 1) and bool((scores == scores[0]).all())
+def _with_unseen(
+    ends: tuple[float, float], scores: Floats, rate: float, num_clusters: int
+) -> tuple[float, float]:
+    """Where nothing was lost, or nothing won, resampling shows too little width."""
+    return hull(ends, unseen(rate, num_clusters)) if is_one_sided(scores) else ends
 
 
 def _length_items(

@@ -128,6 +128,14 @@ def test_a_few_prompts_that_all_win_decide_nothing(shape: tuple[int, int]) -> No
     assert comparison.verdict == "cannot tell yet"
 
 
+@pytest.mark.parametrize("sure", [1.0, 0.99999, 0.9])
+def test_a_few_prompts_on_one_side_decide_by_their_number_however_alike(sure: float) -> None:
+    spread = 1e-5 * np.arange(6)[:, None]
+    verdicts = [compare({"a": sure - spread[:count]})[0].verdict for count in range(1, 7)]
+    assert verdicts[:5] == ["cannot tell yet"] * 5
+    assert verdicts[5] == ("better" if sure > 0.95 else "cannot tell yet")
+
+
 def test_ties_everywhere_decide_nothing() -> None:
     (comparison,) = compare({"a": np.full((50, 2), 0.5)})
     assert (comparison.verdict, comparison.win_rate) == ("cannot tell yet", 0.5)

@@ -14,6 +14,7 @@ from benchmarks.judging_statistics import (
     Effects,
     early_decisions,
     false_verdicts,
+    graded_coverage,
     length_comparison_coverage,
     length_coverage,
     trial_coverage,
@@ -48,6 +49,16 @@ def test_one_seed_does_not_cover_what_another_training_would_do() -> None:
 def test_a_trials_interval_holds_the_truth_as_often_as_it_says(asked: int) -> None:
     found = trial_coverage(200, 60, asked)
     assert found["coverage"] == pytest.approx(0.95, abs=0.01 + error(0.95, 200))
+
+
+@pytest.mark.parametrize("win_rate", [0.5, 0.1, 0.026])
+@pytest.mark.parametrize("num_prompts", [2, 3, 5, 10, 30])
+def test_a_judge_that_is_sure_of_itself_makes_no_verdict_surer(num_prompts: int, win_rate: float):
+    """Verdicts of 0.9999 have next to no spread, as long as none was seen of the other side."""
+    found = graded_coverage(200, num_prompts, win_rate)
+    assert found["coverage"] >= 0.95 - error(0.95, 200)
+    assert found["coverage_of_verdicts"] >= 0.95 - error(0.95, 200)
+    assert found["wrong_verdicts"] <= 0.05 + error(0.05, 200)
 
 
 def test_a_length_controlled_interval_holds_the_truth_as_often_as_it_says() -> None:

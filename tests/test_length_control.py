@@ -4,10 +4,11 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from symnoise_ray.bootstrap import Floats, draws, interval, unanimous
+from symnoise_ray.bootstrap import Floats, draws, interval, unseen, unseen_p_value
 from symnoise_ray.length_control import (
     GAMED_WEIGHT,
     STRENGTH,
@@ -238,7 +239,20 @@ def test_an_interval_of_many_clusters_is_the_plain_percentile_one() -> None:
     assert high - low > 1.3 * np.ptp(expected)
 
 
-def test_equal_scores_leave_room_for_what_was_not_seen() -> None:
-    low, high = unanimous(1.0, 10)
+def test_scores_of_one_side_leave_room_for_what_was_not_seen() -> None:
+    low, high = unseen(1.0, 10)
     assert (low**10, high) == (pytest.approx(0.025), 1.0)
-    assert unanimous(0.0, 10) == pytest.approx((0.0, 1 - low))
+    assert unseen(0.0, 10) == pytest.approx((0.0, 1 - low))
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.9, 0.6, 0.5, 0.3])
+@pytest.mark.parametrize("count", [2, 6, 30])
+def test_what_was_not_seen_has_a_p_value_that_agrees_with_its_interval(rate: float, count: int):
+    low, high = unseen(rate, count)
+    assert (unseen_p_value(rate, count) < 0.05) == (not low <= 0.5 <= high)
+    assert unseen_p_value(rate, count) == pytest.approx(unseen_p_value(1 - rate, count))
+
+
+def test_of_equal_verdicts_it_is_the_sign_test() -> None:
+    assert unseen_p_value(1.0, 7) == pytest.approx(stats.binomtest(7, 7).pvalue)
+    assert unseen(1.0, 7) == pytest.approx(stats.binomtest(7, 7).proportion_ci(method="exact"))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from symnoise_ray.bootstrap import unseen
 from symnoise_ray.errors import DataError, JudgeError
 from symnoise_ray.length_control import GamedRows
 from symnoise_ray.records import Preference
@@ -99,7 +100,7 @@ def test_the_win_rates_of_both_sides_add_up_to_one() -> None:
 def test_one_item_has_no_standard_error() -> None:
     rate = win_rate([preference(0, 2)])
     assert (rate.win_rate, rate.standard_error) == (1.0, 0.0)
-    assert rate.interval_95 == pytest.approx((0.025, 1.0)), "one win says next to nothing"
+    assert rate.interval_95 == (0, 1), "one prompt says nothing"
 
 
 def test_a_win_rate_is_plain_json() -> None:
@@ -210,9 +211,23 @@ def test_an_item_without_a_verdict_has_no_part_in_the_length_control() -> None:
 
 def test_all_wins_leave_room_for_what_was_not_seen() -> None:
     rate = win_rate(with_lengths([1.0] * 20, list(range(40, 60))))
-    assert rate.interval_95 == rate.length_controlled_interval_95
     assert rate.interval_95 == pytest.approx((0.025 ** (1 / 20), 1.0))
+    assert rate.length_controlled_interval_95 == pytest.approx(rate.interval_95, abs=0.01)
     assert rate.length_controlled_win_rate > 0.99
+
+
+@pytest.mark.parametrize("sure", [1.0, 0.99999, 0.7])
+def test_a_surer_judge_has_not_seen_more(sure: float) -> None:
+    rate = win_rate([preference(item, 1 + sure) for item in range(10)])
+    assert rate.interval_95 == pytest.approx(unseen(sure, 10))
+
+
+def test_ties_everywhere_may_be_luck_but_a_model_against_itself_is_half() -> None:
+    ties = [preference(item, 1.5) for item in range(10)]
+    assert win_rate(ties).interval_95 == pytest.approx(unseen(0.5, 10))
+    itself = [tie._replace(generator_1="m", generator_2="m", output_2=tie.output_1) for tie in ties]
+    assert win_rate(itself).interval_95 == (0.5, 0.5)
+    assert win_rate(itself).length_controlled_interval_95 == (0.5, 0.5)
 
 
 def test_length_differences_are_those_of_every_item_in_code_points() -> None:
