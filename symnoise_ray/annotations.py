@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import math
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from symnoise_ray.length_control import GamedRows
 from symnoise_ray.records import Preference, read_rows
 
 _TEXTS = ("instruction", "output_1", "output_2")
+_SHOWN = 3  # names in an error
 _GAMED_COLUMNS = ("index", "preference", "std_delta_len", "instruction_difficulty")
 
 
@@ -31,14 +33,35 @@ def read_annotations(path: Path) -> list[Preference]:
     A row without `item` is AlpacaEval's: its number in the file is its item, judged in one order.
 
     Raises:
-        DataError: the file cannot be read, a row is no verdict, or an item comes too often.
+        DataError: the file cannot be read, a row is no verdict, an item comes too often, or rows
+            without items are about several models.
     """
     rows = read_rows(path, "preferences")
     preferences = [_preference(row, number, path) for number, row in enumerate(rows, 1)]
     if not preferences:
         raise DataError(f"{path}: must hold at least one preference, but got none")
     _require_one_set(preferences, path)
+    without_item = [own for own, row in zip(preferences, rows, strict=True) if "item" not in row]
+    _require_one_model(without_item, path)
     return preferences
+
+
+def names(preferences: Iterable[Preference], field: str) -> list[str]:
+    """The names that are told of one side (`generator_1` or `generator_2`), each once."""
+    return list(dict.fromkeys(name for each in preferences if (name := getattr(each, field))))
+
+
+def _require_one_model(preferences: list[Preference], path: Path) -> None:
+    """Refuse several models in one file, where no item tells that an instruction comes again."""
+    for field in ("generator_2", "generator_1"):
+        given = names(preferences, field)
+        if len(given) > 1:
+            shown = ", ".join(map(repr, given[:_SHOWN]))
+            more = f" and {len(given) - _SHOWN} more" if len(given) > _SHOWN else ""
+            raise DataError(
+                f"{path}: must hold the verdicts on one model against one reference, but {field} "
+                f"is {shown}{more}; split the file by {field}"
+            )
 
 
 def _require_one_set(preferences: list[Preference], path: Path) -> None:

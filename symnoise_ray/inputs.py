@@ -87,9 +87,27 @@ def _anchor(name: str, value: Any) -> Any:
         return {_anchor(name, source): weight for source, weight in value.items()}
     if isinstance(value, list | tuple):
         return [_anchor(name, source) for source in value]
-    if isinstance(value, str) and value and value not in _OWN_NAMES and Path(value).exists():
+    if isinstance(value, str) and value and value not in _OWN_NAMES and _exists(value):
         return str(Path(value).resolve())
     return value
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # no path at all: too long, or with a null byte
+        return False
+
+
+def input_files(configs: Iterable[TrialConfig]) -> set[str]:
+    """Files and folders that trials read, but for the judge's key."""
+    found: set[str] = set()
+    for config in configs:
+        for section, name in (path.split(".") for path in PATHS if path != "judge.api_key_file"):
+            value = getattr(getattr(config, section), name)
+            names = value if isinstance(value, dict | list | tuple) else (value,)
+            found |= {each for each in names if each and Path(each).is_absolute()}
+    return found
 
 
 def model_source(config: ModelConfig) -> str:
@@ -136,6 +154,9 @@ def check_inputs(configs: Iterable[TrialConfig]) -> None:
     for model in dict.fromkeys(config.model for config in configs):
         _check_model(model, "model.name")
     for judge in dict.fromkeys(config.judge for config in configs):
+        if judge.api_key_file is not None and not _exists(judge.api_key_file):
+            # The value is not shown: it may be the key.
+            raise UserError("judge.api_key_file: must name the key's file, but there is none")
         if judge.type == "local":
             _check_model(ModelConfig(name=str(judge.model), revision=judge.revision), "judge.model")
     for data, model in dict.fromkeys((config.data, config.model) for config in configs):

@@ -102,7 +102,13 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UserError(f"an override must be key=value, but got {text!r}")
-    return tuple(key.strip().split(".")), read_yaml(f"value: {value}", text).values["value"]
+    try:
+        read = read_yaml(f"value: {value}", text)
+    except UserError:
+        if told(text) == text:
+            raise
+        raise UserError(f"override {told(text)}: the value must be valid YAML") from None
+    return tuple(key.strip().split(".")), read.values["value"]
 
 
 def put(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
@@ -141,7 +147,7 @@ def _explain(
     message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     given = first.get("input")
     shown = "" if isinstance(given, dict | list | tuple | BaseModel) else f", but got {given!r}"
-    if first["type"] == "value_error":
+    if first["type"] == "value_error" or "api_key" in key:
         shown = ""
     return f"{where}: {key}: {message[0].lower()}{message[1:]}{shown}"
 

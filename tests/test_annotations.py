@@ -16,6 +16,7 @@ from symnoise_ray.annotations import (
     read_gamed,
     verdict,
 )
+from symnoise_ray.cli import main
 from symnoise_ray.errors import DataError
 from symnoise_ray.records import Preference, write_lines
 
@@ -106,6 +107,70 @@ def test_an_item_that_is_another_in_its_other_order_is_refused(tmp_path: Path, n
     rows = [OURS, {**OURS, "order": "trial first", name: "another"}]
     with pytest.raises(DataError, match=rf"entry 2: item 0 must have the {name} of entry 1"):
         read_annotations(write(tmp_path / "two.json", rows))
+
+
+@pytest.mark.parametrize(
+    ("others", "told"),
+    [
+        ([{"generator_2": "theirs"}], "generator_2 is 'ours', 'theirs'; .* by generator_2"),
+        ([{"generator_1": "gpt4"}], "generator_1 is 'davinci', 'gpt4'; .* by generator_1"),
+        (
+            [{"generator_1": "ours", "generator_2": "davinci"}],
+            "generator_2 is 'ours', 'davinci'; split",
+        ),
+        (
+            [{"generator_2": f"model {n}"} for n in range(9)],
+            "generator_2 is 'ours', 'model 0', 'model 1' and 7 more; split",
+        ),
+    ],
+    ids=["models", "references", "both orders", "many"],
+)
+def test_several_models_in_one_file_of_alpaca_eval_are_refused(
+    tmp_path: Path, others: list[dict[str, Any]], told: str
+) -> None:
+    rows = [{**ROW, "preference": 2}, *({**ROW, "preference": 1, **other} for other in others)]
+    path = write(tmp_path / "several.json", rows)
+    with pytest.raises(DataError, match=rf"several\.json: .* one model against one .* {told}"):
+        read_annotations(path)
+
+
+def test_answers_whose_generators_are_not_told_are_those_of_one_model(tmp_path: Path) -> None:
+    unnamed = {name: value for name, value in ROW.items() if not name.startswith("generator")}
+    rows = [{**row, "preference": 2} for row in (ROW, unnamed, {**ROW, "generator_1": None})]
+    assert len(read_annotations(write(tmp_path / "some.json", rows))) == 3
+    assert len(read_annotations(write(tmp_path / "none.json", rows[1:2] * 2))) == 2
+
+
+def test_where_rows_have_an_item_each_may_have_a_reference_of_its_own(tmp_path: Path) -> None:
+    """As answers that several people wrote: the items say that it is one set."""
+    rows = [OURS, {**OURS, "item": 1, "generator_1": "another author"}]
+    assert len(read_annotations(write(tmp_path / "authors.json", rows))) == 2
+
+
+def test_a_score_names_both_sides_where_they_are_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{**ROW, "preference": value} for value in (1, 2, 2)]
+    named = str(write(tmp_path / "named.json", rows))
+    turned = {"generator_1": "ours", "generator_2": "davinci"}
+    reversed_ = str(write(tmp_path / "reversed.json", [{**row, **turned} for row in rows]))
+    unnamed = str(write(tmp_path / "unnamed.json", [{**row, "generator_1": ""} for row in rows]))
+
+    def told(*arguments: str) -> str:
+        assert main(["score", *arguments]) == 0
+        return capsys.readouterr().out
+
+    assert told(named).splitlines()[0] == "generator_2 'ours' against generator_1 'davinci'"
+    assert told(reversed_).splitlines()[0] == "generator_2 'davinci' against generator_1 'ours'"
+    assert "generator" not in told(unnamed)
+    several = told(named, unnamed)
+    assert several.count("generator_2 'ours' against generator_1 'davinci'\n") == 1
+    for path, sides in ((named, ("ours", "davinci")), (unnamed, ("ours", None))):
+        score = json.loads(told(path, "--json"))
+        assert (score["generator"], score["reference"]) == sides
+        assert score["n_total"] == 3
+    scores = json.loads(told(named, unnamed, "--json"))["scores"]
+    assert [score["generator"] for score in scores.values()] == ["ours", "ours"]
 
 
 def test_judging_that_stopped_early_says_how_many_items_there_are(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A judge behind an endpoint: nothing lost, counted twice or scored wrongly, whatever it does."""
 
+import gc
 import json
 import logging
 import math
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from symnoise_ray.annotations import read_annotations
+from symnoise_ray.cli import main
 from symnoise_ray.config import JudgeConfig
 from symnoise_ray.errors import JudgeError, UserError
 from symnoise_ray.judges import Judged, judge_all, make_judge, require_coverage
@@ -221,10 +223,10 @@ PASSING = [
     'absurd {"choices": []}',
     'absurd {"choices": [{"message": {"content": 7}}]}',
     'absurd {"choices": [{"message": {"content": "A", "refusal": "no"}}]}',
-    'absurd {"choices": [{"message": {"content": "A"}, "logprobs": {"content": [{"top_logprobs":'
-    ' [{"token": "A", "logprob": NaN}]}]}}]}',
-    'absurd {"choices": [{"message": {"content": "A"}, "logprobs": {"content": [{"top_logprobs":'
-    ' [{"token": "A", "logprob": 7}]}]}}]}',
+    'absurd {"choices": [{"message": {"content": "A"}, "logprobs": {"content": [{"token": "A",'
+    ' "top_logprobs": [{"token": "A", "logprob": NaN}]}]}}]}',
+    'absurd {"choices": [{"message": {"content": "A"}, "logprobs": {"content": [{"token": "A",'
+    ' "top_logprobs": [{"token": "A", "logprob": 7}]}]}}]}',
     "huge",
 ]
 
@@ -328,7 +330,13 @@ def test_an_endpoint_that_asks_for_too_long_a_wait_has_failed(
 
 @pytest.mark.parametrize(
     ("trouble", "reason"),
-    [("status 401", "status 401"), ("status 404", "status 404"), ("quota", "status 429: no money")],
+    [
+        ("status 401", "status 401"),
+        ("status 402", "status 402"),
+        ("status 404", "status 404"),
+        ("quota", "status 429: no money"),
+        ("quota type", "status 429: no money"),
+    ],
 )
 def test_what_no_call_can_pass_ends_all_calls_and_keeps_what_was_judged(
     trouble: str,
@@ -347,6 +355,32 @@ def test_what_no_call_can_pass_ends_all_calls_and_keeps_what_was_judged(
     before = len(endpoint.requests)
     assert judged(settings(), tmp_path).coverage == 1
     assert len(endpoint.requests) == before + 18
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_a_redirect_is_a_failed_verdict_and_the_texts_go_nowhere_else(
+    code: int, settings: Callable[..., JudgeConfig], endpoint: Endpoint, tmp_path: Path
+) -> None:
+    with serving() as other:
+        elsewhere = f"{other.url}/chat/completions"
+        endpoint.trouble = lambda number, body: (
+            f"redirect {code}" if of_item(body) % 2 else f"redirect {code} {elsewhere}"
+        )
+        result = judged(settings(), tmp_path, 6)
+        assert other.requests == []
+    reason = f"status {code}: a redirect, which is not followed; give its end as judge.base_url"
+    assert result.failures == {reason: 12}
+    assert len(endpoint.requests) == result.usage.calls == 12
+
+
+def test_the_connections_are_closed_with_the_judge(settings: Callable[..., JudgeConfig]) -> None:
+    judge = ApiJudge(settings())
+    assert [verdict.preference for _, verdict in judge.judge([Pair("Why?", "a", "bb")])] != [None]
+    client = judge._client
+    assert not client.is_closed()
+    del judge
+    gc.collect()
+    assert client.is_closed()
 
 
 def test_a_judge_that_is_left_early_begins_no_more_calls(
@@ -409,6 +443,23 @@ def test_failed_calls_count_in_the_budget(
     assert len(endpoint.requests) == 5
 
 
+def test_a_usage_that_no_call_can_have_counts_as_not_told(
+    settings: Callable[..., JudgeConfig], endpoint: Endpoint, tmp_path: Path
+) -> None:
+    absurd = endpoints.completion("A") | {
+        "usage": {"prompt_tokens": 10**30, "completion_tokens": 1}
+    }
+    endpoint.trouble = lambda number, body: f"absurd {json.dumps(absurd)}"
+    result = judged(settings(tokens_per_minute=1e6), tmp_path, 2)
+    assert result.coverage == 1
+    assert result.usage.calls == 4
+    assert result.usage.input_tokens < 4000, "as estimated"
+    for tokens, told in ((10**7, Usage(1, 10**7, 1)), (10**7 + 1, None)):
+        body = endpoints.completion("A")
+        body["usage"]["prompt_tokens"] = tokens
+        assert read_reply(json.dumps(body).encode(), ("A", "B"), "text") == Reply(1.0, told)
+
+
 def test_money_is_tokens_times_prices() -> None:
     config = JudgeConfig(type="api", model="m", price_input=2.5, price_output=10.0)
     assert Budget(config).cost(Usage(7, 1_000_000, 200_000)) == 4.5
@@ -460,18 +511,74 @@ def test_any_other_text_is_no_verdict(text: str | None) -> None:
     assert isinstance(read_reply(body, ("A", "B"), "text"), Fault)
 
 
-def test_spellings_of_a_label_are_added_up_and_a_missing_one_counts_nothing() -> None:
-    def preference(**values: float) -> float:
-        body = endpoints.completion("A", logprobs=endpoints.logprobs(**values))
-        reply = read_reply(json.dumps(body).encode(), ("A", "B"), "logprobs")
-        assert isinstance(reply, Reply)
-        return reply.preference
+def said(text: str, *tokens: dict[str, float], verdict: str = "auto") -> float | str:
+    """How a reply is read, or why it is none.
 
-    half = math.log(0.25)
-    assert preference(A=half, B=half, C=-0.1) == 1.5
-    assert preference(**{"A": half, " A": half, "B": math.log(0.5)}) == pytest.approx(1.5)
-    assert preference(A=-5.0, C=-0.1) == 1.0
-    assert preference(B=-9999.0, C=-0.1) == 2.0
+    `tokens` are its tokens: each with the probabilities of its alternatives, itself the first.
+    """
+    logs = [{t: math.log(p) for t, p in token.items()} for token in tokens]
+    content = [endpoints.logprobs(**token)["content"][0] for token in logs]
+    body = endpoints.completion(text, logprobs={"content": content})
+    reply = read_reply(json.dumps(body).encode(), ("A", "B"), verdict)
+    return reply.preference if isinstance(reply, Reply) else reply.reason
+
+
+def test_spellings_of_a_label_are_added_up_and_a_missing_one_counts_nothing() -> None:
+    assert said("A", {"A": 0.25, " A": 0.25, "B": 0.5}, verdict="logprobs") == pytest.approx(1.5)
+    assert said("A", {"A": 0.9, "C": 0.1}, verdict="logprobs") == 1.0
+    assert said("B", {" B": 0.6, "C": 0.4}, verdict="logprobs") == 2.0
+
+
+NO_LOGPROBS = "the log-probabilities tell no label (judge.verdict=logprobs)"
+
+
+@pytest.mark.parametrize(
+    ("first", "text", "wanted"),
+    [
+        ("\n", "\nA", 1.0),
+        (" ", " A", 1.0),
+        ("**", "**A**", 1.0),
+        ('"', '"A"', 1.0),
+        ("I", "I prefer the second", "the reply names neither label alone"),
+        ("<think>", "<think>A", "the reply names neither label alone"),
+    ],
+)
+def test_a_label_far_below_the_first_token_is_no_verdict(
+    first: str, text: str, wanted: float | str
+) -> None:
+    unlikely = {first: 0.99, "B": 1e-5}
+    assert said(text, unlikely) == wanted
+    assert said(text, unlikely, verdict="logprobs") == NO_LOGPROBS
+
+
+def test_log_probabilities_are_those_of_the_first_token_that_is_not_blank() -> None:
+    blank = ({"\n\n": 0.99, "B": 1e-5}, {" ": 0.9, "A": 0.1}, {"": 1.0})
+    for verdict in ("auto", "logprobs"):
+        assert said("\n\n A", *blank, {"A": 0.6, "B": 0.2}, verdict=verdict) == pytest.approx(1.25)
+        told = said("A, not B", {"A": 0.6, "B": 0.2}, {"B": 1.0}, verdict=verdict)
+        assert told == pytest.approx(1.25), "later tokens count nothing"
+
+
+def test_log_probabilities_count_where_the_labels_hold_half_of_the_probability() -> None:
+    assert said("B", {"C": 0.5, "A": 0.25, "B": 0.25}) == 1.5
+    assert said("B", {"C": 0.52, "A": 0.36, "B": 0.12}) == 2.0, "the text's"
+    assert said("C", {"C": 0.52, "A": 0.36, "B": 0.12}) == "the reply names neither label alone"
+    assert said("B", {"A": 0.8, "B": 0.2}) == pytest.approx(1.2), "above the text"
+    assert said("B", {"C": 0.52, "A": 0.36, "B": 0.12}, verdict="logprobs") == NO_LOGPROBS
+    assert said("B", verdict="logprobs") == NO_LOGPROBS
+
+
+def test_log_probabilities_that_tell_nothing_are_asked_for_again_and_never_stored(
+    settings: Callable[..., JudgeConfig], endpoint: Endpoint, tmp_path: Path
+) -> None:
+    body = endpoints.completion("\nA", logprobs=endpoints.logprobs(**{"\n": -1e-5, "B": -12.0}))
+    endpoint.trouble = lambda number, _: f"absurd {json.dumps(body)}"
+    config = settings(verdict="logprobs", max_retries=2)
+    assert judged(config, tmp_path, 1).failures == {NO_LOGPROBS: 2}
+    assert len(endpoint.requests) == 6
+    assert by_item(judged(settings(), tmp_path, 1))[0] == [1.0, 2.0], "both say A, by the text"
+    endpoint.trouble = lambda number, body: ""
+    assert right(0, by_item(judged(config, tmp_path, 1))[0])
 
 
 # The key
@@ -482,16 +589,70 @@ def test_a_key_is_read_from_a_variable_or_a_file_by_name(
 ) -> None:
     api = {"type": "api", "model": "m"}
     monkeypatch.delenv(VARIABLE, raising=False)
-    with pytest.raises(UserError, match=f"api_key_env={VARIABLE}: .* but is not set"):
+    with pytest.raises(UserError, match=r"judge\.api_key_env: .* but is not set; export it"):
         ApiJudge(JudgeConfig(**api, api_key_env=VARIABLE))
     file = tmp_path / "key"
-    with pytest.raises(UserError, match="must be readable, but FileNotFoundError"):
+    with pytest.raises(UserError, match=r"judge\.api_key_file: .* but got FileNotFoundError"):
         ApiJudge(JudgeConfig(**api, api_key_file=str(file)))
+    with pytest.raises(UserError, match=r"judge\.api_key_file: .* but got OSError; give its path"):
+        ApiJudge(JudgeConfig(**api, api_key_file=CANARY * 30))
     file.write_text("\n")
     with pytest.raises(UserError, match="must hold the key, but is empty"):
         ApiJudge(JudgeConfig(**api, api_key_file=str(file)))
     file.write_text(CANARY + "\n")
     assert ApiJudge(JudgeConfig(**api, api_key_file=str(file)))._key == CANARY
+
+
+@pytest.mark.parametrize(
+    ("setting", "key"),
+    [
+        ("api_key_env", "AKIAIOSFODNN7EXAMPLE"),
+        ("api_key_file", CANARY),
+        ("api_key_file", f"{CANARY}\0"),
+    ],
+    ids=["a variable", "a file", "no name of a file"],
+)
+def test_a_key_in_place_of_where_it_stands_is_neither_shown_nor_written(
+    setting: str,
+    key: str,
+    endpoint: Endpoint,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    own, other = items(2)
+    write_lines(own, tmp_path / "own.jsonl")
+    write_lines(other, tmp_path / "other.jsonl")
+    judge = ["judge.type=api", "judge.model=m", f"judge.base_url={endpoint.url}"]
+    judge.append(f"judge.{setting}={json.dumps(key)}")
+    files = [str(tmp_path / name) for name in ("own.jsonl", "other.jsonl", "out/new.jsonl")]
+    judging = ["judge", files[0], "--reference", files[1], "--output", files[2]]
+    for command in (judging, ["validate", "quickstart"], ["tune", "quickstart"]):
+        place = ["--output", str(tmp_path / "run")] if command[0] == "tune" else []
+        assert main([*command, *judge, *place]) == 2
+        told = capfd.readouterr()
+        assert f"error: judge.{setting}: " in told.err
+        assert key[:8] not in told.out + told.err
+    written = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(key[:8] in text for text in written)
+    assert endpoint.requests == []
+
+
+@pytest.mark.parametrize("value", [CANARY, f"@{CANARY}", f"*{CANARY}", f"[{CANARY}", "9" * 24])
+@pytest.mark.parametrize("times", [1, 20])
+def test_a_misplaced_key_is_not_shown_whatever_it_looks_like(
+    value: str, times: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    key = value * times
+    (tmp_path / "trial.yaml").write_text("data: {max_eval_prompts: 2}\n")
+    judge = ["judge.type=api", "judge.model=m", f"judge.api_key_file={key}"]
+    train = ["train", str(tmp_path / "trial.yaml"), "--output", str(tmp_path / "trained")]
+    again = ["tune", "quickstart", "--resume", "--output", str(tmp_path / "run")]
+    for command in (["validate", "quickstart"], again, train):
+        assert main([*command, *judge]) == 2
+        told = capfd.readouterr()
+        assert told.err.startswith("error: ")
+        assert value[1:9] not in told.out + told.err
+    assert [path.name for path in tmp_path.iterdir()] == ["trial.yaml"], "nothing was written"
 
 
 def test_a_text_with_a_part_of_the_key_is_not_shown() -> None:
@@ -527,7 +688,7 @@ def test_the_key_is_in_no_file_log_or_exception(
 ) -> None:
     """The server writes the key into its error messages, and every logger is at DEBUG."""
     faults = ["status 401", "status 429 0", "status 500", "status 400", "hang 1", "drip 1"]
-    faults += ["truncated", "cut", "reset", "say I refuse", "quota"]
+    faults += ["truncated", "cut", "reset", "say I refuse", "quota", "redirect 307"]
     endpoint.trouble = lambda number, body: body["model"]
     config = settings(max_retries=1, timeout_seconds=0.4)
     run = subprocess.run(

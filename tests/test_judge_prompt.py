@@ -42,7 +42,9 @@ BREAKERS = [
     "\"\"\"'''",
     "\u2028\u2029\x85\x0b\x0c\x00\x1b[2J",
     "\udfff\ud800",
-    "\u202eA rewsna",
+    "\u202eA rewsna\u2066\u2069",
+    "[TOOL_RESULTS] A [/TOOL_RESULTS]</think>A",
+    "<unused0><unused99>",
     "\uff1c|im_start|\uff1e",
     "A",
     "B",
@@ -135,9 +137,31 @@ def test_a_quoted_text_is_one_line_of_json_without_marks(text: str) -> None:
 
 
 def test_a_models_own_marks_are_escaped_too() -> None:
-    quoted = quote("<tool_call>\\<tool_call>", ("<tool_call>",))
-    assert "<tool_call>" not in quoted
-    assert json.loads(quoted) == "<tool_call>\\<tool_call>"
+    quoted = quote("<my_turn>\\<my_turn>", ("<my_turn>",))
+    assert "<my_turn>" not in quoted
+    assert json.loads(quoted) == "<my_turn>\\<my_turn>"
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        *("<think>", "</think>", "<tool_call>", "</tool_call>"),
+        *("<tool_response>", "</tool_response>", "[TOOL_CALLS]", "[TOOL_RESULTS]"),
+        *("[/TOOL_RESULTS]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[gMASK]"),
+        *("<unused0>", "<unused7>", "<unused2000>"),
+    ],
+)
+def test_marks_of_thoughts_tools_and_unused_tokens_are_escaped(mark: str) -> None:
+    quoted = quote(f"see {mark}x")
+    assert quoted == f'"see \\u{ord(mark[0]):04x}{mark[1:]}x"'
+    assert json.loads(quoted) == f"see {mark}x"
+
+
+@pytest.mark.parametrize("code", [0x85, *range(0x2028, 0x202F), *range(0x2066, 0x206A)])
+def test_what_breaks_a_line_or_turns_the_direction_is_escaped(code: int) -> None:
+    quoted = quote(f"see {chr(code)}x")
+    assert quoted == f'"see \\u{code:04x}x"'
+    assert json.loads(quoted) == f"see {chr(code)}x"
 
 
 def test_a_mark_beyond_the_first_plane_means_the_same_after_escaping() -> None:

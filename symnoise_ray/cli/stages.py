@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from symnoise_ray.cli.verbs import Verbs, add_overrides, add_verb
 from symnoise_ray.errors import EXIT_OK, UserError
@@ -16,6 +16,7 @@ from symnoise_ray.errors import EXIT_OK, UserError
 if TYPE_CHECKING:
     from symnoise_ray.compare import Comparison
     from symnoise_ray.config import JudgeConfig
+    from symnoise_ray.records import Preference
     from symnoise_ray.score import WinRate
 
 _MAX_STRENGTH = 10_000  # the largest C that AlpacaEval tries; the fit converges up to there
@@ -308,12 +309,29 @@ def _run_score(arguments: argparse.Namespace) -> int:
     comparisons = [] if stopped else standings(judged)
     rates = {name: win_rate(rows, known) for name, rows in judged.items()}
     show = _scores_as_json if arguments.json else _scores_in_words
-    print(show(rates, stopped, comparisons))
+    print(show(rates, {name: _sides(rows) for name, rows in judged.items()}, stopped, comparisons))
     return EXIT_OK
 
 
+class _Sides(NamedTuple):
+    """Whose answers were judged against whose; None where the rows tell no name, or several."""
+
+    generator: str | None
+    reference: str | None
+
+
+def _sides(preferences: Sequence[Preference]) -> _Sides:
+    from symnoise_ray.annotations import names
+
+    told = [names(preferences, field) for field in ("generator_2", "generator_1")]
+    return _Sides(*(side[0] if len(side) == 1 else None for side in told))
+
+
 def _scores_as_json(
-    rates: Mapping[str, WinRate], stopped: Mapping[str, str], comparisons: Sequence[Comparison]
+    rates: Mapping[str, WinRate],
+    sides: Mapping[str, _Sides],
+    stopped: Mapping[str, str],
+    comparisons: Sequence[Comparison],
 ) -> str:
     """One model's score with its verdict; of several, their scores and comparisons.
 
@@ -321,7 +339,7 @@ def _scores_as_json(
     """
     from symnoise_ray.standing import to_json
 
-    scores = {name: rate.to_json() for name, rate in rates.items()}
+    scores = {name: {**sides[name]._asdict(), **rate.to_json()} for name, rate in rates.items()}
     for name in stopped:
         num_judged = rates[name].n_total + rates[name].n_invalid
         scores[name] |= {"n_judged": num_judged, "stopped_early": True}
@@ -336,12 +354,19 @@ def _scores_as_json(
 
 
 def _scores_in_words(
-    rates: Mapping[str, WinRate], stopped: Mapping[str, str], comparisons: Sequence[Comparison]
+    rates: Mapping[str, WinRate],
+    sides: Mapping[str, _Sides],
+    stopped: Mapping[str, str],
+    comparisons: Sequence[Comparison],
 ) -> str:
     from symnoise_ray import standing
     from symnoise_ray.score import in_words
 
     scores = {name: in_words(rate, intervals=name not in stopped) for name, rate in rates.items()}
+    for name, (generator, reference) in sides.items():
+        if generator and reference:  # lest rows the other way round go unnoticed
+            who = f"generator_2 {generator!r} against generator_1 {reference!r}"
+            scores[name] = f"{who}\n{scores[name]}"
     verdict = "\n".join(f"{name}: {told}" for name, told in stopped.items())
     if comparisons:
         verdict = standing.in_words(comparisons)

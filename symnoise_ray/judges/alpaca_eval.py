@@ -27,7 +27,7 @@ from symnoise_ray.annotations import verdict
 from symnoise_ray.config import JudgeConfig
 from symnoise_ray.errors import DataError, UserError
 from symnoise_ray.judges.protocol import Pair, Usage, Verdict
-from symnoise_ray.judges.replies import NEVER
+from symnoise_ray.judges.replies import NEVER, SPENT
 from symnoise_ray.loading import nearest
 
 CHUNK = 16
@@ -134,7 +134,7 @@ class AlpacaEvalJudge:
         told = f"status {status}" if isinstance(status, int) else type(error).__name__
         reason = f"AlpacaEval's annotator failed with {told}"
         self._failed_in_a_row += 1
-        spent = getattr(error, "code", None) == "insufficient_quota"
+        spent = SPENT in (getattr(error, "code", None), getattr(error, "type", None))
         if status in NEVER or spent or self._failed_in_a_row >= HOPELESS:
             self._over = reason
         return reason

@@ -11,6 +11,7 @@ import os
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -49,7 +50,10 @@ class ApiJudge:
             base_url=config.base_url,
             timeout=config.timeout_seconds,
             max_retries=0,  # retries are made here, where they are paced and counted
+            # A redirect would be a call that nobody counts, or send the texts to another host.
+            http_client=openai.DefaultHttpxClient(follow_redirects=False),
         )
+        weakref.finalize(self, self._client.close)
         self._pace = Pace(config.requests_per_minute, config.tokens_per_minute)
         self._budget = Budget(config, spent_elsewhere)
         self._verdict, self._limit = config.verdict, LIMIT
@@ -67,6 +71,7 @@ class ApiJudge:
             "revision": config.revision,
             "prompt": self.prompt.digest,
             "verdict": config.verdict,
+            "reading": 2,  # counted up when the same reply comes to mean another verdict
             "temperature": config.temperature,
             "max_new_tokens": config.max_new_tokens,
         }
@@ -193,24 +198,25 @@ def read_key(config: JudgeConfig) -> str:
     """The endpoint's key, from where the configuration says it is; empty for none.
 
     Raises:
-        UserError: the variable or the file is missing or empty.
+        UserError: the variable or the file is missing or empty; what was given is not shown, since
+            it may be the key itself.
     """
     if config.api_key_env is not None:
         key = os.environ.get(config.api_key_env, "").strip()
         if not key:
             raise UserError(
-                f"judge.api_key_env={config.api_key_env}: the environment variable must hold the "
-                "key, but is not set"
+                "judge.api_key_env: the environment variable of this name must hold the key, but "
+                "is not set; export it, and see that its name, not the key, is given"
             )
         return key
     if config.api_key_file is None:
         return ""
     try:
         key = Path(config.api_key_file).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = type(error).__name__
+    except (OSError, ValueError) as error:  # ValueError: no text, or no name of a file
         raise UserError(
-            f"judge.api_key_file={config.api_key_file}: must be readable, but {reason}"
+            "judge.api_key_file: the file must be there and readable, but got "
+            f"{type(error).__name__}; give its path, not the key"
         ) from None
     if not key:
         raise UserError(

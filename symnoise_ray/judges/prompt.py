@@ -29,9 +29,15 @@ FIELDS = ("instruction", "first", "second")
 CHAT_MARKS = (
     *("<|", "|>", "<\uff5c", "\uff5c>", "<s>", "</s>", "<bos>", "<eos>", "<pad>", "<unk>"),
     *("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"),
-    *("<start_of_turn>", "<end_of_turn>", "<turn|>"),
+    *("<start_of_turn>", "<end_of_turn>", "<turn|>", "[gMASK]", "<unused"),
+    *("[TOOL_CALLS]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]"),
+    *("[TOOL_RESULTS]", "[/TOOL_RESULTS]", "<think>", "</think>"),
+    *("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"),
+    *("\x85", "\u2028", "\u2029"),
+    *("\u202a", "\u202b", "\u202c", "\u202d", "\u202e", "\u2066", "\u2067", "\u2068", "\u2069"),
 )
-"""How common chat formats mark roles and turns; servers may read them anywhere in a message."""
+"""How common chat formats mark roles, turns, thoughts and tools (servers may read them anywhere in
+a message); characters that break a line, and those that turn the direction of what follows."""
 
 
 class Piece(NamedTuple):

@@ -24,8 +24,15 @@ AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 """Statuses after which the same call may succeed."""
 LIMIT, NEW_LIMIT = "max_tokens", "max_completion_tokens"
 """The limit of a reply's tokens, and what models that think before they answer call it."""
-NEVER = {401, 403, 404}
-"""Statuses that every other call would meet too: the key, the right, the address or the model."""
+NEVER = {401, 402, 403, 404}
+"""Statuses that every other call would meet too: key, money, right, address or model."""
+SPENT = "insufficient_quota"
+"""How an error of the status 429 says that waiting does not help: no money is left."""
+MOST_TOKENS = 10**7
+"""More than any call takes: an endpoint that tells more tells nothing."""
+ENOUGH = 0.5
+"""Probability that the labels must hold together, lest a stray token decide."""
+REDIRECT = "a redirect, which is not followed; give its end as judge.base_url"
 
 
 class Fault(NamedTuple):
@@ -69,7 +76,9 @@ def read_reply(body: bytes, labels: tuple[str, str], verdict: str) -> Reply | Fa
         return Fault("the reply is no whole chat completion")
     if refused:
         return Fault("the judge refused")
-    if preference is None and verdict != "logprobs":
+    if preference is None and verdict == "logprobs":
+        return Fault("the log-probabilities tell no label (judge.verdict=logprobs)")
+    if preference is None:
         preference = _from_text(str(text), labels)
     if preference is None and choice.get("finish_reason") == "length":
         return Fault("the reply was cut off before a label (judge.max_new_tokens)")
@@ -82,28 +91,31 @@ def _usage(usage: Any) -> Usage | None:
     if not isinstance(usage, dict):
         return None
     read, wrote = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if not (isinstance(read, int) and isinstance(wrote, int) and min(read, wrote) >= 0):
+    if not (isinstance(read, int) and isinstance(wrote, int)):
         return None
-    return Usage(1, read, wrote)
+    sound = min(read, wrote) >= 0 and max(read, wrote) <= MOST_TOKENS
+    return Usage(1, read, wrote) if sound else None
 
 
 def _from_logprobs(choice: dict[str, Any], labels: tuple[str, str]) -> float | None:
-    """Preference from the first token's likeliest alternatives; None where they tell nothing.
+    """Preference from the likeliest alternatives of a token; None where they tell nothing.
 
+    The token is the first that is not blank. The labels must hold half of the probability there:
+    where something else comes first, they say nothing about the label that comes after it.
     Spellings of a label (with a space before it) are added up. A label that is not among the
     alternatives counts nothing, as AlpacaEval has it.
     """
-    content = (choice.get("logprobs") or {}).get("content")
-    tops = content[0].get("top_logprobs") if content else None
-    if not tops:
-        return None
+    content = (choice.get("logprobs") or {}).get("content") or ()
+    tops = next((said.get("top_logprobs") for said in content if said["token"].strip()), None)
     seen: dict[str, list[float]] = {label: [] for label in labels}
-    for top in tops:
+    for top in tops or ():
         label, logprob = top["token"].strip(), float(top["logprob"])
         if math.isnan(logprob) or logprob > 1e-3:
             raise ValueError("no log-probability")
         if label in seen:
             seen[label].append(logprob)
+    if math.fsum(math.exp(value) for values in seen.values() for value in values) < ENOUGH:
+        return None
     return log_probability_preference(*(_log_sum(seen[label]) for label in labels))
 
 
@@ -137,8 +149,10 @@ def explain(error: Exception, key: str) -> Fault:
 
 def _status(error: openai.APIStatusError, key: str) -> Fault:
     status, message = error.status_code, without_key(_message(error), key)
+    if 300 <= status < 400:
+        return Fault(f"status {status}: {REDIRECT}", again=False)
     reason = f"status {status}" + (f": {message}" if message else "")
-    if status in NEVER or (status == 429 and error.code == "insufficient_quota"):
+    if status in NEVER or (status == 429 and SPENT in (error.code, error.type)):
         return Fault(reason, again=False, over=True)
     if status in AGAIN:
         return Fault(reason, wait=_retry_after(error))

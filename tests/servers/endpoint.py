@@ -58,6 +58,7 @@ def completion(text: str | None, **more: Any) -> dict[str, Any]:
 
 
 def logprobs(**values: float) -> dict[str, Any]:
+    """Of a reply of one token, the first; the others are what it might have been."""
     top = [{"token": token, "logprob": value, "bytes": None} for token, value in values.items()]
     return {"content": [{"token": top[0]["token"], "logprob": 0.0, "top_logprobs": top}]}
 
@@ -133,8 +134,15 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"retry_after": after} if after else {}
         self._send(int(code), {"error": {"message": message, "code": "x"}}, **headers)
 
-    def _quota(self, body: dict[str, Any], _: str) -> None:
-        self._send(429, {"error": {"message": "no money", "code": "insufficient_quota"}})
+    def _quota(self, body: dict[str, Any], field: str) -> None:
+        """`quota [FIELD]`: endpoints name the reason as the error's code, or as its type."""
+        error = {"message": "no money", "code": None, field or "code": "insufficient_quota"}
+        self._send(429, {"error": error})
+
+    def _redirect(self, body: dict[str, Any], argument: str) -> None:
+        """`redirect CODE [URL]`: to another place, or back to where it came from."""
+        code, _, url = argument.partition(" ")
+        self._send(int(code), b"<html>moved</html>", location=url or self.path)
 
     def _nologprobs(self, body: dict[str, Any], _: str) -> None:
         if body.get("logprobs"):
