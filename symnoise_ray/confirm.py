@@ -68,7 +68,9 @@ def run_confirmation(
 
 
 def _run(plan: TrialPlan, workers: Workers, watch: Watch) -> None:
-    """Run one trial to its end; its result, good or bad, is in its directory."""
+    """Run one trial to its end, if it did not end before; its result is in its directory."""
+    if watch.take_up(plan) is not None:
+        return
     watch.add(plan)
     try:
         for _record in run_trial(plan, workers):

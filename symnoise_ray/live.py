@@ -96,12 +96,15 @@ class Board:
         line.loss = record.get("loss", line.loss)
         line.clean_loss = record.get("clean_loss", line.clean_loss)
 
-    def end(self, name: str, result: dict[str, Any]) -> None:
-        """A trial ended, in whatever way."""
+    def end(self, name: str, result: dict[str, Any], *, before: bool = False) -> None:
+        """A trial ended, in whatever way; `before` in an earlier part of the sweep."""
         line = self.lines[name]
         line.status, line.result = result["status"], result
+        line.step = line.step or result.get("num_steps", 0)
+        if line.clean_loss is None:
+            line.clean_loss = result.get("clean_loss")
         if self._live is None:
-            spent = f"{time.monotonic() - line.began:.1f} s"
+            spent = "before" if before else f"{time.monotonic() - line.began:.1f} s"
             told = score_text(result) or f"{result['kind']}: {result['reason']}"
             self.say(f"{name:<24} {line.status:<9} {told}  {spent}")
 

@@ -21,6 +21,8 @@ PHASES = ("start", "load", "train", "generate", "harness", "judge", "track")
 """Where the time of a trial goes: waiting for a worker, loading model and data, training,
 answering, the upstream check (where there is one), judging, and logging (which runs beside the
 others)."""
+SWEEP = "sweep.json"
+"""Written first: a directory that has it holds a sweep."""
 UPSTREAM = "harness/"
 """What the names of scores in lm-evaluation-harness begin with: `harness/<task>/<metric>`."""
 
@@ -185,13 +187,13 @@ class Tail:
     """Reads what is new in a growing JSON-lines file of steps.
 
     A file that starts over (its trial was lost and runs again) is read again from its beginning;
-    steps that were read before are left out.
+    steps that were read before are left out, and those up to `last_step`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, last_step: int = -1) -> None:
         self.path = path
         self._offset = 0
-        self._last_step = -1
+        self._last_step = last_step
 
     def new(self) -> list[dict[str, Any]]:
         """Records since the last call."""

@@ -18,6 +18,10 @@ from symnoise_ray.errors import EXIT_FAILED, EXIT_OK, EXIT_PARTIAL
 from symnoise_ray.records import PHASES
 
 _NOT_FOR_THE_TABLE = ("detail",)
+_LOOKS = (
+    " This is verdict number {looks} of a sweep that was made larger after a verdict: each is one "
+    "more chance to be wrong, which the intervals do not count."
+)
 
 
 def assemble(
@@ -29,16 +33,25 @@ def assemble(
     *,
     uri: str,
     interrupted: bool,
+    parts: int = 1,
+    looks: int = 1,
 ) -> dict[str, Any]:
-    """The content of results.json."""
+    """The content of results.json.
+
+    `parts` is how often the sweep was started, `looks` how often it told a verdict and was made
+    larger, this verdict included.
+    """
     ordered = sorted(trials, key=lambda trial: (trial["part"] != "search", trial["trial"]))
     return {
         "name": sweep.name,
         "version": __version__,
         "status": "interrupted" if interrupted else status(ordered),
+        "parts": parts,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "verdict": {
-            "sentence": _sentence(sweep, ordered, comparisons, labels, interrupted=interrupted),
+            "sentence": _sentence(sweep, ordered, comparisons, labels, interrupted=interrupted)
+            + (_LOOKS.format(looks=looks) if comparisons and looks > 1 else ""),
+            "looks": looks,
             "comparisons": [
                 {**asdict(comparison), "label": _label(comparison, labels)}
                 for comparison in comparisons

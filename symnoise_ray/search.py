@@ -1,27 +1,27 @@
 """The search: Ray Tune drives, Optuna proposes, thin trials hand their work to the warm slots.
 
 In: a sweep's plans and its workers. Out: an Optuna study on disk and one result per trial.
-The only importer of ray.tune and optuna. A trial that fails raises, so that Optuna is told FAIL;
-no score is ever made up.
+The only importer of ray.tune. A trial that fails raises, so that Optuna is told FAIL; no score is
+ever made up. A sweep goes on from the study and the trials' own files, not from Tune's.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import optuna
 from ray import tune
-from ray.tune.search.optuna import OptunaSearch
+from ray.tune.search import Searcher
 
 from symnoise_ray.errors import InfrastructureError
 from symnoise_ray.plans import SweepPlans, TrialPlan
-from symnoise_ray.space import Params, Space, search_size
+from symnoise_ray.proposals import Proposals
+from symnoise_ray.space import search_size
 from symnoise_ray.trial import fail, run_trial
 from symnoise_ray.watch import Watch, read_result
 from symnoise_ray.workers.client import Workers
@@ -31,61 +31,35 @@ SLICE_SECONDS = 2.0
 """A trial hands control back to Tune this often, so that it can be stopped."""
 
 
-def make_sampler(name: str, seed: int) -> Any:
-    """Optuna's sampler; a grid's points are all enqueued, so its sampler is never asked."""
-    if name == "tpe":
-        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-    return optuna.samplers.RandomSampler(seed=seed)
+class SweepSearch(Searcher):  # type: ignore[misc]
+    """Hands the trials of some numbers to Tune in their order, and their scores to Optuna."""
 
+    def __init__(self, proposals: Proposals, indices: Sequence[int]) -> None:
+        super().__init__(metric=METRIC, mode="max")
+        self.proposals, self.waiting = proposals, list(indices)
+        self.running: dict[str, int] = {}
 
-class SweepSearch(OptunaSearch):  # type: ignore[misc]
-    """Optuna's proposals, after the baselines; numbers every trial.
-
-    Baselines that lie in the search space are enqueued in the study, so the sampler learns from
-    them; others (plain fine-tuning in a space of noise types) run outside it.
-    """
-
-    def __init__(self, plans: SweepPlans, storage: Path) -> None:
-        sweep = plans.sweep
-        space = Space(sweep.parameters)
-        self.plans = plans
-        self.num_suggested = 0
-        self.outside: set[str] = set()
-        self.inside = [space.contains(point) for point in sweep.baselines]
-        points = [p for p, fits in zip(sweep.baselines, self.inside, strict=True) if fits]
-        if sweep.search.sampler == "grid":
-            points += [point for point in space.grid() if point not in points]
-        super().__init__(
-            # An empty space is never sampled: such a sweep has baselines only.
-            space=space,
-            metric=METRIC,
-            mode="max",
-            points_to_evaluate=[dict(point) for point in points],
-            sampler=make_sampler(sweep.search.sampler, sweep.search.seed),
-            study_name=sweep.name,
-            storage=optuna.storages.RDBStorage(f"sqlite:///{storage}"),
-        )
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+    def suggest(self, trial_id: str) -> Any:
         """The next trial: its number and its point."""
-        index = self.num_suggested
-        self.num_suggested += 1
-        if index < len(self.inside) and not self.inside[index]:
-            self.outside.add(trial_id)
-            point: Params = dict(self.plans.sweep.baselines[index])
-        else:
-            point = super().suggest(trial_id)
-        return {"index": index, "point": point}
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Reports on the way carry no score, and Optuna is told none."""
+        if not self.waiting:
+            return Searcher.FINISHED
+        index = self.waiting.pop(0)
+        self.running[trial_id] = index
+        return {"index": index, "point": self.proposals.propose(index)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tell Optuna the score, or FAIL."""
-        if trial_id not in self.outside:
-            super().on_trial_complete(trial_id, result, error)
+        """Tell Optuna the score, or FAIL; reports on the way carry no score, and are not told."""
+        score = None if error or result is None else result.get(METRIC)
+        self.proposals.tell(self.running.pop(trial_id), score)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Tune would keep the searcher's state; it is the study, which is on disk."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Never asked: a sweep goes on from its own files."""
+        raise NotImplementedError
 
 
 class SearchTrial(tune.Trainable):  # type: ignore[misc]
@@ -153,10 +127,46 @@ class _Starts(tune.Callback):  # type: ignore[misc]
 def run_search(
     plans: SweepPlans, workers: Workers, watch: Watch, *, num_slots: int, storage: Path
 ) -> None:
-    """Run the baselines and the search; results lie in the trials' directories."""
+    """Run the baselines and the search; results lie in the trials' directories.
+
+    Trials that ended in an earlier part of the sweep are not run again, and the others keep their
+    points.
+    """
     _quieten()
-    num_trials = len(plans.sweep.baselines) + search_size(plans.sweep)
-    searcher = SweepSearch(plans, storage / "optuna.db")
+    proposals = Proposals(plans.sweep, storage / "optuna.db")
+    waiting = _take_up(plans, proposals, watch)
+    if waiting:
+        _run_trials(plans, workers, watch, SweepSearch(proposals, waiting), num_slots, storage)
+
+
+def _take_up(plans: SweepPlans, proposals: Proposals, watch: Watch) -> list[int]:
+    """The numbers of the trials that are still to be run."""
+    known = proposals.known()
+    scores: dict[int, float | None] = {}
+    for index in range(len(plans.sweep.baselines) + search_size(plans.sweep)):
+        given = index < len(proposals.given)
+        if not given and index not in known:
+            continue  # not proposed yet
+        plan = plans.search(index, proposals.given[index] if given else known[index].params)
+        result = watch.take_up(plan)
+        if result is not None:
+            scores[index] = result.get(METRIC)
+    proposals.settle(scores)
+    total = len(plans.sweep.baselines) + search_size(plans.sweep)
+    return [index for index in range(total) if index not in scores]
+
+
+def _run_trials(
+    plans: SweepPlans,
+    workers: Workers,
+    watch: Watch,
+    searcher: SweepSearch,
+    num_slots: int,
+    storage: Path,
+) -> None:
+    before, num_trials = len(watch.results), len(searcher.waiting)
+    folder = storage / ".tune"
+    shutil.rmtree(folder, ignore_errors=True)  # of a part that was interrupted
     trainable = tune.with_resources(
         tune.with_parameters(SearchTrial, plans=plans, workers=workers),
         {"memory": 1 << 20},  # no CPU: the work is done on the slots
@@ -174,7 +184,7 @@ def run_search(
         ),
         run_config=tune.RunConfig(
             name="search",
-            storage_path=str((storage / ".tune").resolve()),
+            storage_path=str(folder.resolve()),
             verbose=0,
             callbacks=[_Starts(plans, watch)],
             failure_config=tune.FailureConfig(max_failures=0),
@@ -183,12 +193,12 @@ def run_search(
         ),
     ).fit()
     watch.poll()
-    _check_told(outcome, watch)
+    _check_told(outcome, watch.results[before:])
 
 
-def _check_told(outcome: Any, watch: Watch) -> None:
+def _check_told(outcome: Any, results: list[dict[str, Any]]) -> None:
     """Tune, and with it Optuna, must have seen as failed exactly what failed."""
-    failed = sum(result["status"] != "done" for result in watch.results)
+    failed = sum(result["status"] != "done" for result in results)
     if outcome.num_errors != failed:
         first = str(outcome.errors[0]).strip().splitlines()[-1] if outcome.errors else "none"
         raise InfrastructureError(
@@ -205,5 +215,3 @@ def _quieten() -> None:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     for name in ("ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

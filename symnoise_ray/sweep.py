@@ -6,33 +6,33 @@ report; runs in MLflow; the verdict on the screen. The exit status is 0 only for
 
 from __future__ import annotations
 
-import platform
 import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from symnoise_ray.cache import contents
 from symnoise_ray.config import JudgeConfig, SweepConfig
-from symnoise_ray.errors import UserError
+from symnoise_ray.directory import claim_directory
+from symnoise_ray.inputs import input_files
 from symnoise_ray.judges.protocol import Judge
 from symnoise_ray.live import Board
-from symnoise_ray.plans import SweepPlans, first_point, prepare, size_text
+from symnoise_ray.plans import SweepPlans, first_point, known_points, prepare, size_text
 from symnoise_ray.records import require_folder, write_json
 from symnoise_ray.report import write_report
 from symnoise_ray.results import assemble, exit_code
-from symnoise_ray.session import in_ray_job, ray_session
+from symnoise_ray.resume import Past, begin, has_begun
+from symnoise_ray.session import ray_session
 from symnoise_ray.space import flat, search_size
 from symnoise_ray.tracking import Tracker
 from symnoise_ray.watch import Watch
 
-LOCKED = ("ray", "torch", "deepspeed", "transformers", "optuna", "mlflow", "numpy", "sacrebleu")
 INTERRUPTED_CLOSE_SECONDS = 1.5
 """`ray job stop` leaves three seconds in all by default."""
 
@@ -49,6 +49,17 @@ class Sweep:
     seconds: dict[str, float] = field(default_factory=dict)
     comparisons: list[Any] = field(default_factory=list)
     labels: dict[str, str] = field(default_factory=dict)
+    past: Past = field(default_factory=Past)
+
+    @property
+    def seeds(self) -> dict[str, Any]:
+        """What decides the numbers beside the settings, for run.lock.json."""
+        plans, config = self.plans, self.config
+        return {
+            "baselines": [plans.config(point).digest() for point in config.baselines],
+            "search_seed": config.search.seed,
+            "files": contents(input_files(plans.config(point) for point in known_points(config))),
+        }
 
     @property
     def plans(self) -> SweepPlans:
@@ -61,53 +72,15 @@ class Sweep:
         return self.plans.config(first_point(self.config)).judge
 
 
-@contextmanager
-def claim_directory(name: str, output: Path | None) -> Iterator[Path]:
-    """Make the sweep's directory: `output`, else the first free of runs/NAME, runs/NAME-2, ...
-
-    It is made at once, so that no two sweeps take the same, and goes away if nothing is written.
-    Inside a Ray job the working directory is a copy that goes away, so runs lie in the home.
-
-    Raises:
-        UserError: `output` holds something already, or a directory cannot be made there.
-    """
-    root = (Path.home() if in_ray_job() else Path.cwd()) / "runs"
-    try:
-        directory = _first_free(root, name) if output is None else _empty(output)
-    except OSError as error:
-        reason = f"{error.strerror}: {error.filename}"
-        raise UserError(f"--output {output or root}: must be writable, but {reason}") from None
-    try:
-        yield directory
-    finally:
-        with suppress(OSError):  # it holds something
-            directory.rmdir()
-
-
-def _empty(output: Path) -> Path:
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(
-            f"--output {output}: must be a new or empty directory, since results are never "
-            "overwritten; choose another"
-        )
-    output.mkdir(parents=True, exist_ok=True)
-    return output.absolute()
-
-
-def _first_free(root: Path, name: str) -> Path:
-    number = 1
-    while True:
-        directory = root / (name if number == 1 else f"{name}-{number}")
-        try:
-            directory.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-        else:
-            return directory
-
-
-def run_sweep(space: str, overrides: Sequence[str], output: Path | None, console: Console) -> int:
-    """Run a whole sweep and tell what it found; returns the exit status.
+def run_sweep(
+    space: str,
+    overrides: Sequence[str],
+    output: Path | None,
+    console: Console,
+    *,
+    resume: bool = False,
+) -> int:
+    """Run a whole sweep, or what is left of it, and tell what it found; returns the exit status.
 
     Raises:
         UserError: the input is not usable; nothing was created.
@@ -115,7 +88,7 @@ def run_sweep(space: str, overrides: Sequence[str], output: Path | None, console
     """
     began = time.monotonic()
     config = prepare(space, overrides)
-    with claim_directory(config.name, output) as directory:
+    with claim_directory(config.name, output, resume=resume) as directory:
         return _run_in(directory, config, console, began)
 
 
@@ -123,7 +96,14 @@ def _run_in(directory: Path, config: SweepConfig, console: Console, began: float
     uri = config.tracking.uri or f"sqlite:///{directory.parent / 'mlflow.db'}"
     board = Board(console, f"{config.name}: {directory}")
     sweep = Sweep(config, directory, board, uri, began)
-    board.say(f"sweep {config.name}: {size_text(config)}; results in {_short(directory)}")
+    _check_settings(sweep)  # before anything is written: a key in a wrong place must not be
+    if has_begun(directory):
+        sweep.past = begin(config, directory, sweep.seeds)
+    verb = f"part {sweep.past.parts + 1} of the sweep in" if sweep.past.parts else "results in"
+    board.say(f"sweep {config.name}: {size_text(config)}; {verb} {_short(directory)}")
+    if sweep.past.other_versions:
+        told = ", ".join(sweep.past.other_versions)
+        board.say(f"not as in its first part, so that numbers may differ a little: {told}")
     if sweep.judge.type != "local":
         _check_judge(sweep)
     with ray_session() as resources:
@@ -148,17 +128,24 @@ def _local_judge(sweep: Sweep) -> Iterator[Judge | None]:
         yield judge
 
 
+def _check_settings(sweep: Sweep) -> None:
+    """Read what can be read of the judge: its prompt, key or annotators."""
+    if sweep.judge.type != "reference":
+        from symnoise_ray.judges.check import check_settings  # clients, where needed
+
+        check_settings(sweep.judge)
+
+
 def _check_judge(sweep: Sweep, local: Judge | None = None) -> None:
     """Try the judge on planted pairs before anything is trained.
 
     Raises:
         JudgeError: it cannot tell good answers from bad ones.
-        UserError: its prompt, key or model cannot be read.
+        UserError: its store of verdicts cannot be written.
     """
     if sweep.judge.type != "reference":
-        from symnoise_ray.judges.check import check_settings, self_check  # clients, where needed
+        from symnoise_ray.judges.check import self_check
 
-        check_settings(sweep.judge)
         require_folder(sweep.directory.parent / sweep.judge.cache, "judge.cache")
         self_check(sweep.judge, sweep.directory.parent, str(sweep.directory), local)
 
@@ -175,7 +162,8 @@ def _run(sweep: Sweep, num_slots: int, judge: Judge | None) -> dict[str, Any]:
     from symnoise_ray.workers.pool import Pool
 
     config, plans = sweep.config, sweep.plans
-    _write_sources(sweep)
+    if not sweep.past.parts:
+        begin(config, sweep.directory, sweep.seeds)
     tracker = Tracker(sweep.directory, sweep.uri, config.tracking.experiment)
     _start_parent(sweep, tracker)
     sweep.board.say(f"starting {num_slots} worker group{'s' if num_slots > 1 else ''} ...")
@@ -216,23 +204,13 @@ def _search_and_confirm(sweep: Sweep, pool: Any, watch: Watch, num_slots: int) -
         sweep.seconds["confirm"] = time.monotonic() - started
 
 
-def _write_sources(sweep: Sweep) -> None:
-    """What is needed to run the sweep again: configuration, versions, digests, seeds."""
-    config = sweep.config
-    write_json(config.model_dump(mode="json"), sweep.directory / "sweep.json")
-    lock = {
-        "versions": {name: metadata.version(name) for name in LOCKED},
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "baselines": [sweep.plans.config(point).digest() for point in config.baselines],
-        "search_seed": config.search.seed,
-    }
-    write_json(lock, sweep.directory / "run.lock.json")
-
-
 def _start_parent(sweep: Sweep, tracker: Tracker) -> None:
-    """The sweep's own run: what is fixed, and how it searches."""
+    """The sweep's own run: what is fixed, and how it searches; told once, whatever the parts."""
     config = sweep.config
+    tags = {"symnoise.part": "sweep", "symnoise.parts": str(sweep.past.parts + 1)}
+    if tracker.journal.path.exists():
+        tracker.log("start", config.name, parent=None, params={}, tags=tags)
+        return
     point = first_point(config)
     fixed = flat(sweep.plans.config(point))
     varied = {name for p in config.baselines for name in p} | set(config.parameters)
@@ -242,13 +220,15 @@ def _start_parent(sweep: Sweep, tracker: Tracker) -> None:
         params |= {f"{section}.{name}": value for name, value in values.items()}
     for name, parameter in config.parameters.items():
         params[f"parameters.{name}"] = parameter.model_dump(mode="json", exclude_defaults=True)
-    tracker.log("start", config.name, parent=None, params=params, tags={"symnoise.part": "sweep"})
+    tracker.log("start", config.name, parent=None, params=params, tags=tags)
 
 
 def _finish(sweep: Sweep, watch: Watch, tracker: Tracker, *, interrupted: bool) -> dict[str, Any]:
     """Write results.json and the report, and end the sweep's run in MLflow."""
     started = time.monotonic()
     for result in watch.results:
+        if result["trial"] in watch.before:
+            continue
         track = round(tracker.applier.seconds.get(result["trial"], 0.0), 3)
         result["seconds"]["track"] = track
         record = {"step": result.get("num_steps", 0), "seconds/track": track}
@@ -263,6 +243,8 @@ def _finish(sweep: Sweep, watch: Watch, tracker: Tracker, *, interrupted: bool) 
         seconds,
         uri=sweep.uri,
         interrupted=interrupted,
+        parts=sweep.past.parts + 1,
+        looks=sweep.past.looks + 1,
     )
     write_json(results, sweep.directory / "results.json")
     write_report(sweep.directory, results)
@@ -281,7 +263,8 @@ def _end_parent(
 ) -> None:
     name = sweep.config.name
     scored = [t for t in results["trials"] if t["part"] == "search" and t["status"] == "done"]
-    record: dict[str, Any] = {"step": 0, "num_trials": len(results["trials"])}
+    # Of a sweep in several parts, each tells its own: the last one counts.
+    record: dict[str, Any] = {"step": sweep.past.parts, "num_trials": len(results["trials"])}
     if scored:
         record["best_win_rate"] = max(trial["win_rate"] for trial in scored)
     for phase, value in {**results["seconds"], "report": report_seconds}.items():

@@ -8,9 +8,11 @@ applied later by `replay`, each event once.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import secrets
 import threading
 import time
 from pathlib import Path
@@ -21,8 +23,11 @@ from symnoise_ray.records import read_lines, write_json
 log = logging.getLogger(__name__)
 
 KEY_TAG = "symnoise.key"
+KILLED = "KILLED"
+"""Status of a run that was interrupted."""
 RETRY_SECONDS = 2.0
 CLOSE_SECONDS = 30.0
+_SQLITE = "sqlite:///"
 _MAX_PARAMS = 100  # per call, MLflow's limit
 _MAX_METRICS = 1000
 _MAX_VALUE = 6000  # characters of a parameter's value
@@ -34,6 +39,7 @@ class Journal:
     def __init__(self, directory: Path) -> None:
         self.path = directory / "journal.jsonl"
         self._lock = threading.Lock()
+        _cut_broken_line(self.path)
 
     def append(self, kind: str, run: str, **values: Any) -> None:
         """Write one event; `run` is the trial's name, or the sweep's for the parent."""
@@ -42,6 +48,49 @@ class Journal:
         # A lone surrogate has no UTF-8 form, and MLflow takes none: it becomes a question mark.
         with self._lock, self.path.open("a", encoding="utf-8", errors="replace") as file:
             file.write(line)
+
+    def history(self) -> tuple[dict[str, int], set[str]]:
+        """Of an earlier part of the sweep: each run's last step, and the runs that had ended."""
+        steps: dict[str, int] = {}
+        ended: set[str] = set()
+        for event in read_lines(self.path):
+            run = event["run"]
+            if event["kind"] == "metrics":
+                told = [record["step"] for record in event["records"]]
+                steps[run] = max(told, default=steps.get(run, -1))
+            elif event["kind"] == "end" and event["status"] != KILLED:
+                ended.add(run)
+            elif event["kind"] == "start":
+                ended.discard(run)
+        return steps, ended
+
+
+def _cut_broken_line(path: Path) -> None:
+    """A writer that was killed leaves half a line, which the next event must not be part of."""
+    if path.exists():
+        with path.open("rb+") as file:
+            text = file.read()
+            file.truncate(text.rfind(b"\n") + 1)
+
+
+def _make_database(path: Path) -> None:
+    """Make MLflow's database, whole or not at all.
+
+    MLflow makes its tables in many steps; a process that is killed among them, or two that make
+    them at once, leave a database that it can neither use nor mend.
+    """
+    if path.exists():
+        return
+    import mlflow
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        mlflow.MlflowClient(f"{_SQLITE}{partial}").get_experiment_by_name("Default")
+        with contextlib.suppress(FileExistsError):  # another process was first
+            os.link(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 class Applier:
@@ -85,22 +134,33 @@ class Applier:
 
             for name in ("mlflow", "alembic"):
                 logging.getLogger(name).setLevel(logging.ERROR)
+            if self.uri.startswith(_SQLITE) and "?" not in self.uri:
+                _make_database(Path(self.uri.removeprefix(_SQLITE)))
             client = mlflow.MlflowClient(self.uri)
-            found = client.get_experiment_by_name(self.experiment)
-            if found is None:
-                self._experiment_id = client.create_experiment(
-                    self.experiment, artifact_location=self._artifact_location()
-                )
-            else:
-                self._experiment_id = found.experiment_id
+            self._experiment_id = self._find_experiment(client)
             self._client = client
         return self._client
 
+    def _find_experiment(self, client: Any) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = client.get_experiment_by_name(self.experiment)
+        if found is None:
+            place = self._artifact_location()
+            try:
+                made: str = client.create_experiment(self.experiment, artifact_location=place)
+                return made
+            except MlflowException:  # perhaps another sweep has made it just now
+                found = client.get_experiment_by_name(self.experiment)
+                if found is None:
+                    raise
+        return str(found.experiment_id)
+
     def _artifact_location(self) -> str | None:
         """Files beside a local database; a server knows its own place."""
-        if not self.uri.startswith("sqlite:///"):
+        if not self.uri.startswith(_SQLITE):
             return None
-        return (Path(self.uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
+        return (Path(self.uri.removeprefix(_SQLITE)).resolve().parent / "mlartifacts").as_uri()
 
     def _start(self, event: dict[str, Any]) -> None:
         client = self._connect()
@@ -114,6 +174,7 @@ class Applier:
         )
         if found:
             run_id = found[0].info.run_id
+            client.update_run(run_id, status="RUNNING")
         else:
             run = client.create_run(self._experiment_id, start_time=event["time_ms"], tags=tags)
             run_id = run.info.run_id

@@ -27,7 +27,7 @@ from symnoise_ray import engine as deepspeed_engine
 from symnoise_ray.batches import Batches
 from symnoise_ray.cache import TokenTable
 from symnoise_ray.checkpoints import Saver, agreed, restore
-from symnoise_ray.config import OptimConfig, TrialConfig
+from symnoise_ray.config import JudgeConfig, OptimConfig, TrialConfig
 from symnoise_ray.corpus import text_table, token_table
 from symnoise_ray.errors import CancelledError, InfrastructureError, UserError
 from symnoise_ray.evaluate import Evaluation
@@ -134,9 +134,12 @@ def train(
 
 
 def identity(config: TrialConfig) -> str:
-    """Hash of what a resumed trial must share; in how many pieces a step runs is not part of it."""
+    """Hash of what a resumed trial must share.
+
+    In how many pieces a step runs is not part of it, nor is who judges the answers.
+    """
     train = config.train.model_copy(update={"micro_batch_size": 1})
-    return config.model_copy(update={"train": train}).digest()
+    return config.model_copy(update={"train": train, "judge": JudgeConfig()}).digest()
 
 
 def _agree_on(config: TrialConfig) -> None:

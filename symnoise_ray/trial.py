@@ -22,6 +22,7 @@ from symnoise_ray.records import (
     PHASES,
     Completion,
     read_completions,
+    read_json,
     timed,
     write_json,
     write_lines,
@@ -63,7 +64,7 @@ def run_trial(plan: TrialPlan, workers: Workers) -> Iterator[dict[str, Any] | No
         counts=trained.counts,
         attempts=trained.attempts,
         **trained.summary,
-        **answer_statistics(completions),
+        **answer_statistics(completions, **plan.config.answers.model_dump()),
         **score,
     )
 
@@ -71,8 +72,13 @@ def run_trial(plan: TrialPlan, workers: Workers) -> Iterator[dict[str, Any] | No
 def _train_and_answer(
     plan: TrialPlan, workers: Workers
 ) -> Generator[dict[str, Any] | None, None, Finished]:
+    """The worker's part, once: a sweep that goes on may find it done."""
+    outcome = plan.directory / "outcome.json"
+    if outcome.exists():
+        return Finished(**read_json(outcome))
     for record in workers.run(plan.name, plan.config, plan.directory):
         if isinstance(record, Finished):
+            write_json(record._asdict(), outcome)
             return record
         yield record
     raise AssertionError("a worker's last word is Finished or an exception")

@@ -11,13 +11,17 @@ import threading
 from pathlib import Path
 from typing import Any, Self
 
+from symnoise_ray.errors import DataError, DivergedError, OutOfMemoryError, UserError
 from symnoise_ray.live import Board
 from symnoise_ray.plans import TrialPlan, show
 from symnoise_ray.records import UPSTREAM, Tail
 from symnoise_ray.space import flat
-from symnoise_ray.tracking import Tracker
+from symnoise_ray.tracking import KILLED, Tracker
 
 POLL_SECONDS = 0.25
+RESULT = "trial.json"
+FINAL = tuple(kind.kind for kind in (UserError, DataError, DivergedError, OutOfMemoryError))
+"""Failures that would come again: a sweep that goes on leaves them as they are."""
 
 SCORES = (
     "win_rate",
@@ -62,6 +66,9 @@ class Watch:
     def __init__(self, sweep: str, board: Board, tracker: Tracker) -> None:
         self.sweep, self.board, self.tracker = sweep, board, tracker
         self.results: list[dict[str, Any]] = []
+        self.before: set[str] = set()
+        """Trials that ended in an earlier part of the sweep."""
+        self._last_steps, self._told = tracker.journal.history()
         self._plans: dict[str, TrialPlan] = {}
         self._tails: dict[str, Tail] = {}
         self._lock = threading.Lock()
@@ -77,14 +84,31 @@ class Watch:
         self._thread.join()
         self.poll()
 
+    def take_up(self, plan: TrialPlan) -> dict[str, Any] | None:
+        """The result of a trial that ended for good in an earlier part of the sweep.
+
+        None for one that is still to be run: it never ended, or it was not its own fault that it
+        failed. What it was told then goes out of the way.
+        """
+        result = read_result(plan.directory)
+        if result is None:
+            return None
+        if result["status"] != "done" and result["kind"] not in FINAL:
+            (plan.directory / RESULT).unlink()
+            return None
+        self.before.add(plan.name)
+        if plan.name in self._told:
+            self._show(plan)
+            with self._lock:
+                self._close(plan, result)
+        else:
+            self.add(plan)
+            self.poll()
+        return result
+
     def add(self, plan: TrialPlan) -> None:
         """A trial was started."""
-        self.board.start(
-            plan.name,
-            show(plan.params),
-            baseline=plan.baseline,
-            confirms=plan.part == "confirm",
-        )
+        self._show(plan)
         self.tracker.log(
             "start",
             plan.name,
@@ -99,7 +123,12 @@ class Watch:
         )
         with self._lock:
             self._plans[plan.name] = plan
-            self._tails[plan.name] = Tail(plan.directory / "metrics.jsonl")
+            last_step = self._last_steps.get(plan.name, -1)
+            self._tails[plan.name] = Tail(plan.directory / "metrics.jsonl", last_step)
+
+    def _show(self, plan: TrialPlan) -> None:
+        confirms = plan.part == "confirm"
+        self.board.start(plan.name, show(plan.params), baseline=plan.baseline, confirms=confirms)
 
     def _run(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
@@ -123,8 +152,7 @@ class Watch:
 
     def _end(self, plan: TrialPlan, result: dict[str, Any]) -> None:
         del self._plans[plan.name]
-        self.results.append(result)
-        self.board.end(plan.name, result)
+        self._close(plan, result)
         scores = {name: result[name] for name in SCORES if result.get(name) is not None}
         scores |= {name: result[name] for name in result if name.startswith(UPSTREAM)}
         for prefix in ("", "length_controlled_"):
@@ -139,15 +167,19 @@ class Watch:
                 path = f"trials/{plan.name}/{file}.jsonl"
                 shown = {"completions": "answers.json", "preferences": "verdicts.json"}[file]
                 self.tracker.log("table", plan.name, path=path, file=shown)
-        status = {"done": "FINISHED", "failed": "FAILED"}.get(result["status"], "KILLED")
+        status = {"done": "FINISHED", "failed": "FAILED"}.get(result["status"], KILLED)
         tags = {"symnoise.reason": result["reason"]} if result.get("reason") else {}
         self.tracker.log("end", plan.name, status=status, tags=tags)
+
+    def _close(self, plan: TrialPlan, result: dict[str, Any]) -> None:
+        self.results.append(result)
+        self.board.end(plan.name, result, before=plan.name in self.before)
 
     def abandon(self) -> None:
         """The sweep was interrupted: trials still running are told as killed."""
         with self._lock:
             for name in self._plans:
-                self.tracker.log("end", name, status="KILLED", tags={})
+                self.tracker.log("end", name, status=KILLED, tags={})
             self._plans.clear()
 
     @property
@@ -159,7 +191,7 @@ class Watch:
 
 def read_result(directory: Path) -> dict[str, Any] | None:
     """A trial's result, once it has one."""
-    path = directory / "trial.json"
+    path = directory / RESULT
     if not path.exists():
         return None
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

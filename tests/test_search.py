@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from symnoise_ray.config import SweepConfig
-from symnoise_ray.plans import SweepPlans
+from symnoise_ray.proposals import Proposals
 from symnoise_ray.search import SweepSearch
 from symnoise_ray.space import check_sweep, search_size
 
@@ -32,8 +32,12 @@ def sweep(**settings: Any) -> SweepConfig:
     return config
 
 
+def proposals(config: SweepConfig, tmp_path: Path) -> Proposals:
+    return Proposals(config, tmp_path / "optuna.db")
+
+
 def search_for(config: SweepConfig, tmp_path: Path) -> SweepSearch:
-    return SweepSearch(SweepPlans(config, tmp_path), tmp_path / "optuna.db")
+    return SweepSearch(proposals(config, tmp_path), range(len(config.baselines) + 9))
 
 
 def states(config: SweepConfig, tmp_path: Path) -> list[str]:
@@ -72,6 +76,12 @@ def test_reports_on_the_way_are_not_scores(tmp_path: Path):
     assert states(config, tmp_path) == ["RUNNING"]
 
 
+def test_after_the_last_trial_tune_is_told_that_there_are_no_more(tmp_path: Path):
+    search = SweepSearch(proposals(sweep(), tmp_path), [0])
+    assert search.suggest("one") == {"index": 0, "point": PLAIN}
+    assert search.suggest("two") == "FINISHED"
+
+
 def test_a_grid_is_run_once_and_leaves_out_what_the_baselines_have(tmp_path: Path):
     config = sweep(
         parameters={
@@ -104,9 +114,95 @@ def test_the_same_seed_proposes_the_same_points(sampler: str, tmp_path: Path):
     assert proposed[0] == proposed[1]
 
 
+# A sweep that goes on after its process has gone
+
+
+def score(index: int) -> float | None:
+    """What a trial comes to; every fifth fails."""
+    return None if index % 5 == 4 else 1 / (1 + index)
+
+
+def go_through(config: SweepConfig, tmp_path: Path, part: range) -> list[Any]:
+    """Propose trials in a process of their own making, and tell each before the next one."""
+    mine = proposals(config, tmp_path)
+    points = []
+    for index in part:
+        points.append(mine.propose(index))
+        mine.tell(index, score(index))
+    return points
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_an_interrupted_sweep_is_proposed_the_points_of_an_undisturbed_one(
+    sampler: str, tmp_path: Path
+):
+    config = sweep(search={"sampler": sampler, "num_trials": 20, "seed": 3})
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    whole = go_through(config, tmp_path / "whole", range(22))
+    parts = [
+        point
+        for start, end in ((0, 1), (1, 4), (4, 15), (15, 22))
+        for point in go_through(config, tmp_path / "parts", range(start, end))
+    ]
+    assert parts == whole
+    assert len({repr(point) for point in whole}) == 22
+    assert states(config, tmp_path / "parts") == states(config, tmp_path / "whole")
+
+
+def test_a_trial_that_was_running_keeps_its_point_and_is_told_once(tmp_path: Path):
+    config = sweep()
+    first = proposals(config, tmp_path)
+    points = [first.propose(index) for index in range(4)]
+    later = proposals(config, tmp_path)
+    assert [later.propose(index) for index in range(4)] == points
+    for _ in range(2):
+        later.tell(2, 0.5)
+    assert states(config, tmp_path) == ["RUNNING", "COMPLETE", "RUNNING"]
+
+
+def test_what_was_found_out_and_not_told_is_told_first(tmp_path: Path):
+    config = sweep()
+    first = proposals(config, tmp_path)
+    for index in range(5):
+        first.propose(index)
+    proposals(config, tmp_path).settle({0: 0.5, 1: 0.6, 2: None})
+    assert states(config, tmp_path) == ["COMPLETE", "FAIL", "RUNNING", "RUNNING"]
+
+
+def test_a_failed_trial_that_is_run_again_has_its_point_and_a_second_place(tmp_path: Path):
+    config = sweep()
+    first = proposals(config, tmp_path)
+    points = [first.propose(index) for index in range(4)]
+    first.tell(1, None)
+    first.tell(3, None)
+    later = proposals(config, tmp_path)
+    assert [later.propose(1), later.propose(3)] == [points[1], points[3]]
+    later.tell(1, 0.7)
+    assert states(config, tmp_path) == ["FAIL", "RUNNING", "FAIL", "COMPLETE", "RUNNING"]
+
+
+@pytest.mark.parametrize("moment", ["enqueued", "asked"])
+@pytest.mark.parametrize("index", [1, 2])
+def test_a_process_may_end_in_the_middle_of_a_proposal(index: int, moment: str, tmp_path: Path):
+    config = sweep()
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    whole = go_through(config, tmp_path / "whole", range(5))
+    go_through(config, tmp_path / "parts", range(index))
+    study = proposals(config, tmp_path / "parts").study
+    if index == 1 or moment == "enqueued":
+        study.enqueue_trial(NOISY)
+    if moment == "asked":
+        study.ask()
+    proposals(config, tmp_path / "parts").settle({})
+    assert go_through(config, tmp_path / "parts", range(index, 5)) == whole[index:]
+
+
 def test_the_searcher_can_be_saved(tmp_path: Path):
-    """Tune writes its searcher to disk from time to time."""
+    """Tune writes its searcher to disk from time to time; ours is the study, which is there."""
     search = search_for(sweep(), tmp_path)
     suggestions(search, 2)
-    search.save(str(tmp_path / "searcher"))
-    assert pickle.loads((tmp_path / "searcher").read_bytes())["num_suggested"] == 2
+    search.save_to_dir(str(tmp_path), "now")
+    assert pickle.loads(pickle.dumps(search)).running == {"trial-0": 0, "trial-1": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["optuna.db"]

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ import optuna
 import psutil
 import pytest
 
+from symnoise_ray.directory import claim_directory
 from symnoise_ray.errors import UserError
 from symnoise_ray.records import PHASES, read_json, read_lines
-from symnoise_ray.sweep import claim_directory
 from tests.servers.endpoint import serving
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,11 +87,13 @@ def study_states(directory: Path, name: str) -> list[str]:
     return [trial.state.name for trial in study.trials]
 
 
-def runs_by_name(folder: Path) -> dict[str, Any]:
-    client = mlflow.MlflowClient(f"sqlite:///{folder / 'runs' / 'mlflow.db'}")
+def runs_by_name(database: Path) -> dict[str, Any]:
+    client = mlflow.MlflowClient(f"sqlite:///{database}")
     experiment = client.get_experiment_by_name("symnoise_ray")
     found = client.search_runs([experiment.experiment_id], max_results=100)
-    return {run.data.tags["mlflow.runName"]: run for run in found}
+    runs = {run.data.tags["mlflow.runName"]: run for run in found}
+    assert len(runs) == len(found), "one run each"
+    return runs
 
 
 def test_the_screen_ends_with_table_verdict_and_what_to_open(small: Path):
@@ -117,6 +120,7 @@ def test_every_trial_leaves_its_files(small: Path):
             "config.json",
             "metrics.jsonl",
             "completions.jsonl",
+            "outcome.json",
             "preferences.jsonl",
             "score.json",
             "trial.json",
@@ -144,7 +148,7 @@ def test_the_study_is_on_disk_and_holds_the_search_alone(small: Path):
 
 
 def test_mlflow_shows_the_trials_below_their_sweep(small: Path):
-    runs = runs_by_name(small)
+    runs = runs_by_name(small / "runs" / "mlflow.db")
     parent = runs["small"]
     assert len(runs) == 7
     for name, run in runs.items():
@@ -158,7 +162,7 @@ def test_mlflow_shows_the_trials_below_their_sweep(small: Path):
 
 
 def test_mlflow_has_every_setting_metrics_by_step_and_tables(small: Path):
-    run = runs_by_name(small)["001-symnoise"]
+    run = runs_by_name(small / "runs" / "mlflow.db")["001-symnoise"]
     config = read_json(small / "runs" / "small" / "trials" / "001-symnoise" / "config.json")
     for section, settings in config.items():
         for name, value in settings.items():
@@ -224,17 +228,23 @@ def test_trials_that_diverge_are_failed_and_the_rest_goes_on(tmp_path: Path):
 
 
 def start_and_signal(
-    tmp_path: Path, number: int, wanted: str
+    tmp_path: Path,
+    number: int,
+    wanted: str,
+    *,
+    space: str = SPACE.replace("max_steps: 8", "max_steps: 4000"),
+    wait: Callable[[], object] = lambda: None,
 ) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
-    """Start a sweep, and signal it once a line of its output holds a word.
+    """Start a sweep, or go on with it, and signal it once a line of its output holds a word.
 
     Ctrl-C reaches the whole process group, as a terminal sends it; SIGTERM the process alone.
 
     Returns:
         The sweep, and the processes that it had started by then.
     """
-    (tmp_path / "small.yaml").write_text(SPACE.replace("max_steps: 8", "max_steps: 4000"))
-    command = [sys.executable, "-u", "-m", "symnoise_ray.tune", "small.yaml", "--output", "out"]
+    (tmp_path / "small.yaml").write_text(space)
+    words = ["small.yaml", "--resume", "--output", "out"]
+    command = [sys.executable, "-u", "-m", "symnoise_ray.tune", *words]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -242,6 +252,7 @@ def start_and_signal(
         text=True,
         cwd=tmp_path,
         start_new_session=True,
+        env={**os.environ, MARK: str(tmp_path)},
         # Under a shell that put the tests in the background, children would not hear Ctrl-C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
@@ -249,6 +260,7 @@ def start_and_signal(
     for line in process.stdout:
         if wanted in line:
             break
+    wait()
     started = psutil.Process(process.pid).children(recursive=True)
     send = os.killpg if number == signal.SIGINT else os.kill
     send(process.pid, number)
@@ -269,11 +281,46 @@ def test_an_interrupted_sweep_leaves_no_process_and_no_traceback(
     process, started = start_and_signal(tmp_path, number, wanted)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == status, output
-    assert output == "interrupted; what was done is kept\n"
+    assert output == (
+        "interrupted; what was done is kept; the same command with --resume goes on from there\n"
+    )
     _, alive = psutil.wait_procs(started, timeout=5)
     assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
     if wanted == "000-none":
         assert read_json(tmp_path / "out" / "results.json")["status"] == "interrupted"
+
+
+def kill_and_see_it_gone(tmp_path: Path, wanted: str, **more: Any) -> None:
+    """SIGKILL a sweep; its Ray ends by itself a little later, or is ended here."""
+    process, started = start_and_signal(tmp_path, signal.SIGKILL, wanted, **more)
+    process.communicate(timeout=60)
+    _, alive = psutil.wait_procs(started, timeout=20)
+    for left in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            left.kill()
+
+
+def told_of(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a sweep found out, without what it took."""
+    left_out = ("seconds", "tokens_per_second", "peak_memory_gib", "resumed_at")
+    trials = ({k: v for k, v in t.items() if k not in left_out} for t in results["trials"])
+    return [*trials, results["verdict"]]
+
+
+def test_a_killed_sweep_goes_on_to_the_end_of_an_undisturbed_one(small: Path, tmp_path: Path):
+    kill_and_see_it_gone(tmp_path, "001-symnoise", space=SPACE)
+    assert not (tmp_path / "out" / "results.json").exists()
+    run = tune("small.yaml", "--output", "out", "--resume", cwd=tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "part 2 of the sweep in out" in run.stdout
+    results = read_json(tmp_path / "out" / "results.json")
+    assert told_of(results) == told_of(read_json(small / "runs" / "small" / "results.json"))
+    assert (results["status"], results["parts"]) == ("whole", 2)
+    assert study_states(tmp_path / "out", "small") == ["COMPLETE"]
+    runs = runs_by_name(tmp_path / "mlflow.db")
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert sorted(runs) == sorted(["small", *(trial["trial"] for trial in results["trials"])])
+    assert left_by(tmp_path) == []
 
 
 def test_sweeps_of_one_name_take_directories_of_their_own(

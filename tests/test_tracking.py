@@ -1,6 +1,8 @@
 """A sweep reaches MLflow through its journal, each event once, and never waits for it."""
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +11,8 @@ from typing import Any
 import mlflow
 import pytest
 
-from symnoise_ray.records import Preference, write_lines, write_text
-from symnoise_ray.tracking import KEY_TAG, Applier, Journal, Tracker, replay
+from symnoise_ray.records import Preference, read_lines, write_lines, write_text
+from symnoise_ray.tracking import KEY_TAG, KILLED, Applier, Journal, Tracker, replay
 
 NOWHERE = "http://127.0.0.1:9"
 EXPERIMENT = "tests"
@@ -209,3 +211,73 @@ def test_more_parameters_and_metrics_than_one_call_takes_are_all_logged(
     assert len(run.data.params) == 230
     assert len(client.get_metric_history(run.info.run_id, "loss")) == 600
     assert len(client.get_metric_history(run.info.run_id, "lr")) == 600
+
+
+# A sweep that goes on
+
+
+def test_an_event_after_half_a_line_of_a_killed_writer_is_whole(directory: Path) -> None:
+    write(Journal(directory), started())
+    path = directory / "journal.jsonl"
+    whole = path.read_text()
+    path.write_text(whole + '{"kind": "metr')
+    Journal(directory).append("end", "small", status="FINISHED", tags={})
+    assert path.read_text().startswith(whole)
+    assert [row["kind"] for row in read_lines(path)][-1] == "end"
+
+
+def test_a_journal_knows_how_far_each_run_came(directory: Path) -> None:
+    write(Journal(directory), started())
+    steps, ended_before = Journal(directory).history()
+    assert (steps, ended_before) == ({"000-symnoise": len(LOSSES) - 1}, set())
+    write(Journal(directory), ended())
+    assert Journal(directory).history()[1] == {"small", "000-symnoise"}
+    journal = Journal(directory)
+    journal.append("start", "small", parent="", params={}, tags={})
+    journal.append("end", "small", status=KILLED, tags={})
+    assert journal.history()[1] == {"000-symnoise"}, "an interrupted run has not ended"
+
+
+def test_a_run_that_goes_on_is_running_again_and_stays_one_run(uri: str, directory: Path) -> None:
+    client, seen = mlflow.MlflowClient(uri), []
+    for status in (KILLED, None, "FINISHED"):
+        journal = Journal(directory)
+        journal.append("start", "small", parent="", params={}, tags={})
+        if status:
+            journal.append("end", "small", status=status, tags={})
+        replay(directory, uri, EXPERIMENT)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        assert experiment is not None
+        (run,) = client.search_runs([experiment.experiment_id])
+        seen.append(run.info.status)
+    assert seen == [KILLED, "RUNNING", "FINISHED"]
+
+
+APPLY = """
+import sys
+from pathlib import Path
+from symnoise_ray.tracking import Journal, replay
+directory = Path(sys.argv[1])
+Journal(directory).append("start", "small", parent="", params={}, tags={})
+replay(directory, sys.argv[2], "tests")
+"""
+
+
+def test_a_process_that_is_killed_while_it_makes_the_database_leaves_none(tmp_path: Path) -> None:
+    """MLflow makes it in many steps, and could not use one that was left among them."""
+
+    def start(name: str) -> subprocess.Popen[bytes]:
+        (tmp_path / name).mkdir()
+        uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+        return subprocess.Popen([sys.executable, "-c", APPLY, str(tmp_path / name), uri])
+
+    process = start("killed")
+    deadline = time.monotonic() + 60
+    while not any(path.stat().st_size for path in tmp_path.glob(".mlflow.db.*")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "mlflow.db").exists()
+    processes = [start(name) for name in ("one", "two")]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0], "nor do two at once"

@@ -43,7 +43,9 @@ def _run(argv: Sequence[str] | None) -> int:
         return status
     except KeyboardInterrupt as interrupt:
         code = getattr(interrupt, "exit_code", EXIT_SIGINT)
-        print("interrupted; what was done is kept", file=sys.stderr)
+        words = sys.argv[1:] if argv is None else argv
+        on = "; the same command with --resume goes on from there" if "tune" in words[:1] else ""
+        print(f"interrupted; what was done is kept{on}", file=sys.stderr)
         return code
     except SymnoiseError as error:
         if debug:

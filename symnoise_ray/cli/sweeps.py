@@ -24,6 +24,11 @@ def add_tune(verbs: Verbs) -> None:
         "--output", type=Path, metavar="DIR", help="new or empty directory (runs/NAME by default)"
     )
     parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the sweep in DIR or the last of runs/NAME; without one, start it",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="check everything, start and create nothing"
     )
 
@@ -35,7 +40,7 @@ def _run_tune(arguments: argparse.Namespace) -> int:
     from symnoise_ray.sweep import run_sweep
 
     space, overrides = split_space(arguments)
-    return run_sweep(space, overrides, arguments.output, make_console())
+    return run_sweep(space, overrides, arguments.output, make_console(), resume=arguments.resume)
 
 
 def add_validate(verbs: Verbs) -> None:

@@ -7,7 +7,7 @@ file, the line and the nearest name. Imports neither torch nor ray, so a check t
 
 from symnoise_ray.config.data import TEMPLATE_NAMES, DataConfig, RowField
 from symnoise_ray.config.harness import HarnessConfig
-from symnoise_ray.config.judge import GenerateConfig, JudgeConfig, judge_types
+from symnoise_ray.config.judge import AnswersConfig, GenerateConfig, JudgeConfig, judge_types
 from symnoise_ray.config.model import LoraConfig, ModelConfig
 from symnoise_ray.config.noise import NOISELESS, NoiseConfig, NoiseType
 from symnoise_ray.config.section import Section
@@ -25,6 +25,7 @@ from symnoise_ray.config.trial import TrialConfig
 __all__ = [
     "NOISELESS",
     "TEMPLATE_NAMES",
+    "AnswersConfig",
     "ConfirmConfig",
     "DataConfig",
     "GenerateConfig",

@@ -41,6 +41,16 @@ class GenerateConfig(Section):
         return self
 
 
+class AnswersConfig(Section):
+    """How repetition and diversity of the answers are told; no score depends on it."""
+
+    num_words: int = Field(50, ge=5)
+    """Words of an answer that count; shorter answers are left out. The NEFTune paper takes 50 for
+    Alpaca, 100 for Evol-Instruct, 150 for ShareGPT and OpenPlatypus."""
+    formula: Literal["exact", "published"] = "exact"
+    """`published`: as the code behind the published tables computes it, to compare with them."""
+
+
 LOCAL_ALONE = (
     *("engine", "dtype", "batch_size", "max_length"),
     *("num_workers", "cpus_per_worker", "gpus_per_worker"),

@@ -11,7 +11,7 @@ from pydantic import model_validator
 from symnoise_ray import deepspeed_json
 from symnoise_ray.config.data import DataConfig
 from symnoise_ray.config.harness import HarnessConfig
-from symnoise_ray.config.judge import GenerateConfig, JudgeConfig
+from symnoise_ray.config.judge import AnswersConfig, GenerateConfig, JudgeConfig
 from symnoise_ray.config.model import LoraConfig, ModelConfig
 from symnoise_ray.config.noise import NoiseConfig
 from symnoise_ray.config.section import Section
@@ -35,6 +35,8 @@ class TrialConfig(Section):
     """Low-rank adapters."""
     generate: GenerateConfig = GenerateConfig()
     """Decoding."""
+    answers: AnswersConfig = AnswersConfig()
+    """Statistics of the answers."""
     judge: JudgeConfig = JudgeConfig()
     """Judge."""
     harness: HarnessConfig = HarnessConfig()
