@@ -44,7 +44,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_like_an_undisturbed_one(tmp
     (tmp_path / "whole" / "small.yaml").write_text(WIDER)
     finish(tmp_path / "whole")
     rng = random.Random(0)
-    for wanted in ("worker group", "000-none", "00", "confirm-none-seed1000"):
+    for wanted in ("worker group", "001-", "confirm-none-seed1000"):
         kill_and_see_it_gone(
             tmp_path / "parts", wanted, space=WIDER, wait=lambda: time.sleep(rng.uniform(0, 6))
         )
