@@ -17,7 +17,7 @@ from symnoise_ray.errors import JudgeError, UserError
 from symnoise_ray.judges import judge_all, make_judge
 from symnoise_ray.judges.check import self_check
 from symnoise_ray.judges.local import DTYPES, LocalJudge, local_judge, on_transformers
-from symnoise_ray.judges.prompt import find_prompt
+from symnoise_ray.judges.prompt import Prompt, find_prompt
 from symnoise_ray.judges.protocol import Pair, Usage
 from symnoise_ray.judges.reading import Reader, special_texts
 from symnoise_ray.records import Completion
@@ -28,6 +28,7 @@ CHAT = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content | trim }}"
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+KEEPING = CHAT.replace(" | trim", "")
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('none') }}{% endif %}" + CHAT
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
@@ -123,7 +124,11 @@ def label_logprobs(judge: LocalJudge, ids: list[int]) -> tuple[float, float]:
 
 def plainly(judge: LocalJudge, pair: Pair) -> float:
     """The verdict by one pass over the whole prompt."""
-    first, second = label_logprobs(judge, judge.reader.tokens(pair))
+    return by_one_pass(judge, judge.reader.tokens(pair))
+
+
+def by_one_pass(judge: LocalJudge, ids: list[int]) -> float:
+    first, second = label_logprobs(judge, ids)
     return 1 + 1 / (1 + math.exp(first - second))
 
 
@@ -355,16 +360,90 @@ def test_a_tokenizer_that_puts_a_space_before_every_text_puts_it_before_the_prom
     assert reader.tokens(pair)[: len(reader.head())] == reader.head()
 
 
-def test_a_label_counts_with_and_without_the_space_before_it() -> None:
-    def spellings(tokenizer: PreTrainedTokenizerFast) -> list[list[str]]:
-        labels = Reader(find_prompt("pairwise"), tokenizer).labels
-        return [tokenizer.convert_ids_to_tokens(ids) for ids in labels]
+def in_words_of_the_template(prompt: Prompt, tokenizer: Any, pair: Pair) -> list[int]:
+    """Token ids of the whole prompt, rendered and tokenised at once."""
+    system, user = prompt.messages(pair)
+    if tokenizer.chat_template is None:
+        text = f"{prompt.system}\n\n{user['content']}\n"
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    merged = {"role": "user", "content": f"{prompt.system}\n\n{user['content']}"}
+    messages = [merged] if tokenizer.chat_template == NO_SYSTEM else [system, user]
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    return list(ids)
 
+
+@pytest.mark.parametrize("blanks", ["", " ", "\n", " \n\t "], ids=repr)
+@pytest.mark.parametrize(
+    "template", [CHAT, KEEPING, NO_SYSTEM, None], ids=["trims", "keeps", "no system", "none"]
+)
+def test_what_is_read_is_the_whole_prompt_as_the_template_writes_it(
+    template: str | None, blanks: str
+) -> None:
+    tokenizer = chat_tokenizer(template)
+    tokenizer.add_tokens(["\n\n"])  # also where a message meets the template's own words
+    shipped = find_prompt("pairwise")
+    for user in (shipped.user, "{instruction} {first} {second}"):
+        texts = {"system": blanks + shipped.system + blanks, "user": blanks + user + blanks}
+        prompt = shipped.model_copy(update=texts)
+        reader = Reader(prompt, tokenizer)
+        for pair in (Pair("Who?", " an ape ", "an ant\n"), Pair("", "", "")):
+            assert reader.tokens(pair) == in_words_of_the_template(prompt, tokenizer, pair)
+            assert reader.tokens(pair)[: len(reader.head())] == reader.head()
+
+
+@pytest.mark.parametrize(
+    ("way", "config"),
+    [("shared", lambda: LlamaConfig(**{**SIZES, "vocab_size": 400})), OTHER_MODELS["Mamba"]],
+    ids=["shared", "padded"],
+)
+def test_the_verdict_is_that_of_the_prompt_as_the_template_writes_it(
+    way: str, config: Callable[[], Any]
+) -> None:
+    judge = random_judge(config())
+    assert judge.engine.way == way
+    prompt, tokenizer = judge.reader.prompt, judge.reader.tokenizer
+    assert prompt.user.endswith("\n")
+    asked = pairs(3)
+    whole = [in_words_of_the_template(prompt, tokenizer, pair) for pair in asked]
+    wanted = [by_one_pass(judge, ids) for ids in whole]
+    assert values(judge, asked) == pytest.approx(wanted, abs=1e-4)
+
+
+def spellings(tokenizer: PreTrainedTokenizerFast) -> list[list[str]]:
+    labels = Reader(find_prompt("pairwise"), tokenizer).labels
+    return [tokenizer.convert_ids_to_tokens(ids) for ids in labels]
+
+
+def test_a_label_counts_with_and_without_the_space_before_it() -> None:
     # After a new line such a tokenizer spells a label without the space.
     assert spellings(spaced_tokenizer()) == [["A", "\u2581A"], ["B", "\u2581B"]]
     byte_level = chat_tokenizer()
     byte_level.add_tokens(["\u2581A"])
     assert spellings(byte_level) == [["A"], ["B"]], "here that is another word"
+
+
+def test_a_label_that_is_one_token_counts_where_texts_are_spelled_otherwise() -> None:
+    tokenizer = spaced_tokenizer()
+    bpe = tokenizer.backend_tokenizer
+    bpe.model = models.BPE(bpe.get_vocab(), [], unk_token="<unk>", byte_fallback=True)
+    assert tokenizer.tokenize("A") == ["\u2581", "A"]
+    assert spellings(tokenizer) == [["A", "\u2581A"], ["B", "\u2581B"]]
+
+
+def test_a_published_model_that_spells_a_label_with_two_tokens_judges(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "short.yaml"
+    file.write_text(
+        'system: ""\nuser: "{instruction} A: {first} B: {second} Better:"\nlabels: [A, B]\n'
+    )
+    model = str(shared_data / "models" / "stories260K")
+    judge = local_judge(JudgeConfig(type="local", model=model, prompt=str(file)))
+    tokenizer = judge.reader.tokenizer
+    assert tokenizer.tokenize("A") == ["\u2581", "A"]
+    assert spellings(tokenizer) == [["A"], ["\u2581B", "B"]]
+    asked = pairs(3)
+    assert values(judge, asked) == pytest.approx([plainly(judge, p) for p in asked], abs=1e-4)
 
 
 def test_labels_that_are_one_token_are_refused() -> None:
@@ -375,10 +454,22 @@ def test_labels_that_are_one_token_are_refused() -> None:
         Reader(prompt, tokenizer)
 
 
-def test_a_template_that_hides_the_question_is_refused(folder: Path) -> None:
-    model = LlamaForCausalLM.from_pretrained(folder)
-    with pytest.raises(UserError, match=r"must write the user's message once, but wrote it 0"):
-        on_transformers(JudgeConfig(type="local", model="m"), model, chat_tokenizer("nothing"))
+@pytest.mark.parametrize(
+    ("template", "times"),
+    [
+        ("nothing", "0"),
+        (CHAT + CHAT, "2"),
+        *((CHAT.replace("trim", change), "0") for change in ("upper", "lower", "e", "tojson")),
+        (CHAT.replace("message.content | trim", "message.content[:100]"), "0"),
+    ],
+    ids=["hides", "repeats", "upper", "lower", "escapes", "quotes", "cuts"],
+)
+def test_a_template_that_does_not_write_the_question_once_as_it_is_is_refused(
+    template: str, times: str
+) -> None:
+    said = rf"must write the user's message once, but wrote it {times} times"
+    with pytest.raises(UserError, match=said):
+        Reader(find_prompt("pairwise"), chat_tokenizer(template))
 
 
 def test_a_label_of_several_tokens_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -386,6 +477,21 @@ def test_a_label_of_several_tokens_is_refused(folder: Path, tmp_path: Path) -> N
     file.write_text('system: ""\nuser: "{instruction} {first} {second}"\nlabels: [first, zebra]\n')
     with pytest.raises(UserError, match=r"each label must be one token of .*, but 'first' is not"):
         local_judge(JudgeConfig(type="local", model=str(folder), prompt=str(file)))
+
+
+def test_a_batch_is_no_larger_than_asked_for_though_all_instructions_are_the_same(
+    folder: Path,
+) -> None:
+    asked = [pair._replace(instruction="Go on.") for pair in pairs(30)]
+    judge = local_judge(JudgeConfig(type="local", model=str(folder), batch_size=2))
+    rows: list[int] = []
+    hook = judge.engine.model.register_forward_pre_hook(
+        lambda _module, _args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    found = values(judge, asked)
+    hook.remove()
+    assert max(rows) == 4, "both orders of two items"
+    assert found == pytest.approx([plainly(judge, pair) for pair in asked], abs=1e-4)
 
 
 def test_a_prompt_that_is_too_long_is_a_failed_verdict(folder: Path) -> None:

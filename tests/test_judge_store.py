@@ -93,6 +93,38 @@ def test_a_broken_last_line_is_left_out_and_a_broken_whole_one_is_told(tmp_path:
         VerdictStore(tmp_path, "sweep").refresh()
 
 
+@pytest.mark.parametrize("preference", ["5.0", "0.99", "NaN", "Infinity", '"1.7"', "true", "[1.5]"])
+def test_a_stored_preference_that_is_none_is_told_with_its_file(
+    preference: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "host-1.jsonl"
+    file.write_text(
+        f'{{"key": "k", "preference": {preference}, "scope": "sweep", "usage": [1, 2, 3]}}\n'
+    )
+    with pytest.raises(DataError, match=r"host-1\.jsonl: must hold one verdict a line, .* remove"):
+        VerdictStore(tmp_path, "sweep").refresh()
+
+
+@pytest.mark.parametrize("preference", ["1", "2", "1.0", "1.7", "2.0"])
+def test_a_stored_preference_may_be_any_number_from_1_to_2(preference: str, tmp_path: Path) -> None:
+    (tmp_path / "host-1.jsonl").write_text(
+        f'{{"key": "k", "preference": {preference}, "scope": "sweep", "usage": [1, 2, 3]}}\n'
+    )
+    store = VerdictStore(tmp_path, "sweep")
+    store.refresh()
+    assert store.get("k") == float(preference)
+
+
+def test_what_is_no_file_is_passed_over(tmp_path: Path) -> None:
+    writer = VerdictStore(tmp_path, "sweep")
+    writer.put("k", ONE)
+    (tmp_path / "z.jsonl").mkdir()
+    (tmp_path / "gone.jsonl").symlink_to(tmp_path / "nowhere")
+    reader = VerdictStore(tmp_path, "sweep")
+    reader.refresh()
+    assert reader.get("k") == 1.25
+
+
 def test_a_key_tells_every_part_from_every_other() -> None:
     identity = {"type": "api", "model": "m"}
     base = Pair("i", "a", "b", "gold")

@@ -1,6 +1,7 @@
 """A local judge on Ray workers: the same verdicts from anywhere, whatever happens to a worker."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from symnoise_ray.config import JudgeConfig, WorkersConfig
 from symnoise_ray.errors import UserError
 from symnoise_ray.judges import judge_all, make_judge
 from symnoise_ray.judges.local import local_judge
-from symnoise_ray.judges.protocol import Judge, Pair
+from symnoise_ray.judges.protocol import Judge, Pair, by_item
 from symnoise_ray.judges.reading import batches
 from symnoise_ray.records import Completion, read_json, read_lines
 from symnoise_ray.workers.judging import JudgeWorker, RemoteJudge, judge_workers
@@ -90,6 +91,19 @@ def test_the_orders_of_an_item_are_read_together():
         assert all(len(item) == 2 for item in items)
 
 
+def test_an_item_is_its_two_orders_though_the_next_one_has_the_same_instruction():
+    one, two, three = (Pair("Go on.", "a", answer) for answer in "bcd")
+    asked = [one, one.swapped, two, two.swapped, three, one, one]
+    assert by_item(asked) == [[0, 1], [2, 3], [4], [5], [6]]
+    earlier = Pair("Go on.", "a", "b", first_turns=(("q", "a"),))
+    assert by_item([earlier, earlier.swapped, one]) == [[0, 1], [2]]
+    assert by_item([earlier, one.swapped]) == [[0], [1]], "other conversations"
+    same = [pair._replace(instruction="Go on.") for pair in pairs(60)]
+    found = batches(same, 2)
+    assert [len(items) for items in found] == [2] * 30
+    assert all(len(item) == 2 for items in found for item in items)
+
+
 def test_a_worker_that_is_killed_is_started_anew_and_asked_again(remote: RemoteJudge):
     asked = pairs(20)
     before = verdicts(remote, asked)
@@ -135,6 +149,53 @@ def test_a_worker_that_cannot_read_the_model_takes_no_pairs_with_it(
     remote = RemoteJudge("both", {}, 3, workers)
     assert verdicts(remote, asked) == nearly(values(local_judge(config), asked))
     assert remote.workers == workers[:1]
+
+
+def mortal_workers(config: JudgeConfig, count: int) -> list[Any]:
+    """Judge workers whose process ends whenever it reads an answer DEADLY."""
+
+    class Mortal(JudgeWorker):
+        def judge(self, pairs: list[Pair]) -> Any:
+            if any("DEADLY" in (pair.first, pair.second) for pair in pairs):
+                os._exit(1)
+            return super().judge(pairs)
+
+    options = {"num_cpus": 1, "max_restarts": 1, "max_task_retries": 1}
+    return [ray.remote(Mortal).options(**options).remote(config) for _ in range(count)]
+
+
+@pytest.mark.slow
+def test_a_pair_that_kills_every_worker_costs_two_and_fails_alone(
+    cluster: None, config: JudgeConfig
+):
+    asked = pairs(20)
+    before = values(local_judge(config), asked)
+    asked[6] = asked[6]._replace(first="DEADLY")
+    asked[7] = asked[6].swapped
+    remote = RemoteJudge("mortal", {}, 3, mortal_workers(config, 3))
+    told = dict(remote.judge(asked))
+    assert sorted(told) == list(range(len(asked)))
+    failed = [told.pop(index) for index in (6, 7)]
+    assert all(verdict.preference is None and not verdict.over for verdict in failed)
+    assert failed[0].reason.startswith("two of the judge's workers were lost at it; the last one:")
+    del before[6:8]
+    assert [verdict.preference for _, verdict in sorted(told.items())] == nearly(before)
+    (left,) = remote.workers
+    assert verdicts(remote, asked[:6]) == nearly(before[:6])
+    ray.kill(left)
+
+
+@pytest.mark.slow
+def test_workers_that_were_dead_before_are_held_against_no_pair(cluster: None, config: JudgeConfig):
+    asked = pairs(2)
+    remote = RemoteJudge("mortal", {}, 3, mortal_workers(config, 3))
+    first, second, left = remote.workers
+    ray.get([worker.load.remote() for worker in remote.workers])
+    ray.kill(first)
+    ray.kill(second)
+    assert verdicts(remote, asked) == nearly(values(local_judge(config), asked))
+    assert remote.workers == [left]
+    ray.kill(left)
 
 
 def test_a_pair_that_raises_fails_alone(remote: RemoteJudge):

@@ -62,7 +62,8 @@ class VerdictStore:
             if not self.folder.is_dir():
                 return
             for path in sorted(self.folder.glob("*.jsonl")):
-                self._read_on(path)
+                if path.is_file():
+                    self._read_on(path)
 
     def _read_on(self, path: Path) -> None:
         start = self._read.get(path.name, 0)
@@ -83,11 +84,14 @@ class VerdictStore:
         self._read[path.name] = start + len(whole)
 
     def _take(self, record: dict[str, Any], *, own: bool) -> None:
+        preference = record["preference"]
+        if preference is not None and not _is_preference(preference):
+            raise ValueError(f"{preference!r} is no preference")
         if record["scope"] == self.scope and not own:
             self._spent += Usage(*map(int, record["usage"]))
-        if record["preference"] is not None:
+        if preference is not None:
             # Two processes may have asked at the same time; the first that is read stays.
-            self._verdicts.setdefault(record["key"], float(record["preference"]))
+            self._verdicts.setdefault(record["key"], float(preference))
 
     def put(self, key: str, verdict: Verdict) -> None:
         """Keep a verdict; of a failed one, only what it cost."""
@@ -127,6 +131,11 @@ class VerdictStore:
                 os.fsync(self._own)
                 os.close(self._own)
                 self._own = None
+
+
+def _is_preference(value: Any) -> bool:
+    """Whether it is a number in [1, 2], which text and `true` are not."""
+    return type(value) in (int, float) and 1 <= value <= 2
 
 
 def key_of(identity: Mapping[str, Any], pair: Pair) -> str:

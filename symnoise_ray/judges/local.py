@@ -106,6 +106,7 @@ class LocalJudge:
             "dtype": config.dtype,
             "max_length": config.max_length,
             "prompt": self.reader.prompt.digest,
+            "reading": 2,  # counted up when the same prompt comes to be tokenised otherwise
         }
 
     def judge(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Verdict]]:

@@ -6,7 +6,6 @@ kept when the rest fails. A failed verdict is a verdict with a reason, never a s
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -31,6 +30,16 @@ class Pair(NamedTuple):
     def is_same(self) -> bool:
         """Whether there is nothing to choose between."""
         return (self.first, self.first_turns) == (self.second, self.second_turns)
+
+    @property
+    def swapped(self) -> Pair:
+        """The same two answers, read in the other order."""
+        return self._replace(
+            first=self.second,
+            second=self.first,
+            first_turns=self.second_turns,
+            second_turns=self.first_turns,
+        )
 
 
 @dataclass(frozen=True)
@@ -66,9 +75,14 @@ class Verdict(NamedTuple):
 
 
 def by_item(pairs: Sequence[Pair]) -> list[list[int]]:
-    """Indices of the pairs of each item, which follow each other: the orders of one question."""
-    groups = itertools.groupby(range(len(pairs)), key=lambda index: pairs[index].instruction)
-    return [list(indices) for _, indices in groups]
+    """Indices of the pairs of each item: its two orders, where they follow each other, or one."""
+    items: list[list[int]] = []
+    for index, pair in enumerate(pairs):
+        if items and len(items[-1]) == 1 and pair == pairs[index - 1].swapped:
+            items[-1].append(index)
+        else:
+            items.append([index])
+    return items
 
 
 class Judge(Protocol):

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from symnoise_ray.errors import UserError
-from symnoise_ray.judges.prompt import Piece, Prompt
+from symnoise_ray.judges.prompt import FIELDS, Piece, Prompt
 from symnoise_ray.judges.protocol import Pair, by_item
 
-SLOT = "(((the user's message)))"
-"""Stands for the question while the chat template is applied."""
+SLOT = '"What  is <filled in> & is\\tquoted."'
+"""Stands for what is filled in while the chat template is applied; few changes leave it whole."""
 LEAD = "\n"
 """Stands before a piece where the tokenizer would begin it with a space that is not there."""
 
@@ -56,9 +56,9 @@ class Reader:
         return ""
 
     def _pieces(self, pair: Pair) -> list[Piece]:
-        before, after = self._frame
-        user = self.prompt.user_pieces(pair, self._marks)
-        return [Piece(before, filled=False), *user, Piece(after, filled=False)]
+        first, *others = (Piece(text, filled=False) for text in self._frame)
+        filled = [piece for piece in self.prompt.user_pieces(pair, self._marks) if piece.filled]
+        return [first, *itertools.chain(*zip(filled, others, strict=True))]
 
     def _tokenise(self, pieces: Iterable[Piece]) -> list[list[int]]:
         """Token ids of each piece, tokenised on its own: no token is made of two."""
@@ -104,26 +104,28 @@ def special_ids(tokenizer: Any, texts: tuple[str, ...]) -> frozenset[int]:
     return frozenset(ids - {tokenizer.unk_token_id})
 
 
-def _frame(prompt: Prompt, tokenizer: Any) -> tuple[str, str]:
-    """Text before and after the question: the tokenizer's chat template, or a plain one."""
+def _frame(prompt: Prompt, tokenizer: Any) -> list[str]:
+    """All text around what is filled in, as the tokenizer's chat template writes it.
+
+    The prompt's own words go through the template, since many trim a message at its ends.
+    """
+    pieces = prompt.user_pieces(Pair("", "", ""))
+    user = "".join(SLOT if piece.filled else piece.text for piece in pieces)
+    behind_system = f"{prompt.system}\n\n{user}" if prompt.system else user
     if not getattr(tokenizer, "chat_template", None):
-        system = f"{prompt.system}\n\n" if prompt.system else ""
-        return f"{tokenizer.bos_token or ''}{system}", "\n"
-    user = {"role": "user", "content": SLOT}
-    first = [{"role": "system", "content": prompt.system}] if prompt.system else []
+        return f"{tokenizer.bos_token or ''}{behind_system}\n".split(SLOT)
+    system = [{"role": "system", "content": prompt.system}] if prompt.system else []
     try:
-        text = _render(tokenizer, [*first, user])
+        text = _render(tokenizer, [*system, {"role": "user", "content": user}])
     except Exception:
         # Some templates take no system message; then it stands before the question.
-        merged = {"role": "user", "content": f"{prompt.system}\n\n{SLOT}"}
-        text = _render(tokenizer, [merged])
-    before, found, after = text.partition(SLOT)
-    if not found or SLOT in after:
+        text = _render(tokenizer, [{"role": "user", "content": behind_system}])
+    if text.count(SLOT) != len(FIELDS):
         raise UserError(
             f"judge.model={tokenizer.name_or_path}: the chat template must write the user's "
-            f"message once, but wrote it {text.count(SLOT)} times"
+            f"message once, but wrote it {text.count(SLOT) / len(FIELDS):.3g} times"
         )
-    return before, after
+    return text.split(SLOT)
 
 
 def _render(tokenizer: Any, messages: list[dict[str, str]]) -> str:
@@ -148,16 +150,16 @@ def _label_ids(prompt: Prompt, tokenizer: Any) -> list[list[int]]:
             for space in ("", " ")
         ]
         ids = {ids[0] for ids in spelled if len(ids) == 1} - {tokenizer.unk_token_id}
-        if not ids:
-            raise UserError(
-                f"judge.prompt: each label must be one token of {tokenizer.name_or_path}, but "
-                f"{label!r} is not; choose other labels"
-            )
         # Some tokenizers spell a text's first word otherwise than the first of a reply.
         entries = {vocabulary.get(f"{space}{label}") for space in ("", "\u2581", "\u0120")}
         for entry in entries - special - {None, tokenizer.unk_token_id}:
             if tokenizer.decode([entry]).strip() == label:
                 ids.add(entry)
+        if not ids:
+            raise UserError(
+                f"judge.prompt: each label must be one token of {tokenizer.name_or_path}, but "
+                f"{label!r} is not; choose other labels"
+            )
         labels.append(sorted(ids))
     if set(labels[0]) & set(labels[1]):
         first, second = prompt.labels

@@ -1,8 +1,8 @@
 """A local judge on Ray workers: its model is loaded once per worker, for all trials of a sweep.
 
 In: pairs, from whatever process a trial is judged in. Out: verdicts, chunk by chunk. A worker that
-dies is started anew and asked again; what it leaves when it is dead for good, the others are asked.
-What still fails is a failed verdict with its reason.
+dies is started anew and asked again; what it leaves when it is dead for good, the others are asked,
+each item once. What still fails is a failed verdict with its reason.
 """
 
 from __future__ import annotations
@@ -64,10 +64,29 @@ class RemoteJudge:
     def judge(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Verdict]]:
         """Verdicts by chunks of items, in the order in which workers are done with them.
 
-        A chunk that raises is asked again in parts, so that only the pairs that raise fail.
+        A chunk at which a worker was lost is asked again item by item, each alone with a worker;
+        an item at which a second one is lost fails, lest it cost them all.
         """
         chunks = [list(itertools.chain(*items)) for items in batches(pairs, self.batch_items)]
-        free = [worker for _ in range(CHUNKS_AHEAD) for worker in self.workers]
+        suspect: list[list[int]] = []
+        yield from self._ask(pairs, chunks, CHUNKS_AHEAD, suspect)
+        if not suspect:
+            return
+        self._drop_dead()
+        fatal: list[list[int]] = []
+        items = [item for chunk in suspect for item in _items(chunk, pairs)]
+        yield from self._ask(pairs, items, 1, fatal)
+        reason = f"two of the judge's workers were lost at it; the last one: {self._last_words}"
+        yield from ((index, Verdict(None, reason)) for item in fatal for index in item)
+
+    def _ask(
+        self, pairs: Sequence[Pair], chunks: list[list[int]], ahead: int, lost: list[list[int]]
+    ) -> Iterator[tuple[int, Verdict]]:
+        """Verdicts on all chunks but those at which a worker was lost, which `lost` gets.
+
+        A chunk that raises is asked again in parts, so that only the pairs that raise fail.
+        """
+        free = [worker for _ in range(ahead) for worker in self.workers]
         asked: dict[Any, tuple[Any, list[int]]] = {}
         while chunks or asked:
             while chunks and free:
@@ -88,7 +107,7 @@ class RemoteJudge:
                 if _is_lost(error):
                     self._drop(worker, error)
                     free = [other for other in free if other is not worker]
-                    chunks.append(chunk)
+                    lost.append(chunk)
                 elif len(chunk) > 1:
                     chunks += _parts(chunk, pairs)
                 else:
@@ -96,6 +115,15 @@ class RemoteJudge:
                     yield chunk[0], Verdict(None, reason)
             else:
                 yield from ((chunk[number], verdict) for number, verdict in verdicts)
+
+    def _drop_dead(self) -> None:
+        """Ask those no more that are lost already, so that no pair is blamed for it."""
+        for worker in self.workers:
+            try:
+                ray.get(worker.load.remote())
+            except ray.exceptions.RayError as error:
+                if _is_lost(error):
+                    self._drop(worker, error)
 
     def _drop(self, worker: Any, error: Exception) -> None:
         """Ask a worker no more, in this call and in later ones."""
@@ -105,9 +133,13 @@ class RemoteJudge:
 
 def _parts(chunk: list[int], pairs: Sequence[Pair]) -> list[list[int]]:
     """The items of a chunk; of a single item, its pairs."""
+    items = _items(chunk, pairs)
+    return items if len(items) > 1 else [[index] for index in chunk]
+
+
+def _items(chunk: list[int], pairs: Sequence[Pair]) -> list[list[int]]:
     items = by_item([pairs[index] for index in chunk])
-    parts = items if len(items) > 1 else [[number] for number in items[0]]
-    return [[chunk[number] for number in part] for part in parts]
+    return [[chunk[number] for number in item] for item in items]
 
 
 def _is_lost(error: Exception) -> bool:
