@@ -12,7 +12,9 @@ import copy
 import functools
 import importlib.util
 import os
+import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,8 +46,8 @@ def load(config: ModelConfig) -> Loaded:
     """A fresh copy of the model and its tokenizer.
 
     Raises:
-        UserError: the model or tokenizer cannot be read, or the tokenizer has more words than the
-            model has embeddings.
+        UserError: the model or tokenizer cannot be read, the model has no such attention, or the
+            tokenizer has more words than the model has embeddings.
     """
     model, tokenizer = _load_once(config)
     context = getattr(model.config, "max_position_embeddings", None)
@@ -73,6 +75,8 @@ def load_tokenizer(config: ModelConfig) -> Any:
 def _load_once(config: ModelConfig) -> tuple[nn.Module, Any]:
     import transformers  # see load_tokenizer
 
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
     tokenizer = load_tokenizer(config)
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(
@@ -82,7 +86,10 @@ def _load_once(config: ModelConfig) -> tuple[nn.Module, Any]:
             use_safetensors=True,
         )
     except Exception as error:
-        raise UserError(f"{_unreadable(config, 'model')}, but {_first_line(error)}") from None
+        raise UserError(
+            _without_attention(config, error)
+            or f"{_unreadable(config, 'model')}, but {_first_line(error)}"
+        ) from None
     embeddings = model.get_input_embeddings()
     if isinstance(embeddings, nn.Embedding) and len(tokenizer) > embeddings.num_embeddings:
         raise UserError(
@@ -102,6 +109,18 @@ def _location(config: ModelConfig) -> dict[str, Any]:
 
 def _unreadable(config: ModelConfig, what: str) -> str:
     return f"model.name={config.name}: must be a folder or hub name with a readable {what}"
+
+
+def _without_attention(config: ModelConfig, error: Exception) -> str | None:
+    """What to do where the model has no such attention, or its package is missing."""
+    reason = _first_line(error).split(". ")[0].removesuffix(".")
+    if not re.search("support an attention|Flash ?Attention", reason):
+        return None
+    others = "eager" if config.attention == "sdpa" else "sdpa or eager"
+    return (
+        f"model.attention={config.attention}: must be there for model.name={config.name}, but "
+        f"{reason}; set model.attention={others}"
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,6 +1,9 @@
 """Answers do not depend on how prompts are batched, and what was cut is counted."""
 
+import itertools
 import json
+import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,13 +11,14 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+import transformers as tr
 from pydantic import ValidationError
 
 from symnoise_ray.config import GenerateConfig, ModelConfig, TrialConfig
 from symnoise_ray.engine import choose_device, is_sharded, join_process_group
 from symnoise_ray.errors import DataError, UserError
 from symnoise_ray.generate import Decoding, answer_alone, complete
-from symnoise_ray.model import Loaded, load
+from symnoise_ray.model import Loaded, export, load
 from symnoise_ray.prompts import Example
 from symnoise_ray.records import Completion
 from symnoise_ray.tokens import tokenise_prompt
@@ -201,6 +205,201 @@ def test_settings_of_sampling_are_refused_where_nothing_is_drawn(settings: dict[
         GenerateConfig(**settings)
 
 
+# What the model's folder says of decoding
+
+OTHER_SETTINGS: dict[str, dict[str, Any]] = {
+    "penalty": {"repetition_penalty": 3.0},
+    "sampling": {"do_sample": True, "temperature": 0.3, "top_k": 2, "top_p": 0.5, "min_p": 0.3},
+    "beams": {"num_beams": 3, "length_penalty": 2.0},
+    "several": {"do_sample": True, "num_return_sequences": 2},
+    "n-grams": {"no_repeat_ngram_size": 1},
+    "words": {"suppress_tokens": [*range(70, 200)], "bad_words_ids": [[5], [6, 7]]},
+    "beginning": {"begin_suppress_tokens": [*range(70, 320)]},
+    "forced end": {"forced_eos_token_id": 0},
+    "length": {"max_length": 3, "min_new_tokens": 12},
+    "time": {"max_time": 1e-9},
+    "stop words": {"stop_strings": ["e", "a"]},
+    "contrast": {"penalty_alpha": 0.6, "top_k": 4},
+    "guidance": {"guidance_scale": 2.0},
+    "cache": {"cache_implementation": "static", "use_cache": False},
+    "mark": {"watermarking_config": {"bias": 9.0}},
+    "guesses": {"prompt_lookup_num_tokens": 3},
+    "shape": {"return_dict_in_generate": True, "output_scores": True},
+    "padding": {"pad_token_id": 7, "bos_token_id": 9},
+}
+
+
+def came_with(folder: Path, place: Path, **own: Any) -> Loaded:
+    """The tiny model as read from a folder whose generation settings are these."""
+    shutil.copytree(folder, place)
+    (place / "generation_config.json").write_text(json.dumps(own))
+    return load(ModelConfig(name=str(place)))
+
+
+@pytest.mark.parametrize("name", OTHER_SETTINGS)
+def test_only_the_trials_settings_decode(name: str, tiny_model_dir: Path, tmp_path: Path) -> None:
+    plain = load(ModelConfig(name=str(tiny_model_dir)))
+    other = came_with(tiny_model_dir, tmp_path / "model", **OTHER_SETTINGS[name])
+    for decoding in ({}, {"repetition_penalty": 1.2}, {"temperature": 1.0, "seed": 3}):
+        wanted = answers(plain, **decoding)
+        for batch_size in (1, 5):
+            assert answers(other, batch_size=batch_size, **decoding) == wanted
+
+
+def test_settings_of_decoding_in_an_old_configuration_are_as_good_as_none(
+    tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    wanted = answers(load(ModelConfig(name=str(tiny_model_dir))))
+    place = shutil.copytree(tiny_model_dir, tmp_path / "model")
+    (place / "generation_config.json").unlink()
+    old = json.loads((place / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps({**old, "repetition_penalty": 3.0}))
+    assert answers(load(ModelConfig(name=str(place)))) == wanted
+
+
+def test_an_export_has_the_settings_that_the_model_came_with(
+    tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    own = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "eos_token_id": [0, 9]}
+    loaded = came_with(tiny_model_dir, tmp_path / "model", **own)
+    answers(loaded)
+    limit_rows(loaded, 0)
+    with pytest.raises(UserError, match=r"prompts must fit into the memory"):
+        answers(loaded)
+    export(loaded.model, loaded.tokenizer, tmp_path / "exported")
+    written = json.loads((tmp_path / "exported" / "generation_config.json").read_text())
+    written.pop("transformers_version")
+    assert written == own
+
+
+def greedy_tokens(loaded: Loaded, example: Example) -> list[int]:
+    """What the model alone goes on with, up to the tokenizer's end."""
+    ids = torch.tensor([tokenise_prompt(example, loaded.tokenizer, "short")])
+    output = loaded.model.generate(  # type: ignore[operator]
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=12,
+        do_sample=False,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    return list(itertools.takewhile(lambda token: token != 0, output[0, ids.shape[1] :].tolist()))
+
+
+@pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
+@pytest.mark.parametrize("alone", [False, True], ids=["a list", "one"])
+def test_an_answer_ends_at_any_token_that_the_model_names(
+    alone: bool, file: str, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    plain = load(ModelConfig(name=str(tiny_model_dir)))
+    whole = [greedy_tokens(plain, example) for example in EXAMPLES]
+    inner = [token for tokens in whole for token in tokens[1:-1]]
+    end = max(inner, key=inner.count)
+    assert end not in plain.tokenizer.all_special_ids
+    place = shutil.copytree(tiny_model_dir, tmp_path / "model")
+    (place / "generation_config.json").unlink()
+    known = json.loads((place / file).read_text()) if (place / file).exists() else {}
+    (place / file).write_text(json.dumps({**known, "eos_token_id": end if alone else [0, end]}))
+    cut = [list(itertools.takewhile(lambda token: token != end, tokens)) for tokens in whole]
+    assert sum(a != b for a, b in zip(cut, whole, strict=True)) > 1
+    wanted = [text.strip() for text in plain.tokenizer.batch_decode(cut)]
+    for batch_size in (1, 5):
+        told = answers(load(ModelConfig(name=str(place))), batch_size=batch_size)
+        assert [completion.output for completion in told] == wanted
+
+
+# Models that read padding
+
+SMALL = {"vocab_size": 328, "hidden_size": 32, "bos_token_id": 0, "eos_token_id": 0}
+USUAL: dict[str, Any] = {
+    **SMALL,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 400,
+}
+EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+ONE_BY_ONE: dict[str, Callable[[], Any]] = {
+    "RWKV": lambda: tr.RwkvConfig(num_hidden_layers=2, context_length=400, **SMALL),
+}
+"""It reads padding, and gives all rows of a batch the state of the last one."""
+ONE_LENGTH: dict[str, Callable[[], Any]] = {
+    "RecurrentGemma": lambda: tr.RecurrentGemmaConfig(
+        **{**USUAL, "num_hidden_layers": 3}, lru_width=32
+    ),
+}
+LEAVE_PADDING: dict[str, Callable[[], Any]] = {
+    "Llama": lambda: tr.LlamaConfig(**USUAL),
+    "GPT-2": lambda: tr.GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=400, **SMALL),
+    "Bloom, which counts slots": lambda: tr.BloomConfig(n_layer=2, n_head=4, **SMALL),
+    "Gemma 2, with windows": lambda: tr.Gemma2Config(head_dim=8, sliding_window=16, **USUAL),
+    "Mistral, with windows": lambda: tr.MistralConfig(sliding_window=8, **USUAL),
+    "Mixtral, with experts": lambda: tr.MixtralConfig(num_local_experts=8, **USUAL),
+    "Qwen 3, with experts": lambda: tr.Qwen3MoeConfig(head_dim=8, **USUAL, **EXPERTS),
+    "GPT-OSS, with windows and experts": lambda: tr.GptOssConfig(
+        head_dim=8, sliding_window=16, num_local_experts=8, num_experts_per_tok=2, **USUAL
+    ),
+    "Mamba": lambda: tr.MambaConfig(state_size=8, num_hidden_layers=2, **SMALL),
+    "LFM2, half of it convolutions": lambda: tr.Lfm2Config(full_attn_idxs=[1], **USUAL),
+}
+
+
+def random_model(config: Any) -> Any:
+    """A model with random weights, large enough that all that was read tells."""
+    torch.manual_seed(0)
+    model = tr.AutoModelForCausalLM.from_config(config).eval()
+    for weight in model.parameters():
+        if weight.dim() > 1:
+            torch.nn.init.normal_(weight, std=0.3)
+    return model
+
+
+@pytest.mark.parametrize("name", ONE_LENGTH | ONE_BY_ONE)
+@pytest.mark.parametrize("decoding", [{}, {"temperature": 1.0}], ids=["greedy", "sampled"])
+def test_a_model_that_reads_padding_gets_none(name: str, decoding: dict[str, Any]) -> None:
+    model = Loaded(random_model((ONE_LENGTH | ONE_BY_ONE)[name]()), byte_tokenizer(), 400)
+    questions = [*EXAMPLES, *EXAMPLES[:3]]
+    alone = answers(model, questions, batch_size=1, **decoding)
+    assert len({completion.output for completion in alone}) > 3
+    for batch_size in (2, 5, 32):
+        assert answers(model, questions, batch_size=batch_size, **decoding) == alone
+    seen = limit_rows(model, 50)
+    answers(model, [EXAMPLES[0], EXAMPLES[0], EXAMPLES[1]], max_new_tokens=1)
+    assert seen[-2:] == ([2, 1] if name in ONE_LENGTH else [1, 1])
+
+
+def test_a_model_that_reads_padding_takes_smaller_batches_where_memory_runs_out() -> None:
+    model = Loaded(random_model(ONE_LENGTH["RecurrentGemma"]()), byte_tokenizer(), 400)
+    questions = EXAMPLES * 4
+    whole = answers(model, questions, batch_size=32)
+    for room in (3, 1):
+        seen = limit_rows(model, room)
+        assert answers(model, questions, batch_size=32) == whole
+        assert max(size for size in seen if size <= room) == room
+
+
+def test_a_diverged_model_answers_whole_batches(loaded: Loaded) -> None:
+    with torch.no_grad():
+        loaded.model.lm_head.weight.fill_(math.nan)
+    seen = limit_rows(loaded, 50)
+    answers(loaded, batch_size=32)
+    assert seen[-1] == len(EXAMPLES)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("name", LEAVE_PADDING)
+def test_a_model_that_leaves_padding_alone_answers_whole_batches(
+    name: str, dtype: torch.dtype
+) -> None:
+    model = Loaded(random_model(LEAVE_PADDING[name]()).to(dtype), byte_tokenizer(), 400)
+    seen = limit_rows(model, 50)
+    together = answers(model, batch_size=32)
+    assert seen[-1] == len(EXAMPLES)
+    if dtype == torch.float32:
+        assert together == answers(model, batch_size=1)
+
+
 # Questions in turns
 
 
@@ -309,19 +508,38 @@ DECODINGS = {
 }
 
 
-def talk(model: Any, **decoding: Any) -> list[Completion]:
+def talk(model: Any, batch_size: int = 2, **decoding: Any) -> list[Completion]:
     """Answers in batches of two, of unequal lengths."""
-    return answers(Loaded(model, byte_tokenizer(), 400), TALKS, batch_size=2, **decoding)
+    loaded = Loaded(model, byte_tokenizer(), 400)
+    return answers(loaded, TALKS, batch_size=batch_size, **decoding)
+
+
+CASES = [
+    *(("llama", name) for name in DECODINGS),
+    ("one length", "greedy"),
+    ("one by one", "greedy"),
+]
+
+
+def three_models() -> dict[str, Any]:
+    """A usual model, and two that read padding."""
+    return {
+        "llama": llama(VOCABULARY),
+        "one length": random_model(ONE_LENGTH["RecurrentGemma"]()),
+        "one by one": random_model(ONE_BY_ONE["RWKV"]()),
+    }
 
 
 def talk_together(folder: Path) -> None:
     """One of two processes: answer by ZeRO-0 and by ZeRO-3, and write the answers down."""
     join_process_group(choose_device())
-    for stage in (0, 3):
-        with Run(settings(train={"zero_stage": stage})) as run:
+    for stage, (kind, model) in itertools.product((0, 3), three_models().items()):
+        # What the model's folder says of decoding counts as little here.
+        model.generation_config.update(repetition_penalty=3.0, num_beams=2, max_length=3)
+        with Run(settings(train={"zero_stage": stage}), model) as run:
             assert is_sharded(run.model) == (stage == 3)
-            told = {name: talk(run.model, **given) for name, given in DECODINGS.items()}
-        (folder / f"{stage}-{dist.get_rank()}.json").write_text(json.dumps(told))
+            told = {name: talk(run.model, **DECODINGS[name]) for k, name in CASES if k == kind}
+        (folder / f"{kind}-{stage}-{dist.get_rank()}.json").write_text(json.dumps(told))
     dist.destroy_process_group()
 
 
@@ -335,11 +553,11 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 3])
-@pytest.mark.parametrize("name", DECODINGS)
-def test_two_workers_say_what_one_says(name: str, stage: int, together: Path) -> None:
-    alone = talk(llama(VOCABULARY), **DECODINGS[name])
+@pytest.mark.parametrize(("kind", "name"), CASES)
+def test_two_workers_say_what_one_says(kind: str, name: str, stage: int, together: Path) -> None:
+    alone = talk(three_models()[kind], 1, **DECODINGS[name])
     texts = [text for c in alone for text in (*(answer for _, answer in c.turns), c.output)]
     assert len(set(texts)) > 10
     for rank in (0, 1):
-        told = json.loads((together / f"{stage}-{rank}.json").read_text())
+        told = json.loads((together / f"{kind}-{stage}-{rank}.json").read_text())
         assert told[name] == json.loads(json.dumps(alone))

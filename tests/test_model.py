@@ -1,5 +1,6 @@
 """Any family of models is trained, exported as a plain folder, and read back as it was."""
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
     GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
@@ -22,6 +24,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
 )
+from transformers.utils.logging import enable_progress_bar
 
 from symnoise_ray.config import ModelConfig, TrialConfig
 from symnoise_ray.errors import UserError
@@ -160,6 +163,39 @@ def test_exporting_leaves_the_model_as_it_was(
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+# What cannot be read
+
+
+def test_a_model_without_that_attention_is_told_of_the_one_that_it_has(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    config = BloomConfig(vocab_size=328, hidden_size=32, n_layer=2, n_head=4)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    message = (
+        r"^model\.attention=sdpa: .* but BloomForCausalLM does not .*; set model\.attention=eager$"
+    )
+    with pytest.raises(UserError, match=message):
+        load(ModelConfig(name=str(tmp_path)))
+    load(ModelConfig(name=str(tmp_path), attention="eager"))
+
+
+def test_an_attention_whose_package_is_missing_is_told(tiny_model_dir: Path) -> None:
+    if importlib.util.find_spec("flash_attn") is not None:
+        pytest.skip("FlashAttention is here")
+    message = r"^model\.attention=flash_attention_2: .*; set model\.attention=sdpa or eager$"
+    with pytest.raises(UserError, match=message):
+        load(ModelConfig(name=str(tiny_model_dir), dtype="bf16", attention="flash_attention_2"))
+
+
+def test_loading_draws_no_bar_where_there_is_no_terminal(
+    tiny_model_dir: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    enable_progress_bar()
+    load(ModelConfig(name=str(tiny_model_dir)))
+    assert capfd.readouterr() == ("", "")
+
+
 # What cannot be adapted
 
 
@@ -194,8 +230,6 @@ def test_all_linear_layers_but_the_head_are_adapted() -> None:
 
 
 def test_four_bits_need_a_package_and_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    import importlib.util
-
     config = lora(quantize="nf4", merge=False)
     if importlib.util.find_spec("bitsandbytes") is None:
         with pytest.raises(UserError, match=r"nf4 needs the package bitsandbytes .*: pip install"):

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import itertools
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,6 +52,8 @@ def local_judge(config: JudgeConfig) -> LocalJudge:
         "pretrained_model_name_or_path": str(config.model),
         "revision": config.revision or "main",
     }
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(**location)
         if config.engine == "vllm":
