@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from symnoise_ray.compare import Comparison, compare
 from symnoise_ray.config import ConfirmConfig
 from symnoise_ray.length_control import Items, fit_length, shares
 from symnoise_ray.plans import SweepPlans, TrialPlan, show
-from symnoise_ray.records import Preference, read_lines
+from symnoise_ray.records import Preference, read_json, read_lines, write_json
 from symnoise_ray.score import item_scores, length_differences
 from symnoise_ray.session import THREAD_PREFIX
 from symnoise_ray.space import Params
@@ -48,12 +49,32 @@ def choose(results: list[dict[str, Any]], confirm: ConfirmConfig) -> dict[str, P
     return {arm: best[arm]["params"] for arm in ["none", *noisy]}
 
 
+def number_choices(arms: dict[str, Params], path: Path) -> dict[str, int]:
+    """How many settings were chosen for each arm so far, this one included; kept in a file.
+
+    A search that grew may choose another setting. What was trained with an earlier one, or judged
+    against plain fine-tuning with an earlier one, must not be taken for it.
+    """
+    known: dict[str, Any] = read_json(path) if path.exists() else {}
+    for arm, point in arms.items():
+        chosen = {"params": point, "against": arms["none"]}
+        before = known.get(arm, {"number": 0})
+        if {name: before.get(name) for name in chosen} != chosen:
+            known[arm] = {**chosen, "number": before["number"] + 1}
+    write_json(known, path)
+    return {arm: known[arm]["number"] for arm in arms}
+
+
 def run_confirmation(
     plans: SweepPlans, arms: dict[str, Params], workers: Workers, watch: Watch, num_slots: int
 ) -> dict[str, list[TrialPlan]]:
     """Train and judge every arm on every fresh seed; returns the plans by arm."""
     seeds = range(plans.sweep.confirm.num_seeds)
-    by_arm = {arm: [plans.confirm(arm, point, n) for n in seeds] for arm, point in arms.items()}
+    choices = number_choices(arms, plans.directory / "confirm.json")
+    by_arm = {
+        arm: [plans.confirm(arm, point, n, choices[arm], choices["none"]) for n in seeds]
+        for arm, point in arms.items()
+    }
     # Plain fine-tuning first: the others are judged against its answers.
     queue = [plan for arm in arms for plan in by_arm[arm]]
     executor = ThreadPoolExecutor(num_slots + 1, thread_name_prefix=THREAD_PREFIX)

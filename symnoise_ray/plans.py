@@ -85,12 +85,22 @@ class SweepPlans:
             baseline=index < len(self.sweep.baselines),
         )
 
-    def confirm(self, arm: str, point: Params, number: int) -> TrialPlan:
-        """The plan of one arm on the number-th fresh seed, judged against plain fine-tuning."""
+    def confirm(
+        self, arm: str, point: Params, number: int, choice: int = 1, plain_choice: int = 1
+    ) -> TrialPlan:
+        """The plan of one arm on the number-th fresh seed, judged against plain fine-tuning.
+
+        Args:
+            arm: The noise type.
+            point: Its setting.
+            number: Of the seed, from 0.
+            choice: 2 for the second setting that a growing search chose for this arm, and so on.
+            plain_choice: The same of plain fine-tuning.
+        """
         seed = self.config(point).train.seed + FRESH_SEED + number
         fresh: dict[str, Any] = {"train.seed": seed, "data.prompts": "confirm"}
-        name = f"confirm-{arm}-seed{seed}"
-        plain = self._trial_directory(f"confirm-none-seed{seed}")
+        name = _confirm_name(arm, seed, choice)
+        plain = self._trial_directory(_confirm_name("none", seed, plain_choice))
         return TrialPlan(
             name=name,
             config=self.config({**point, **fresh}),
@@ -115,6 +125,10 @@ class SweepPlans:
     @staticmethod
     def _search_name(index: int, config: TrialConfig) -> str:
         return f"{index:03d}-{config.noise.type}"
+
+
+def _confirm_name(arm: str, seed: int, choice: int) -> str:
+    return f"confirm-{arm}-seed{seed}" + (f"-choice{choice}" if choice > 1 else "")
 
 
 def prepare(space: str, overrides: Sequence[str]) -> SweepConfig:

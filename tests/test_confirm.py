@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from symnoise_ray.compare import verdict_sentence
-from symnoise_ray.config import ConfirmConfig, TrialConfig
-from symnoise_ray.confirm import choose, comparisons
-from symnoise_ray.plans import TrialPlan
+from symnoise_ray.config import ConfirmConfig, SweepConfig, TrialConfig
+from symnoise_ray.confirm import choose, comparisons, number_choices
+from symnoise_ray.plans import SweepPlans, TrialPlan
 from symnoise_ray.records import Preference, write_json, write_lines
 
 TEXTS = ("", "r" * 50, "plain")
@@ -55,6 +55,30 @@ def test_a_comparison_names_the_win_rate_at_equal_lengths(tmp_path: Path) -> Non
     low, high = found.length_controlled_interval_95
     assert low <= found.length_controlled_win_rate <= high
     assert found.length_controlled_win_rate < found.win_rate - 0.05, "length explains the wins"
+
+
+def test_a_setting_that_a_growing_search_chooses_anew_is_another_choice(tmp_path: Path) -> None:
+    path, plain, other = tmp_path / "confirm.json", {"optim.lr": 0.002}, {"optim.lr": 0.001}
+    mild, wild = {"noise.alpha": 1.5}, {"noise.alpha": 9.0}
+    for _ in range(2):
+        assert number_choices({"none": plain, "symnoise": mild}, path) == {"none": 1, "symnoise": 1}
+    assert number_choices({"none": plain, "symnoise": wild}, path) == {"none": 1, "symnoise": 2}
+    assert number_choices({"none": plain, "neftune": mild}, path) == {"none": 1, "neftune": 1}
+    # Judged against another plain model, the same setting is to be judged anew.
+    assert number_choices({"none": other, "symnoise": wild}, path) == {"none": 2, "symnoise": 3}
+    assert number_choices({"none": other, "neftune": mild}, path) == {"none": 2, "neftune": 2}
+
+
+def test_trials_of_another_choice_have_names_and_references_of_their_own(tmp_path: Path) -> None:
+    plans = SweepPlans(SweepConfig(name="a", baselines=({"noise.type": "none"},)), tmp_path)
+    point = {"noise.type": "symnoise", "noise.alpha": 5}
+    first, again = plans.confirm("symnoise", point, 0), plans.confirm("symnoise", point, 0, 2, 1)
+    third = plans.confirm("symnoise", point, 0, 3, 2)
+    names = [plan.name for plan in (first, again, third)]
+    assert names == [f"confirm-symnoise-seed1000{end}" for end in ("", "-choice2", "-choice3")]
+    assert first.reference == again.reference != third.reference
+    plain = plans.confirm("none", {"noise.type": "none"}, 0, 2, 2)
+    assert third.reference == plain.reference == plain.directory / "completions.jsonl"
 
 
 def test_a_seed_that_failed_and_an_arm_without_any_are_left_out(tmp_path: Path) -> None:
