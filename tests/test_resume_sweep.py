@@ -1,6 +1,7 @@
 """Sweeps that are killed wherever it hurts, and go on to the end of an undisturbed one."""
 
 import random
+import re
 import time
 from pathlib import Path
 
@@ -90,7 +91,10 @@ def test_a_whole_sweep_can_be_made_larger_and_says_that_it_looked_before(tmp_pat
     larger = ("search.num_trials=2", "confirm.num_seeds=3")
     run = tune("small.yaml", *larger, "--output", "out", "--resume", cwd=tmp_path)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stdout.count("  before\n") == len(first["trials"]) or "002-symnoise" in run.stdout
+    for trial in ("000-none", "001-symnoise"):
+        assert re.search(rf"{trial} +done .* before", run.stdout)
+        assert not re.search(rf"{trial} +started", run.stdout)
+    assert first["verdict"]["looks"] == 1
     second = read_json(tmp_path / "out" / "results.json")
     names = [trial["trial"] for trial in second["trials"]]
     assert [name for name in names if not name.startswith("confirm")] == [
