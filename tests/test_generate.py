@@ -373,10 +373,18 @@ def test_a_model_that_reads_padding_takes_smaller_batches_where_memory_runs_out(
     model = Loaded(random_model(ONE_LENGTH["RecurrentGemma"]()), byte_tokenizer(), 400)
     questions = EXAMPLES * 4
     whole = answers(model, questions, batch_size=32)
-    for room in (3, 1):
+    for room, halved in ((3, 2), (1, 1)):
         seen = limit_rows(model, room)
         assert answers(model, questions, batch_size=32) == whole
-        assert max(size for size in seen if size <= room) == room
+        assert max(size for size in seen if size <= room) == halved, "four of one length at first"
+
+
+def test_how_prompts_may_be_batched_is_tried_once_per_model(loaded: Loaded) -> None:
+    seen = limit_rows(loaded, 50)
+    first = answers(loaded)
+    tried = len(seen)
+    assert answers(loaded) == first
+    assert len(seen) - tried == tried - 8, "four times two tokens"
 
 
 def test_a_diverged_model_answers_whole_batches(loaded: Loaded) -> None:
