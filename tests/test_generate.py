@@ -369,6 +369,7 @@ def test_a_model_that_reads_padding_gets_none(name: str, decoding: dict[str, Any
     assert seen[-2:] == ([2, 1] if name in ONE_LENGTH else [1, 1])
 
 
+@pytest.mark.slow
 def test_a_model_that_reads_padding_takes_smaller_batches_where_memory_runs_out() -> None:
     model = Loaded(random_model(ONE_LENGTH["RecurrentGemma"]()), byte_tokenizer(), 400)
     questions = EXAMPLES * 4

@@ -71,6 +71,7 @@ def test_workers_judge_as_one_process_does(remote: RemoteJudge, config: JudgeCon
     assert verdicts(remote, pairs(20)) == verdicts(here, pairs(20))
 
 
+@pytest.mark.slow
 def test_workers_read_the_same_pairs_together_so_that_even_bf16_gives_the_same_verdicts(
     cluster: None, config: JudgeConfig
 ):
@@ -104,6 +105,7 @@ def test_an_item_is_its_two_orders_though_the_next_one_has_the_same_instruction(
     assert all(len(item) == 2 for items in found for item in items)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_started_anew_and_asked_again(remote: RemoteJudge):
     asked = pairs(20)
     before = verdicts(remote, asked)

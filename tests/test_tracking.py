@@ -263,6 +263,7 @@ replay(directory, sys.argv[2], "tests")
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_while_it_makes_the_database_leaves_none(tmp_path: Path) -> None:
     """MLflow makes it in many steps, and could not use one that was left among them."""
 
