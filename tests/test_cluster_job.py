@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from tests.test_sweep import ROOT, SPACE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
+AGENT_SECONDS = 120
+"""`ray start` ends before the head takes jobs: on a busy machine long before."""
 RAY = str(Path(sys.executable).parent / "ray")
 
 
@@ -75,10 +78,14 @@ def submit(
         RAY, "job", "submit", "--working-dir", str(ROOT), "--", "python", "-m",
         "symnoise_ray.tune", str(tmp_path / "space.yaml"), "--output", str(output),
     ]  # fmt: skip
-    run = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=280
-    )
-    return run, output
+    deadline = time.monotonic() + AGENT_SECONDS
+    while True:
+        run = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=280
+        )
+        if "No available agent" not in run.stderr or time.monotonic() > deadline:
+            return run, output
+        time.sleep(2)
 
 
 def test_a_job_succeeds_with_a_whole_sweep(cluster: dict[str, str], tmp_path: Path):
