@@ -17,6 +17,8 @@ from tests.test_sweep import (
     tune,
 )
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
 WIDER = SPACE.replace("num_trials: 1", "num_trials: 4").replace("[symnoise]", "[symnoise, neftune]")
 
 LONG = """
@@ -37,8 +39,6 @@ def finish(folder: Path) -> None:
     assert left_by(folder) == []
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_sweep_that_is_killed_again_and_again_ends_like_an_undisturbed_one(tmp_path: Path):
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
@@ -60,7 +60,6 @@ def test_a_sweep_that_is_killed_again_and_again_ends_like_an_undisturbed_one(tmp
     assert len(runs) == 1 + len(parts["trials"])
 
 
-@pytest.mark.slow
 def test_a_trial_goes_on_from_its_checkpoint_and_has_the_same_numbers(tmp_path: Path):
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
@@ -83,7 +82,6 @@ def test_a_trial_goes_on_from_its_checkpoint_and_has_the_same_numbers(tmp_path: 
     assert (trial / "completions.jsonl").read_bytes() == (other / "completions.jsonl").read_bytes()
 
 
-@pytest.mark.slow
 def test_a_whole_sweep_can_be_made_larger_and_says_that_it_looked_before(tmp_path: Path):
     (tmp_path / "small.yaml").write_text(SPACE)
     finish(tmp_path)
