@@ -31,13 +31,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from symnoise_ray.config import GenerateConfig, JudgeConfig
-from symnoise_ray.engine import join_process_group
-from symnoise_ray.generate import complete
+from symnoise_ray.data.example import Example
+from symnoise_ray.data.tokens import tokenise_prompt
+from symnoise_ray.generation.answering import complete
 from symnoise_ray.judges.local import LocalJudge, local_judge
 from symnoise_ray.judges.protocol import Pair, Verdict
 from symnoise_ray.judges.transformers_engine import TransformersEngine
-from symnoise_ray.prompts import Example
-from symnoise_ray.tokens import tokenise_prompt
+from symnoise_ray.models.process import join_process_group
 
 JUDGING_BAR, ANSWERING_BAR = 0.7, 1.0
 BATCH_SIZES = (1, 4, 16, 64)

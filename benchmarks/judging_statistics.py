@@ -21,11 +21,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit
 
-from symnoise_ray.bootstrap import Floats, draws, interval
-from symnoise_ray.compare import compare
-from symnoise_ray.early import EarlyDecision
-from symnoise_ray.length_control import Items, fit_length, replicate, shares
-from symnoise_ray.score import bootstrap_interval
+from symnoise_ray.statistics.bootstrap import Floats, draws, interval
+from symnoise_ray.statistics.comparison import compare
+from symnoise_ray.statistics.early_stopping import EarlyDecision
+from symnoise_ray.statistics.length_control import Items, fit_length, replicate, shares
+from symnoise_ray.statistics.win_rate import bootstrap_interval
 
 Rates = dict[str, float]
 

@@ -35,11 +35,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.integrations.neftune import neftune_post_forward_hook
 
 import symnoise_ray
-from symnoise_ray.batches import Batch
 from symnoise_ray.config import NoiseConfig
-from symnoise_ray.head import AnswerHead
-from symnoise_ray.noise import NoisyEmbedding, passes
-from symnoise_ray.tokens import IGNORE_INDEX
+from symnoise_ray.data.tokens import IGNORE_INDEX
+from symnoise_ray.noise.embedding import NoisyEmbedding
+from symnoise_ray.noise.types import passes
+from symnoise_ray.training.answer_head import AnswerHead
+from symnoise_ray.training.batches import Batch
 
 Work = dict[str, Callable[[], object]]
 Seconds = dict[str, list[float]]

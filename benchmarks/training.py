@@ -51,14 +51,14 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import symnoise_ray
-from symnoise_ray.batches import Batches
-from symnoise_ray.cache import TokenTable
 from symnoise_ray.config import TrialConfig
-from symnoise_ray.corpus import token_table
-from symnoise_ray.engine import choose_device
-from symnoise_ray.model import load
-from symnoise_ray.tokens import IGNORE_INDEX
-from symnoise_ray.train import train
+from symnoise_ray.data.token_table import TokenTable
+from symnoise_ray.data.tokens import IGNORE_INDEX
+from symnoise_ray.models.process import choose_device
+from symnoise_ray.models.weights import load
+from symnoise_ray.training.batches import Batches
+from symnoise_ray.training.corpus import token_table
+from symnoise_ray.training.loop import train
 
 Tick = Callable[[float, float], None]
 """Called with loss and gradient norm after every step; returns when the next one may begin."""

@@ -23,7 +23,7 @@ from typing import Any
 import ray
 
 from symnoise_ray.config import TrialConfig, WorkersConfig
-from symnoise_ray.records import read_lines
+from symnoise_ray.records.files import read_lines
 from symnoise_ray.workers.pool import Pool
 
 TRIAL = TrialConfig.model_validate(
@@ -39,7 +39,7 @@ FRESH = """
 import pathlib, sys, time
 import torch
 torch.set_num_threads(1)
-from symnoise_ray.loading import load_trial
+from symnoise_ray.config.loading import load_trial
 from symnoise_ray.workers.task import run_task
 folder = pathlib.Path(sys.argv[1])
 def report(record):

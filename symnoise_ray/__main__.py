@@ -2,6 +2,6 @@
 
 import sys
 
-from symnoise_ray.cli import main
+from symnoise_ray.cli.main import main
 
 sys.exit(main())

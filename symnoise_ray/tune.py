@@ -7,7 +7,7 @@ import sys
 
 if __name__ == "__main__":
     try:
-        from symnoise_ray.cli import main
+        from symnoise_ray.cli.main import main
 
         sys.exit(main(["tune", *sys.argv[1:]]))
     except KeyboardInterrupt:

@@ -19,8 +19,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from symnoise_ray.config import TrialConfig
-from symnoise_ray.engine import choose_device, join_process_group
-from symnoise_ray.space import flat
+from symnoise_ray.models.process import choose_device, join_process_group
+from symnoise_ray.space.parameters import flat
 
 torch.set_num_threads(1)
 
@@ -88,15 +88,16 @@ def byte_tokenizer(**special_tokens: str) -> PreTrainedTokenizerFast:
 
 
 LONGEST = (
-    *("test_sweep", "test_workers", "test_judge_workers", "test_cluster_job", "test_checkpoints"),
-    *("test_engine", "test_judge_annotators", "test_harness"),
+    *("sweep/test_run", "workers/test_workers", "judges/test_remote", "cluster/test_job"),
+    *("training/test_checkpoints", "models/test_deepspeed_engine", "judges/test_alpaca_eval"),
+    "generation/test_harness",
 )
 """Files that start Ray or many processes: first, so that no process is left alone with one."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first; all else stays in its order."""
-    items.sort(key=lambda item: item.path.stem not in LONGEST)
+    items.sort(key=lambda item: f"{item.path.parent.name}/{item.path.stem}" not in LONGEST)
 
 
 @pytest.fixture

@@ -6,21 +6,15 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from symnoise_ray.cli.verbs import Verbs, add_overrides, add_verb
 from symnoise_ray.errors import EXIT_OK, UserError
 
 if TYPE_CHECKING:
-    from symnoise_ray.compare import Comparison
     from symnoise_ray.config import JudgeConfig
-    from symnoise_ray.records import Preference
-    from symnoise_ray.score import WinRate
-
-_MAX_STRENGTH = 10_000  # the largest C that AlpacaEval tries; the fit converges up to there
-_NOT_OF_A_PART = ("interval_95", "length_controlled_interval_95", "standard_error")
 
 
 def add_inspect(verbs: Verbs) -> None:
@@ -41,7 +35,8 @@ def add_inspect(verbs: Verbs) -> None:
 
 
 def _run_inspect(arguments: argparse.Namespace) -> int:
-    from symnoise_ray.preview import as_text, preview, settings
+    from symnoise_ray.preflight.preview import as_text, preview
+    from symnoise_ray.space.trials import settings
 
     source, overrides = arguments.config, list(arguments.overrides)
     if source is not None and "=" in source:
@@ -77,17 +72,18 @@ def add_train(verbs: Verbs) -> None:
 
 
 def _run_train(arguments: argparse.Namespace) -> int:
-    from symnoise_ray.inputs import check_inputs
-    from symnoise_ray.loading import load_trial
-    from symnoise_ray.records import Metrics, require_folder, write_json
+    from symnoise_ray.config.loading import load_trial
+    from symnoise_ray.preflight.inputs import check_inputs
+    from symnoise_ray.records.files import require_folder, write_json
+    from symnoise_ray.records.metrics import Metrics
 
     config = load_trial(arguments.config, arguments.overrides)
     directory: Path = arguments.output
     _require_other(directory / "model", [config.model.name])
     check_inputs([config])
     require_folder(directory, "--output")
-    from symnoise_ray.model import export
-    from symnoise_ray.train import train
+    from symnoise_ray.models.weights import export
+    from symnoise_ray.training.loop import train
 
     write_json(config.model_dump(mode="json"), directory / "config.json")
     checkpoints = directory / "checkpoints"
@@ -127,15 +123,15 @@ def add_generate(verbs: Verbs) -> None:
 
 
 def _run_generate(arguments: argparse.Namespace) -> int:
-    from symnoise_ray.inputs import check_inputs
-    from symnoise_ray.loading import load_trial
-    from symnoise_ray.records import require_writable, write_lines
+    from symnoise_ray.config.loading import load_trial
+    from symnoise_ray.preflight.inputs import check_inputs
+    from symnoise_ray.records.files import require_writable, write_lines
 
     config = load_trial(arguments.config, arguments.overrides)
     _require_other(arguments.output, [arguments.config, *_texts(config.model_dump())])
     check_inputs([config])
     require_writable(arguments.output, "--output")
-    from symnoise_ray.generate import answer_alone
+    from symnoise_ray.generation.answering import answer_alone
 
     model = config.model
     if arguments.model:
@@ -203,15 +199,12 @@ def add_judge(verbs: Verbs) -> None:
 
 
 def _run_judge(arguments: argparse.Namespace) -> int:
-    from symnoise_ray.judges import judge_all, make_judge, require_coverage
-    from symnoise_ray.judges.check import self_check
-    from symnoise_ray.records import (
-        read_completions,
-        require_folder,
-        require_writable,
-        write_lines,
-    )
-    from symnoise_ray.standing import stopped_early
+    from symnoise_ray.judges.choose import make_judge
+    from symnoise_ray.judges.judging import judge_all, require_coverage
+    from symnoise_ray.judges.self_check import self_check
+    from symnoise_ray.records.completions import read_completions
+    from symnoise_ray.records.files import require_folder, require_writable, write_lines
+    from symnoise_ray.statistics.judged_models import stopped_early
 
     config = _judge_settings(arguments.overrides)
     _require_other(arguments.output, [arguments.completions, arguments.reference])
@@ -247,7 +240,7 @@ def _run_judge(arguments: argparse.Namespace) -> int:
 
 def _judge_settings(overrides: Sequence[str]) -> JudgeConfig:
     from symnoise_ray.config import TrialConfig
-    from symnoise_ray.loading import Document, build, parse_override, put
+    from symnoise_ray.config.loading import Document, build, parse_override, put
 
     document = Document({}, {}, "key=value")
     for text in overrides:
@@ -257,120 +250,3 @@ def _judge_settings(overrides: Sequence[str]) -> JudgeConfig:
         put(document.values, key, value)
         document.places[key] = f"override {'.'.join(key)}"  # a value may be a key by mistake
     return build(TrialConfig, document).judge
-
-
-def add_score(verbs: Verbs) -> None:
-    """Add `score`."""
-    parser = add_verb(
-        verbs,
-        "score",
-        "Win rates with their intervals, from preferences.jsonl or AlpacaEval's annotations.json.",
-        "symnoise-ray score preferences.jsonl --json",
-        _run_score,
-    )
-    parser.add_argument(
-        "preferences",
-        type=Path,
-        nargs="+",
-        metavar="FILE",
-        help="of one model, or of several to compare with each other, prompt by prompt",
-    )
-    parser.add_argument("--json", action="store_true", help="rates as fractions, as JSON")
-    parser.add_argument(
-        "--gamed",
-        type=Path,
-        metavar="CSV",
-        help="AlpacaEval's df_gamed.csv, to control the length as AlpacaEval does on its 805 items",
-    )
-    parser.add_argument(
-        "--strength", type=float, metavar="C", help="AlpacaEval's C, with --gamed (default: 21.54)"
-    )
-
-
-def _run_score(arguments: argparse.Namespace) -> int:
-    from symnoise_ray.annotations import read_annotations, read_gamed
-    from symnoise_ray.length_control import STRENGTH
-    from symnoise_ray.score import AlpacaEvalModel, win_rate
-    from symnoise_ray.standing import labels, standings, stopped_early
-
-    known = None
-    strength = STRENGTH if arguments.strength is None else arguments.strength
-    if not 0 < strength <= _MAX_STRENGTH:
-        raise UserError(
-            f"--strength must be more than 0 and at most {_MAX_STRENGTH}, but is {strength:g}"
-        )
-    if arguments.gamed is not None:
-        known = AlpacaEvalModel(*read_gamed(arguments.gamed), strength)
-    elif arguments.strength is not None:
-        raise UserError("--strength is AlpacaEval's C and needs --gamed, which was not given")
-    names = labels(arguments.preferences)
-    judged = dict(zip(names, map(read_annotations, arguments.preferences), strict=True))
-    stopped = {name: told for name, rows in judged.items() if (told := stopped_early(rows))}
-    comparisons = [] if stopped else standings(judged)
-    rates = {name: win_rate(rows, known) for name, rows in judged.items()}
-    show = _scores_as_json if arguments.json else _scores_in_words
-    print(show(rates, {name: _sides(rows) for name, rows in judged.items()}, stopped, comparisons))
-    return EXIT_OK
-
-
-class _Sides(NamedTuple):
-    """Whose answers were judged against whose; None where the rows tell no name, or several."""
-
-    generator: str | None
-    reference: str | None
-
-
-def _sides(preferences: Sequence[Preference]) -> _Sides:
-    from symnoise_ray.annotations import names
-
-    told = [names(preferences, field) for field in ("generator_2", "generator_1")]
-    return _Sides(*(side[0] if len(side) == 1 else None for side in told))
-
-
-def _scores_as_json(
-    rates: Mapping[str, WinRate],
-    sides: Mapping[str, _Sides],
-    stopped: Mapping[str, str],
-    comparisons: Sequence[Comparison],
-) -> str:
-    """One model's score with its verdict; of several, their scores and comparisons.
-
-    What does not hold where judging stopped early is null.
-    """
-    from symnoise_ray.standing import to_json
-
-    scores = {name: {**sides[name]._asdict(), **rate.to_json()} for name, rate in rates.items()}
-    for name in stopped:
-        num_judged = rates[name].n_total + rates[name].n_invalid
-        scores[name] |= {"n_judged": num_judged, "stopped_early": True}
-        scores[name] |= dict.fromkeys(_NOT_OF_A_PART)
-    compared = [to_json(each) for each in comparisons]
-    if len(scores) > 1:
-        return json.dumps({"scores": scores, "comparisons": compared}, indent=2)
-    (score,) = scores.values()
-    verdict = compared[0] if compared else {}
-    more = {key: verdict.get(key) for key in ("verdict", "p_value", "prompts_needed")}
-    return json.dumps({**score, **more}, indent=2)
-
-
-def _scores_in_words(
-    rates: Mapping[str, WinRate],
-    sides: Mapping[str, _Sides],
-    stopped: Mapping[str, str],
-    comparisons: Sequence[Comparison],
-) -> str:
-    from symnoise_ray import standing
-    from symnoise_ray.score import in_words
-
-    scores = {name: in_words(rate, intervals=name not in stopped) for name, rate in rates.items()}
-    for name, (generator, reference) in sides.items():
-        if generator and reference:  # lest rows the other way round go unnoticed
-            who = f"generator_2 {generator!r} against generator_1 {reference!r}"
-            scores[name] = f"{who}\n{scores[name]}"
-    verdict = "\n".join(f"{name}: {told}" for name, told in stopped.items())
-    if comparisons:
-        verdict = standing.in_words(comparisons)
-    if len(scores) == 1:
-        return "\n".join([*scores.values(), verdict])
-    told = [f"{name}\n{score}" for name, score in scores.items()]
-    return "\n\n".join([*told, verdict])

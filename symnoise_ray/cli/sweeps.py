@@ -36,8 +36,8 @@ def add_tune(verbs: Verbs) -> None:
 def _run_tune(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _run_validate(arguments)
-    from symnoise_ray.live import make_console
-    from symnoise_ray.sweep import run_sweep
+    from symnoise_ray.report.board import make_console
+    from symnoise_ray.sweep.run import run_sweep
 
     space, overrides = split_space(arguments)
     return run_sweep(space, overrides, arguments.output, make_console(), resume=arguments.resume)
@@ -56,13 +56,14 @@ def add_validate(verbs: Verbs) -> None:
 
 
 def _run_validate(arguments: argparse.Namespace) -> int:
-    from symnoise_ray.plans import SweepPlans, first_point, prepare, size_text
+    from symnoise_ray.preflight.inputs import prepare
+    from symnoise_ray.space.trials import SweepPlans, first_point, size_text
 
     space, overrides = split_space(arguments)
     config = prepare(space, overrides)
     judge = SweepPlans(config, Path()).config(first_point(config)).judge
     if judge.type != "reference":
-        from symnoise_ray.judges.check import check_settings
+        from symnoise_ray.judges.self_check import check_settings
 
         check_settings(judge)
     print(f"{config.name}: {size_text(config)}; all settings, files and the model are usable")
@@ -97,8 +98,8 @@ def add_plan(verbs: Verbs) -> None:
 
 
 def _run_plan(arguments: argparse.Namespace) -> int:
-    from symnoise_ray.forecast import Options
-    from symnoise_ray.outlook import as_text, plan, to_json
+    from symnoise_ray.preflight.forecast import Options
+    from symnoise_ray.preflight.plan import as_text, plan, to_json
 
     space, overrides = split_space(arguments)
     for name in ("rows", "workers", "gpu_memory", "teraflops"):
@@ -130,8 +131,8 @@ def add_report(verbs: Verbs) -> None:
 
 
 def _run_report(arguments: argparse.Namespace) -> int:
-    from symnoise_ray.records import read_json
-    from symnoise_ray.report import write_report
+    from symnoise_ray.records.files import read_json
+    from symnoise_ray.report.write import write_report
 
     write_report(arguments.directory, read_json(arguments.directory / "results.json"))
     print(arguments.directory / "report.html")
@@ -152,8 +153,8 @@ def add_sync(verbs: Verbs) -> None:
 
 
 def _run_sync(arguments: argparse.Namespace) -> int:
-    from symnoise_ray.records import read_json
-    from symnoise_ray.tracking import replay
+    from symnoise_ray.records.files import read_json
+    from symnoise_ray.tracking.mlflow_runs import replay
 
     tracking = read_json(arguments.directory / "results.json")["tracking"]
     count = replay(arguments.directory, arguments.uri or tracking["uri"], tracking["experiment"])
@@ -173,7 +174,7 @@ def add_schema(verbs: Verbs) -> None:
 
 
 def _run_schema(_arguments: argparse.Namespace) -> int:
-    from symnoise_ray.loading import schema
+    from symnoise_ray.config.loading import schema
 
     print(json.dumps(schema(), indent=2))
     return EXIT_OK

@@ -6,10 +6,11 @@ file, the line and the nearest name. Imports neither torch nor ray, so a check t
 """
 
 from symnoise_ray.config.data import TEMPLATE_NAMES, DataConfig, RowField
+from symnoise_ray.config.generate import AnswersConfig, GenerateConfig
 from symnoise_ray.config.harness import HarnessConfig
-from symnoise_ray.config.judge import AnswersConfig, GenerateConfig, JudgeConfig, judge_types
+from symnoise_ray.config.judge import JudgeConfig, judge_types
 from symnoise_ray.config.model import LoraConfig, ModelConfig
-from symnoise_ray.config.noise import NOISELESS, NoiseConfig, NoiseType
+from symnoise_ray.config.noise import NoiseConfig, NoiseType
 from symnoise_ray.config.section import Section
 from symnoise_ray.config.sweep import (
     ConfirmConfig,
@@ -23,7 +24,6 @@ from symnoise_ray.config.train import OptimConfig, TrainConfig
 from symnoise_ray.config.trial import TrialConfig
 
 __all__ = [
-    "NOISELESS",
     "TEMPLATE_NAMES",
     "AnswersConfig",
     "ConfirmConfig",

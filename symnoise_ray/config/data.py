@@ -119,3 +119,7 @@ class DataConfig(Section):
                 f"but got data.train={self.train!r} alone"
             )
         return self
+
+
+HELD_BACK = "held_back"
+"""Value of `data.confirm_prompts`: a seeded half of `eval_prompts`, kept out of the search."""

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
 
 from symnoise_ray.config.section import Section
+from symnoise_ray.noise.types import NOISES
 
-NoiseType = Literal[
-    "none",
-    "neftune",
-    "gaussian",
-    "bernoulli",
-    "symnoise",
-    "symuniform",
-    "symgaussian",
-    "independent",
-    "duplicate",
+
+def _known_type(name: str) -> str:
+    if name not in NOISES:
+        first, last = ", ".join(map(repr, list(NOISES)[:-1])), repr(list(NOISES)[-1])
+        raise PydanticCustomError(
+            "noise_type", "Input should be {known}", {"known": f"{first} or {last}"}
+        )
+    return name
+
+
+NoiseType = Annotated[
+    str, AfterValidator(_known_type), WithJsonSchema({"enum": list(NOISES), "type": "string"})
 ]
-NOISELESS = ("none", "duplicate")
-"""Types that add nothing, so an alpha would have no meaning."""
+"""A row of the table of noise types."""
 
 
 class NoiseConfig(Section):
@@ -54,12 +57,13 @@ class NoiseConfig(Section):
 
     @model_validator(mode="after")
     def _alpha_belongs_to_noise(self) -> Self:
-        if self.type in NOISELESS and self.alpha is not None:
+        noiseless = NOISES[self.type].law is None
+        if noiseless and self.alpha is not None:
             raise ValueError(
                 f"noise.alpha has no meaning for noise.type={self.type}, but got "
                 f"noise.alpha={self.alpha:g}; leave it out, or vary it under a `when:`"
             )
-        if self.type not in NOISELESS and self.alpha is None:
+        if not noiseless and self.alpha is None:
             raise ValueError(f"noise.alpha must be given for noise.type={self.type}")
         return self
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from symnoise_ray import deepspeed_json
+from symnoise_ray.config import deepspeed_json
 from symnoise_ray.config.section import Section
 
 Decay = Annotated[float, Field(ge=0, lt=1)]

@@ -8,10 +8,11 @@ from typing import Self
 
 from pydantic import model_validator
 
-from symnoise_ray import deepspeed_json
+from symnoise_ray.config import deepspeed_json
 from symnoise_ray.config.data import DataConfig
+from symnoise_ray.config.generate import AnswersConfig, GenerateConfig
 from symnoise_ray.config.harness import HarnessConfig
-from symnoise_ray.config.judge import AnswersConfig, GenerateConfig, JudgeConfig
+from symnoise_ray.config.judge import JudgeConfig
 from symnoise_ray.config.model import LoraConfig, ModelConfig
 from symnoise_ray.config.noise import NoiseConfig
 from symnoise_ray.config.section import Section

@@ -1,29 +1,5 @@
-"""The embedded demo: a tiny language model and instruction data that go with it.
+"""The embedded demo: a tiny language model, instruction data that go with it, and their builder.
 
-Both are committed files, so that a comparison of fine-tuning methods runs on a laptop without
-downloads. ``python -m symnoise_ray.demo.build`` makes them again from rules and a fixed seed.
+The files are committed, so that a comparison of fine-tuning methods runs on a laptop without
+downloads. `content` says where they lie; `python -m symnoise_ray.demo.build` makes them again.
 """
-
-from pathlib import Path
-
-_HERE = Path(__file__).resolve().parent
-
-
-def model_dir() -> Path:
-    """Return the Hugging Face folder of the demo model and its tokenizer."""
-    return _HERE / "model"
-
-
-def train_file() -> Path:
-    """Return the JSON lines file with the rows to fine-tune on."""
-    return _HERE / "data" / "train.jsonl"
-
-
-def eval_file() -> Path:
-    """Return the JSON lines file with the prompts on which methods are compared and chosen."""
-    return _HERE / "data" / "eval.jsonl"
-
-
-def confirm_file() -> Path:
-    """Return the JSON lines file with fresh prompts that confirm what was chosen."""
-    return _HERE / "data" / "confirm.jsonl"

@@ -20,7 +20,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from symnoise_ray.demo import world
+from symnoise_ray.demo import prose
 from symnoise_ray.demo.tasks import row_sets
 
 SEED = 20240
@@ -40,7 +40,7 @@ def documents(seed: int) -> Iterator[str]:
     """Yield endless documents of plain prose about the little world."""
     rng = Random(seed)
     while True:
-        yield world.document(rng)
+        yield prose.document(rng)
 
 
 def train_tokenizer() -> PreTrainedTokenizerFast:

@@ -23,12 +23,12 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from symnoise_ray.annotations import verdict
 from symnoise_ray.config import JudgeConfig
+from symnoise_ray.config.loading import nearest
 from symnoise_ray.errors import DataError, UserError
 from symnoise_ray.judges.protocol import Pair, Usage, Verdict
 from symnoise_ray.judges.replies import NEVER, SPENT
-from symnoise_ray.loading import nearest
+from symnoise_ray.records.preferences import verdict
 
 CHUNK = 16
 """Pairs that the annotator is given at once; a process that is killed loses so many at most."""

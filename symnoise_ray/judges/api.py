@@ -7,20 +7,18 @@ is refused or a budget that is spent ends all calls at once: what was judged sta
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from pathlib import Path
 from typing import Any
 
 import openai
 
 from symnoise_ray.config import JudgeConfig
-from symnoise_ray.errors import UserError
+from symnoise_ray.judges.key import read_key
 from symnoise_ray.judges.limits import Budget, Pace
 from symnoise_ray.judges.prompt import find_prompt
 from symnoise_ray.judges.protocol import NOTHING, Pair, Usage, Verdict
@@ -192,34 +190,3 @@ class ApiJudge:
                 if time.monotonic() > until or len(body) > LARGEST_REPLY:
                     raise TimeoutError("the reply does not end")
         return body
-
-
-def read_key(config: JudgeConfig) -> str:
-    """The endpoint's key, from where the configuration says it is; empty for none.
-
-    Raises:
-        UserError: the variable or the file is missing or empty; what was given is not shown, since
-            it may be the key itself.
-    """
-    if config.api_key_env is not None:
-        key = os.environ.get(config.api_key_env, "").strip()
-        if not key:
-            raise UserError(
-                "judge.api_key_env: the environment variable of this name must hold the key, but "
-                "is not set; export it, and see that its name, not the key, is given"
-            )
-        return key
-    if config.api_key_file is None:
-        return ""
-    try:
-        key = Path(config.api_key_file).read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:  # ValueError: no text, or no name of a file
-        raise UserError(
-            "judge.api_key_file: the file must be there and readable, but got "
-            f"{type(error).__name__}; give its path, not the key"
-        ) from None
-    if not key:
-        raise UserError(
-            f"judge.api_key_file={config.api_key_file}: must hold the key, but is empty"
-        )
-    return key

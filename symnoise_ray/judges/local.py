@@ -18,14 +18,14 @@ from typing import Any, Protocol
 import torch
 import transformers
 
-from symnoise_ray.annotations import log_probability_preference
 from symnoise_ray.config import JudgeConfig
-from symnoise_ray.engine import choose_device
 from symnoise_ray.errors import UserError
+from symnoise_ray.judges.logprobs import log_probability_preference
 from symnoise_ray.judges.prompt import find_prompt
 from symnoise_ray.judges.protocol import Pair, Usage, Verdict
-from symnoise_ray.judges.reading import Reader, batches
+from symnoise_ray.judges.reader import Reader, batches
 from symnoise_ray.judges.transformers_engine import TransformersEngine
+from symnoise_ray.models.process import choose_device
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 DIGITS = {"fp32": 4, "bf16": 2}

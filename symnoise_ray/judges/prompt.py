@@ -19,10 +19,10 @@ from typing import NamedTuple, Self
 from pydantic import model_validator
 
 from symnoise_ray.config import Section
+from symnoise_ray.config.loading import build, read_yaml
 from symnoise_ray.errors import UserError
 from symnoise_ray.judges.protocol import Pair
-from symnoise_ray.loading import build, read_yaml
-from symnoise_ray.records import Turns
+from symnoise_ray.records.completions import Turns
 
 SHIPPED = Path(__file__).parent / "prompts"
 FIELDS = ("instruction", "first", "second")

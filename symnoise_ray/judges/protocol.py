@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from symnoise_ray.records import Turns
+from symnoise_ray.records.completions import Turns
 
 
 class Pair(NamedTuple):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import openai
 
-from symnoise_ray.annotations import log_probability_preference
+from symnoise_ray.judges.logprobs import log_probability_preference
 from symnoise_ray.judges.protocol import Usage
 
 SEEN_PART = 8

@@ -20,9 +20,9 @@ import ray
 from symnoise_ray.config import JudgeConfig, TrialConfig, WorkersConfig
 from symnoise_ray.errors import InfrastructureError, UserError
 from symnoise_ray.judges.protocol import Judge
-from symnoise_ray.session import THREAD_PREFIX
 from symnoise_ray.workers.client import Workers
 from symnoise_ray.workers.hub import Hub
+from symnoise_ray.workers.session import THREAD_PREFIX
 
 log = logging.getLogger(__name__)
 

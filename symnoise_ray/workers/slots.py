@@ -91,15 +91,16 @@ def _warm_up(config: TrialConfig) -> None:
     """Pay first-time costs before the first trial: imports, weights, one small engine."""
     import torch
 
-    from symnoise_ray import engine, model
+    from symnoise_ray.models import deepspeed_engine, process, weights
 
-    device = engine.choose_device()
-    engine.join_process_group(device)
-    model.load(config.model)
-    small = engine.start(torch.nn.Linear(2, 2).to(device, model.DTYPES[config.model.dtype]), config)
-    engine.stop(small)
+    device = process.choose_device()
+    process.join_process_group(device)
+    weights.load(config.model)
+    dtype = weights.DTYPES[config.model.dtype]
+    small = deepspeed_engine.start(torch.nn.Linear(2, 2).to(device, dtype), config)
+    deepspeed_engine.stop(small)
     del small
-    engine.give_memory_back()
+    process.give_memory_back()
     gc.freeze()
 
 

@@ -9,39 +9,23 @@ from __future__ import annotations
 import shutil
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
 from symnoise_ray.config import TrialConfig
-from symnoise_ray.engine import give_memory_back
+from symnoise_ray.config.judge import needs_gold
+from symnoise_ray.data.rows import read_prompts
 from symnoise_ray.errors import CancelledError, kind_of, reason_of
-from symnoise_ray.generate import complete
-from symnoise_ray.harness import harness_scores, load_tasks
-from symnoise_ray.inputs import needs_gold
-from symnoise_ray.model import export
-from symnoise_ray.records import Metrics, timed, write_lines
-from symnoise_ray.rows import read_prompts
-from symnoise_ray.train import Report, Trained, train
-
-
-@dataclass
-class Outcome:
-    """How a worker's part of a trial ended; `kind` and `reason` tell a failure."""
-
-    status: str
-    kind: str = ""
-    reason: str = ""
-    detail: str = ""
-    seconds: dict[str, float] = field(default_factory=dict)
-    summary: dict[str, Any] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, to cross processes."""
-        return asdict(self)
+from symnoise_ray.generation.answering import complete
+from symnoise_ray.generation.harness import harness_scores, load_tasks
+from symnoise_ray.models.process import give_memory_back
+from symnoise_ray.models.weights import export
+from symnoise_ray.records.files import write_lines
+from symnoise_ray.records.metrics import Metrics, timed
+from symnoise_ray.training.loop import Report, Trained, train
+from symnoise_ray.workers.outcome import Outcome
 
 
 def run_task(

@@ -1,0 +1,92 @@
+"""`symnoise-ray VERB`: the whole sweep, and every stage alone.
+
+Imports are lazy, so that `--help`, `validate` and `score` answer at once. An error is one line on
+stderr and an exit status: 1 failed, 2 the user's input, 3 some trials failed, 130 and 143
+interrupted. `--debug` shows the traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from symnoise_ray import __version__
+from symnoise_ray.cli.score import add_score
+from symnoise_ray.cli.stages import add_generate, add_inspect, add_judge, add_train
+from symnoise_ray.cli.sweeps import (
+    add_plan,
+    add_report,
+    add_schema,
+    add_sync,
+    add_tune,
+    add_validate,
+)
+from symnoise_ray.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, SymnoiseError, reason_of
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit status."""
+    status = _run(argv)
+    if session := sys.modules.get("symnoise_ray.workers.session"):
+        session.leave(status)
+    return status
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    debug = "--debug" in (sys.argv if argv is None else argv)
+    try:
+        arguments = _arguments(argv)
+        warnings.filterwarnings("default" if debug else "ignore")
+        status: int = arguments.run(arguments)
+        return status
+    except KeyboardInterrupt as interrupt:
+        code = getattr(interrupt, "exit_code", EXIT_SIGINT)
+        words = sys.argv[1:] if argv is None else argv
+        on = "; the same command with --resume goes on from there" if "tune" in words[:1] else ""
+        print(f"interrupted; what was done is kept{on}", file=sys.stderr)
+        return code
+    except SymnoiseError as error:
+        if debug:
+            raise
+        print(f"error: {error.message}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except Exception as error:
+        if debug:
+            raise
+        print(f"error: {reason_of(error)} (--debug shows where)", file=sys.stderr)
+        return EXIT_FAILED
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a command; overrides may stand on either side of an option."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    late = [word for word in rest if "=" in word and not word.startswith("-")]
+    if len(late) < len(rest) or (late and not hasattr(arguments, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if late:
+        arguments.overrides = [*arguments.overrides, *late]
+    return arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="symnoise-ray",
+        description="Fine-tune with embedding noise, and find out honestly whether it helps.",
+        epilog=(
+            "exit status: 0 all is done, 1 failed, 2 the input must be changed, 3 some trials "
+            "failed, 130 or 143 interrupted"
+        ),
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    stages = (add_tune, add_train, add_generate, add_judge, add_score, add_report)
+    for add in (*stages, add_validate, add_plan, add_inspect, add_schema, add_sync):
+        add(verbs)
+    return parser

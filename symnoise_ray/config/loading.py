@@ -1,0 +1,251 @@
+"""Text to configuration: YAML 1.2 files, shipped spaces, `key=value` overrides, one-line errors.
+
+In: a file or the name of a shipped space, and overrides. Out: `SweepConfig` or `TrialConfig`.
+YAML 1.2, so `1e-4` is a number and `no` is a word; every message names file, line and key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.scalarbool import ScalarBoolean
+
+from symnoise_ray.config import SweepConfig, TrialConfig
+from symnoise_ray.errors import UserError
+
+Config = TypeVar("Config", bound=BaseModel)
+KeyPath = tuple[str | int, ...]
+
+
+class Document(NamedTuple):
+    """Plain values, and for messages the place that every key came from."""
+
+    values: dict[str, Any]
+    places: dict[KeyPath, str]
+    source: str
+
+    def where(self, path: KeyPath) -> str:
+        """`file:line`, or the override, of the deepest known part of a path."""
+        for end in range(len(path), 0, -1):
+            if path[:end] in self.places:
+                return self.places[path[:end]]
+        return self.source
+
+
+def shipped_spaces() -> dict[str, Path]:
+    """Name -> file of the search spaces that come with the package."""
+    package = Path(__file__).parent.parent
+    for folder in (package / "search_spaces", package.parent / "search_spaces"):
+        if files := sorted(folder.glob("*.yaml")):
+            return {file.stem: file for file in files}
+    raise UserError(f"the shipped search spaces must lie in or beside {package}; reinstall")
+
+
+def read_yaml(text: str, source: str) -> Document:
+    """Parse YAML 1.2 into plain values and line numbers.
+
+    Raises:
+        UserError: the text is no YAML, has a duplicate key, or is no mapping.
+    """
+    try:
+        tree = YAML().load(text)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = str(getattr(error, "problem", None) or error).splitlines()[0].strip()
+        raise UserError(f"{source}{line}: must be valid YAML, but {problem}") from None
+    if not isinstance(tree, Mapping):
+        raise UserError(f"{source}: must hold a mapping of settings, but got {type(tree).__name__}")
+    lines: dict[KeyPath, int] = {}
+    values = _plain(tree, (), lines)
+    return Document(values, {path: f"{source}:{line}" for path, line in lines.items()}, source)
+
+
+def _plain(node: Any, path: KeyPath, lines: dict[KeyPath, int]) -> Any:
+    """Strip the parser's own types and collect the line of every key and item."""
+    if isinstance(node, Mapping):
+        for key in node:
+            if key in (node.lc.data or {}):  # type: ignore[attr-defined]
+                # A key that was merged in by `<<` has no place of its own.
+                lines[(*path, key)] = node.lc.key(key)[0] + 1  # type: ignore[attr-defined]
+        return {str(key): _plain(value, (*path, key), lines) for key, value in node.items()}
+    if isinstance(node, list):
+        for index in range(len(node)):
+            lines[(*path, index)] = node.lc.item(index)[0] + 1  # type: ignore[attr-defined]
+        return [_plain(value, (*path, index), lines) for index, value in enumerate(node)]
+    if isinstance(node, ScalarBoolean):
+        return bool(node)
+    for plain in (bool, int, float, str):
+        if isinstance(node, plain):
+            return plain(node)
+    return node
+
+
+_SECRET = re.compile("key|token|secret|password", re.IGNORECASE)
+
+
+def told(override: str) -> str:
+    """An override as errors may show it: a value that may be a secret is left out."""
+    name, _, value = override.partition("=")
+    return f"{name}=..." if value and _SECRET.search(name.rpartition(".")[2]) else override
+
+
+def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
+    """Split `a.b=value`; the value is read as YAML 1.2."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"an override must be key=value, but got {text!r}")
+    try:
+        read = read_yaml(f"value: {value}", text)
+    except UserError:
+        if told(text) == text:
+            raise
+        raise UserError(f"override {told(text)}: the value must be valid YAML") from None
+    return tuple(key.strip().split(".")), read.values["value"]
+
+
+def put(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Set a dotted path in nested dictionaries, making sections on the way."""
+    for part in path[:-1]:
+        inner = values.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"{'.'.join(path)}: {part} is a value, not a section")
+        values = inner
+    values[path[-1]] = value
+
+
+def build(model: type[Config], document: Document, prefix: KeyPath = ()) -> Config:
+    """Validate a document's values, with its first mistake told in one line.
+
+    Raises:
+        UserError: where, which key, what must hold, what came, and the nearest name.
+    """
+    try:
+        return model.model_validate(document.values)
+    except ValidationError as error:
+        raise UserError(_explain(error, model, document, prefix)) from None
+
+
+def _explain(
+    error: ValidationError, model: type[BaseModel], document: Document, prefix: KeyPath
+) -> str:
+    """The first mistake as one line; its place is looked up under `prefix`."""
+    first = error.errors()[0]
+    path = tuple(first["loc"])
+    key = ".".join(map(str, path)) or "settings"
+    where = document.where((*prefix, *path))
+    if first["type"] == "extra_forbidden":
+        siblings = _fields_at(model, path[:-1])
+        return f"{where}: '{key}' is not a setting.{nearest(str(path[-1]), siblings)}"
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    given = first.get("input")
+    shown = "" if isinstance(given, dict | list | tuple | BaseModel) else f", but got {given!r}"
+    if first["type"] == "value_error" or "api_key" in key:
+        shown = ""
+    return f"{where}: {key}: {message[0].lower()}{message[1:]}{shown}"
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """` Did you mean 'x'?`, or the list of what is known."""
+    if close := difflib.get_close_matches(name, known, n=1, cutoff=0.5):
+        return f" Did you mean '{close[0]}'?"
+    return f" Known here: {', '.join(sorted(known))}." if known else ""
+
+
+def _fields_at(model: type[BaseModel], path: KeyPath) -> list[str]:
+    """Names of the settings of the section that a path leads to."""
+    for part in path:
+        if not isinstance(part, str) or part not in model.model_fields:
+            continue  # a key of a dict field: the section below it decides
+        candidates = [model.model_fields[part].annotation]
+        candidates += [inner for arg in candidates for inner in get_args(arg)]
+        sections = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if sections:
+            model = sections[0]
+    return list(model.model_fields)
+
+
+def find_space(space: str) -> Path:
+    """The file of a search space given by path or by the name of a shipped one."""
+    path = Path(space)
+    if path.is_file():
+        return path
+    known = shipped_spaces()
+    if space in known:
+        return known[space]
+    raise UserError(
+        f"the search space must be a file or one of the shipped names ({', '.join(known)}), "
+        f"but got {space!r}"
+    )
+
+
+def load_sweep(space: str, overrides: Sequence[str] = ()) -> tuple[SweepConfig, Document]:
+    """Read a search space; overrides name sweep settings or, more often, trial settings.
+
+    The trial's own settings are checked where they are resolved, in `space.py`.
+    """
+    path = find_space(space)
+    document = read_yaml(_read_text(path), str(path))
+    for text in overrides:
+        key, value = parse_override(text)
+        key = _sweep_key(key, text, document.values)
+        put(document.values, key, value)
+        document.places[key] = f"override {told(text)}"
+    return build(SweepConfig, document), document
+
+
+def _sweep_key(key: tuple[str, ...], text: str, values: dict[str, Any]) -> tuple[str, ...]:
+    """Where an override belongs: into the trial, or under a varied parameter with dots."""
+    if key[0] in TrialConfig.model_fields:
+        return ("trial", *key)
+    if key[0] not in SweepConfig.model_fields:
+        known = [*SweepConfig.model_fields, *TrialConfig.model_fields]
+        raise UserError(
+            f"override {told(text)}: '{key[0]}' is not a section.{nearest(key[0], known)}"
+        )
+    if key[0] == "parameters" and len(key) > 1:
+        parent = ".".join(key[1:-1])
+        if parent in (values.get("parameters") or {}):
+            return ("parameters", parent, key[-1])
+        return ("parameters", ".".join(key[1:]))
+    return key
+
+
+def load_trial(path: Path, overrides: Sequence[str] = ()) -> TrialConfig:
+    """Read one trial's configuration (YAML, or the `config.json` of an earlier trial)."""
+    document = read_yaml(_read_text(path), str(path))
+    for text in overrides:
+        key, value = parse_override(text)
+        put(document.values, key, value)
+        document.places[key] = f"override {told(text)}"
+    return build(TrialConfig, document)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: the configuration file must exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: must be readable UTF-8 text, but {error}") from None
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of a search space, its `trial` being partial: every setting has a default."""
+    tree = SweepConfig.model_json_schema()
+    trial = TrialConfig.model_json_schema(ref_template="#/$defs/{model}")
+    tree["$defs"] = {**tree.get("$defs", {}), **trial.pop("$defs")}
+    tree["properties"]["trial"] = trial
+    return tree
+
+
+def is_space(path: Path) -> bool:
+    """A search space has a name, a trial has none."""
+    return "name" in read_yaml(path.read_text("utf-8", "replace"), str(path)).values

@@ -1,0 +1,51 @@
+"""One training example or prompt: a conversation, and which of its answers are trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Example:
+    """One instruction or conversation: turns of (user, assistant), the last answer being gold.
+
+    `gold` is empty for a prompt whose right answer is not known; an earlier answer is empty where
+    the model gives it itself, turn by turn. `input` belongs to the last
+    request. `trained` says of each answer whether it is trained on; empty means all.
+    """
+
+    turns: tuple[tuple[str, str], ...]
+    input: str = ""
+    system: str = ""
+    dataset: str = ""
+    trained: tuple[bool, ...] = ()
+
+    @property
+    def instruction(self) -> str:
+        """What the judge is shown: the last request, with its input below it."""
+        request = self.turns[-1][0]
+        return f"{request}\n\n{self.input}" if self.input else request
+
+    @property
+    def requests(self) -> tuple[str, ...]:
+        """All that is asked, as `Completion.requests` tells it of an answer."""
+        return (*(request for request, _ in self.turns[:-1]), self.instruction)
+
+    @property
+    def gold(self) -> str:
+        """The right answer to the last request."""
+        return self.turns[-1][1]
+
+    @property
+    def is_asked_by_turns(self) -> bool:
+        """Whether the model gives an earlier answer itself before it is asked the last request."""
+        return not all(answer for _, answer in self.turns[:-1])
+
+    def is_trained(self, index: int) -> bool:
+        """Whether the answer of a turn is trained on."""
+        return self.trained[index] if self.trained else True
+
+    @property
+    def teaches(self) -> bool:
+        """Whether there is an answer to train on that is not blank."""
+        return any(self.is_trained(i) and turn[1].strip() for i, turn in enumerate(self.turns))

@@ -1,0 +1,193 @@
+"""Files to examples: from JSON, JSONL, Parquet, folders of them, or Hugging Face data sets.
+
+In: sources as `data.train` and its kin name them. Out: `Rows`, the usable examples and what
+happened to the others. A broken file or row is an error with file, row and reason, or with
+`data.on_bad_row=skip` a broken row is counted by reason; nothing is left out uncounted.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from symnoise_ray.config import DataConfig
+from symnoise_ray.config.data import HELD_BACK
+from symnoise_ray.data.example import Example
+from symnoise_ray.data.formats import Fields, RowError, to_example
+from symnoise_ray.data.overlap import Overlap
+from symnoise_ray.data.sources import read_records
+from symnoise_ray.data.templates import find_template
+from symnoise_ray.demo import content
+from symnoise_ray.errors import DataError
+
+SKIPPING = "data.on_bad_row=skip leaves such rows out and counts them"
+NOTHING_TO_TRAIN_ON = "rows with nothing to train on"
+
+_HOLD_BACK_SEED = 805
+_WEIGHT_SEED = 52002
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Usable examples in file order; how many rows were left out, or overlap, for which reason."""
+
+    examples: list[Example]
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How the rows of a source are read."""
+
+    fields: Fields
+    on_bad_row: Literal["error", "skip"]
+    prompts: bool
+    limit: int | None
+    gold: bool = True
+
+
+def read_train(data: DataConfig) -> Rows:
+    """Training rows with an answer to learn, of all sources one after the other.
+
+    Rows without one are counted, and so are rows that overlap with the prompts.
+
+    Raises:
+        DataError: a source cannot be read, a row is broken, or no row is left.
+        UserError: `data.template` names a file that is none.
+    """
+    if data.template.endswith((".yaml", ".yml")):
+        find_template(data.template)
+    reading = _Reading(data.fields, data.on_bad_row, prompts=False, limit=data.max_train_rows)
+    overlap = Overlap(_judged(data), data.overlap_ngram) if data.overlap_ngram else None
+    examples: list[Example] = []
+    left_out: Counter[str] = Counter()
+    for source, weight in _weights(data.train):
+        rows = _usable(str(content.train_file()) if source == "demo" else source, reading)
+        left_out += rows.left_out
+        kept = rows.examples
+        if overlap is not None:
+            clean = [example for example in kept if example not in overlap]
+            verb = "dropped" if data.drop_overlap else "kept"
+            left_out[f"rows {verb} that overlap with the prompts"] += len(kept) - len(clean)
+            kept = clean if data.drop_overlap else kept
+        examples += _weighted(kept, weight, source)
+    return Rows(examples, +left_out)
+
+
+def read_prompts(data: DataConfig, part: str, *, gold: bool = True) -> Rows:
+    """Prompts of the search (`eval`) or of the confirmation (`confirm`).
+
+    Args:
+        data: Where they are.
+        part: Which of the two.
+        gold: Leave out, and count, prompts whose right answer is not known; only the offline judge
+            needs one.
+    """
+    source = str(content.eval_file()) if data.eval_prompts is None else data.eval_prompts
+    if part == "confirm" and data.confirm_prompts not in (None, HELD_BACK):
+        source = str(data.confirm_prompts)
+    elif part == "confirm" and data.confirm_prompts is None:
+        source = str(content.confirm_file())
+    rows = _usable(
+        source, _Reading(data.prompt_fields, data.on_bad_row, prompts=True, limit=None, gold=gold)
+    )
+    examples = rows.examples
+    if data.confirm_prompts == HELD_BACK:
+        examples = _half(examples, part)
+    return Rows(examples[: data.max_eval_prompts], rows.left_out)
+
+
+def read_texts(source: str, limit: int) -> list[str]:
+    """The first plain texts of a source: strings, or rows with `text`; empty ones are passed over.
+
+    Raises:
+        DataError: the source cannot be read, or holds something else, or no text.
+    """
+    texts: list[str] = []
+    for place, row in read_records(source):
+        text = row.get("text") if isinstance(row, dict) else row
+        if not isinstance(text, str):
+            raise DataError(f"{place}: must be a text, or a row with `text`")
+        if text.strip():
+            texts.append(text)
+        if len(texts) == limit:
+            return texts
+    if not texts:
+        raise DataError(f"{source}: must hold at least one text, but got none")
+    return texts
+
+
+def _half(examples: list[Example], part: str) -> list[Example]:
+    """A random half that depends on the number of prompts alone; both halves keep file order."""
+    order = list(range(len(examples)))
+    random.Random(_HOLD_BACK_SEED).shuffle(order)
+    middle = (len(order) + 1) // 2
+    chosen = order[:middle] if part == "eval" else order[middle:]
+    return [examples[index] for index in sorted(chosen)]
+
+
+def _judged(data: DataConfig) -> list[Example]:
+    """All prompts of the search and the confirmation, whatever part of them a trial answers.
+
+    So the rows that are trained on depend neither on `data.prompts` nor on limits.
+    """
+    whole = data.model_copy(update={"max_eval_prompts": None})
+    confirms = data.confirm_prompts is not None or data.eval_prompts is None
+    parts = ("eval", "confirm") if confirms else ("eval",)
+    return [example for part in parts for example in read_prompts(whole, part, gold=False).examples]
+
+
+def _weights(train: str | tuple[str, ...] | dict[str, float]) -> list[tuple[str, float]]:
+    """Sources with weights; a mapping's go by name, since its order is not part of the config."""
+    if isinstance(train, dict):
+        return sorted(train.items())
+    return [(source, 1.0) for source in ([train] if isinstance(train, str) else train)]
+
+
+def _weighted(examples: list[Example], weight: float, source: str) -> list[Example]:
+    """Every example as often as the weight's whole part, and a seeded share of them once more."""
+    whole = int(weight)
+    share = round((weight - whole) * len(examples))
+    order = range(len(examples))
+    drawn = sorted(random.Random(_WEIGHT_SEED).sample(order, share))
+    chosen = examples * whole + [examples[index] for index in drawn]
+    if not chosen:
+        raise DataError(
+            f"{source}: must leave a row to train on, but got none of {len(examples)} with weight "
+            f"{weight:g}"
+        )
+    return chosen
+
+
+def _usable(source: str, reading: _Reading) -> Rows:
+    examples: list[Example] = []
+    left_out: Counter[str] = Counter()
+    for place, row in read_records(source):
+        try:
+            example = _example(row, reading)
+        except RowError as error:
+            if reading.on_bad_row == "error":
+                raise DataError(f"{place}: {error} ({SKIPPING})") from None
+            left_out[f"rows skipped: {error.rule}"] += 1
+            continue
+        judged = not reading.gold or example.gold.strip()
+        if not (judged if reading.prompts else example.teaches):
+            kind = "prompts without a gold answer" if reading.prompts else NOTHING_TO_TRAIN_ON
+            left_out[kind] += 1
+        elif reading.limit is None or len(examples) < reading.limit:
+            examples.append(example)
+    if not examples:
+        why = "; ".join(f"{count} {what}" for what, count in left_out.items())
+        raise DataError(
+            f"{source}: must hold at least one row with an answer, but got none"
+            + (f" ({why})" if why else "")
+        )
+    return Rows(examples, left_out)
+
+
+def _example(row: Any, reading: _Reading) -> Example:
+    if isinstance(row, RowError):
+        raise row
+    return to_example(row, reading.fields, prompt=reading.prompts)

@@ -1,0 +1,189 @@
+"""A fine-tuned model's answers to prompts, in AlpacaEval's shape.
+
+In: a model, its tokenizer, examples. Out: `Completion`s in the order of the prompts.
+Greedy or sampled, sorted by length, spread over the workers; the same model gives the same answers,
+since what is drawn depends on the seed and the prompt's number alone. Nothing but the trial's own
+settings decodes: of those in the model's folder only the tokens that end an answer are taken.
+
+Shape letters: B prompts of a batch, T tokens, V words of the vocabulary.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch.distributed as dist
+from torch import nn
+
+from symnoise_ray.config import GenerateConfig, ModelConfig, TrialConfig
+from symnoise_ray.config.judge import needs_gold
+from symnoise_ray.data.example import Example
+from symnoise_ray.data.rows import read_prompts, read_train
+from symnoise_ray.data.templates import choose_template
+from symnoise_ray.data.tokens import tokenise_prompt
+from symnoise_ray.errors import DataError
+from symnoise_ray.generation.batching import batches, require_smaller_batches, way_to_batch
+from symnoise_ray.generation.decoding import Decoding, decode
+from symnoise_ray.models.deepspeed_engine import is_sharded
+from symnoise_ray.models.process import choose_device, give_memory_back, join_process_group
+from symnoise_ray.models.weights import load
+from symnoise_ray.records.completions import Completion
+
+
+def complete(
+    model: nn.Module,
+    tokenizer: Any,
+    examples: list[Example],
+    template: str,
+    config: GenerateConfig,
+    *,
+    context: int | None,
+    generator: str,
+    between_batches: Callable[[], None] = lambda: None,
+) -> tuple[list[Completion], Counter[str]]:
+    """Answer every prompt; on several workers each rank answers a share and all get all.
+
+    A prompt of several questions is answered turn by turn: the next one is asked on top of the
+    model's own answers. Prompts that leave no room for `max_new_tokens` lose their beginning, and
+    are counted, once for every turn. Workers that share the weights of one model (ZeRO-3) run
+    batch by batch together: one that has no prompt left repeats the shortest for the others' sake.
+    Where memory runs out, the rest is answered in batches of half the size. A model that reads
+    padding although it is masked (RecurrentGemma) gets batches of one length, and one that mixes up
+    the prompts of a batch (RWKV) gets them one by one.
+
+    Raises:
+        DataError: the model's context leaves no room for a prompt.
+        UserError: memory runs out, and batches cannot be smaller.
+    """
+    asked = list(examples)
+    counts: Counter[str] = Counter()
+    for turn in range(max((len(example.turns) for example in examples), default=0)):
+        now = [i for i, example in enumerate(examples) if _is_asked(example, turn)]
+        if not now:
+            continue
+        parts = [asked[i] if turn == _last(asked[i]) else _up_to(asked[i], turn) for i in now]
+        prompts, cut = _fitting(parts, tokenizer, template, config, context)
+        counts += cut
+        numbers = [(index, turn) for index in now]
+        texts = _answers(model, tokenizer, prompts, numbers, config, between_batches)
+        for index, text in zip(now, texts, strict=True):
+            asked[index] = _with_answer(asked[index], turn, text)
+    return [
+        Completion(
+            example.instruction,
+            answered.gold,
+            generator,
+            example.dataset,
+            example.gold,
+            answered.turns[:-1],
+        )
+        for example, answered in zip(examples, asked, strict=True)
+    ], counts
+
+
+def _last(example: Example) -> int:
+    return len(example.turns) - 1
+
+
+def _is_asked(example: Example, turn: int) -> bool:
+    """Whether the model answers this turn: the last one, or an earlier one without an answer."""
+    return turn == _last(example) or (turn < _last(example) and not example.turns[turn][1])
+
+
+def _up_to(example: Example, turn: int) -> Example:
+    """The conversation with this turn as its last; an input belongs to the very last request."""
+    return replace(example, turns=example.turns[: turn + 1], input="", trained=())
+
+
+def _with_answer(example: Example, turn: int, answer: str) -> Example:
+    turns = list(example.turns)
+    turns[turn] = (turns[turn][0], answer)
+    return replace(example, turns=tuple(turns))
+
+
+def _answers(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: list[list[int]],
+    numbers: list[tuple[int, int]],
+    config: GenerateConfig,
+    between_batches: Callable[[], None],
+) -> list[str]:
+    """Answers to tokenised prompts; `numbers` are those of their examples and turns."""
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    together = world_size > 1 and is_sharded(model)
+    model.eval()
+    size = min(config.batch_size, len(prompts))
+    way = way_to_batch(prompts, model, tokenizer, together) if size > 1 else "alone"
+    by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    each = [batches(by_length[r::world_size], size, prompts, way) for r in range(world_size)]
+    left = each[rank]
+    if together:
+        left += [by_length[:1]] * (max(map(len, each)) - len(left))
+    texts: dict[int, str] = {}
+    while left:
+        between_batches()
+        indices = left[0]
+        decoding = Decoding(config, [numbers[i] for i in indices])
+        try:
+            outputs = decode([prompts[i] for i in indices], model, tokenizer, decoding, together)
+        except Exception as error:
+            require_smaller_batches(error, len(indices), together)
+            left = batches(itertools.chain(*left), len(indices) // 2, prompts, way)
+        else:
+            texts |= dict(zip(indices, outputs, strict=True))
+            left = left[1:]
+            continue
+        give_memory_back()  # out here, where the exception holds nothing any more
+    if world_size > 1:
+        shares: list[Any] = [None] * world_size
+        dist.all_gather_object(shares, texts)
+        texts = {index: text for share in shares for index, text in share.items()}
+    return [texts[index] for index in range(len(prompts))]
+
+
+def answer_alone(
+    config: TrialConfig, model: ModelConfig, *, generator: str
+) -> tuple[list[Completion], Counter[str]]:
+    """Answer a trial's prompts with a model from disk, in this process."""
+    device = choose_device()
+    join_process_group(device)
+    loaded = load(model)
+    prompts = read_prompts(config.data, config.data.prompts, gold=needs_gold(config.judge))
+    training = read_train(config.data).examples
+    template = choose_template(config.data.template, config.data.train, training)
+    completions, counts = complete(
+        loaded.model.to(device),
+        loaded.tokenizer,
+        prompts.examples,
+        template,
+        config.generate,
+        context=loaded.context,
+        generator=generator,
+    )
+    return completions, counts + prompts.left_out
+
+
+def _fitting(
+    examples: list[Example],
+    tokenizer: Any,
+    template: str,
+    config: GenerateConfig,
+    context: int | None,
+) -> tuple[list[list[int]], Counter[str]]:
+    counts: Counter[str] = Counter()
+    prompts = [tokenise_prompt(example, tokenizer, template) for example in examples]
+    if context is None:
+        return prompts, counts
+    room = context - config.max_new_tokens
+    if room < 1:
+        raise DataError(
+            f"generate.max_new_tokens must be smaller than the model's context of {context}, "
+            f"but got {config.max_new_tokens}"
+        )
+    counts["prompts truncated"] = sum(len(prompt) > room for prompt in prompts)
+    return [prompt[-room:] for prompt in prompts], +counts

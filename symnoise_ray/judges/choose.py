@@ -1,0 +1,47 @@
+"""The judge that a configuration asks for, with its store of verdicts around it.
+
+In: a `JudgeConfig`. Out: a `Judge`. A judge's own libraries are imported only when it is chosen.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from symnoise_ray.config import JudgeConfig
+from symnoise_ray.judges.protocol import Judge
+from symnoise_ray.judges.reference import ReferenceJudge
+from symnoise_ray.judges.store import CachedJudge, VerdictStore
+
+
+def make_judge(
+    config: JudgeConfig, folder: Path, scope: str = "", local: Judge | None = None
+) -> Judge:
+    """The judge that `judge.type` names; verdicts that cost something are stored.
+
+    Args:
+        config: The judge's settings.
+        folder: Where a relative `judge.cache` starts.
+        scope: What shares one budget, such as the sweep.
+        local: A local judge that is up already, on workers of its own; else it runs here.
+
+    Raises:
+        UserError: the key, the prompt, the annotators or the local model cannot be read.
+    """
+    if config.type == "reference":
+        return ReferenceJudge()
+    store = VerdictStore(folder / config.cache, scope)
+    if config.type == "local":
+        return CachedJudge(local or _in_this_process(config), store)
+    if config.type == "alpaca_eval":
+        from symnoise_ray.judges.alpaca_eval import AlpacaEvalJudge  # the import takes seconds
+
+        return CachedJudge(AlpacaEvalJudge(config), store)
+    from symnoise_ray.judges.api import ApiJudge  # openai takes half a second
+
+    return CachedJudge(ApiJudge(config, store.spent_elsewhere), store)
+
+
+def _in_this_process(config: JudgeConfig) -> Judge:
+    from symnoise_ray.judges.local import local_judge  # torch: only for those who use it
+
+    return local_judge(config)

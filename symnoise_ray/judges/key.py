@@ -1,0 +1,40 @@
+"""The key of a judge's endpoint: named in the settings, read where it is used, never written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from symnoise_ray.config import JudgeConfig
+from symnoise_ray.errors import UserError
+
+
+def read_key(config: JudgeConfig) -> str:
+    """The endpoint's key, from where the configuration says it is; empty for none.
+
+    Raises:
+        UserError: the variable or the file is missing or empty; what was given is not shown, since
+            it may be the key itself.
+    """
+    if config.api_key_env is not None:
+        key = os.environ.get(config.api_key_env, "").strip()
+        if not key:
+            raise UserError(
+                "judge.api_key_env: the environment variable of this name must hold the key, but "
+                "is not set; export it, and see that its name, not the key, is given"
+            )
+        return key
+    if config.api_key_file is None:
+        return ""
+    try:
+        key = Path(config.api_key_file).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:  # ValueError: no text, or no name of a file
+        raise UserError(
+            "judge.api_key_file: the file must be there and readable, but got "
+            f"{type(error).__name__}; give its path, not the key"
+        ) from None
+    if not key:
+        raise UserError(
+            f"judge.api_key_file={config.api_key_file}: must hold the key, but is empty"
+        )
+    return key

@@ -1,0 +1,194 @@
+"""A local judge on Ray workers: its model is loaded once per worker, for all trials of a sweep.
+
+In: pairs, from whatever process a trial is judged in. Out: verdicts, chunk by chunk. A worker that
+dies is started anew and asked again; what it leaves when it is dead for good, the others are asked,
+each item once. What still fails is a failed verdict with its reason.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from symnoise_ray.config import JudgeConfig
+from symnoise_ray.errors import InfrastructureError, UserError
+from symnoise_ray.judges.protocol import Pair, Verdict, by_item
+from symnoise_ray.judges.reader import batches
+
+MAX_RESTARTS = 3
+CHUNKS_AHEAD = 2
+"""Chunks of a trial that one worker has: the next one waits there when one is done."""
+
+
+class JudgeWorker:
+    """The actor: one copy of the model, loaded when it is first needed."""
+
+    def __init__(self, config: JudgeConfig) -> None:
+        self.config = config
+
+    def load(self) -> tuple[dict[str, Any], int]:
+        """Load the model: what the verdicts depend on, and how many items it takes together."""
+        judge = self._judge()
+        return dict(judge.identity), judge.engine.batch_items
+
+    def judge(self, pairs: list[Pair]) -> list[tuple[int, Verdict]]:
+        """All verdicts of a chunk."""
+        return list(self._judge().judge(pairs))
+
+    def _judge(self) -> Any:
+        import torch
+
+        from symnoise_ray.judges.local import local_judge  # transformers: only on the worker
+
+        torch.set_num_threads(self.config.cpus_per_worker)
+        return local_judge(self.config)
+
+
+class RemoteJudge:
+    """A handle on the workers; it pickles, so that trials can judge anywhere.
+
+    Each copy finds out for itself which workers are lost, and asks them no more.
+    """
+
+    def __init__(
+        self, name: str, identity: Mapping[str, Any], batch_items: int, workers: Sequence[Any]
+    ) -> None:
+        self.name, self.identity = name, identity
+        self.batch_items, self.workers = batch_items, list(workers)
+        self._last_words = ""
+
+    def judge(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Verdict]]:
+        """Verdicts by chunks of items, in the order in which workers are done with them.
+
+        A chunk at which a worker was lost is asked again item by item, each alone with a worker;
+        an item at which a second one is lost fails, lest it cost them all.
+        """
+        chunks = [list(itertools.chain(*items)) for items in batches(pairs, self.batch_items)]
+        suspect: list[list[int]] = []
+        yield from self._ask(pairs, chunks, CHUNKS_AHEAD, suspect)
+        if not suspect:
+            return
+        self._drop_dead()
+        fatal: list[list[int]] = []
+        items = [item for chunk in suspect for item in _items(chunk, pairs)]
+        yield from self._ask(pairs, items, 1, fatal)
+        reason = f"two of the judge's workers were lost at it; the last one: {self._last_words}"
+        yield from ((index, Verdict(None, reason)) for item in fatal for index in item)
+
+    def _ask(
+        self, pairs: Sequence[Pair], chunks: list[list[int]], ahead: int, lost: list[list[int]]
+    ) -> Iterator[tuple[int, Verdict]]:
+        """Verdicts on all chunks but those at which a worker was lost, which `lost` gets.
+
+        A chunk that raises is asked again in parts, so that only the pairs that raise fail.
+        """
+        free = [worker for _ in range(ahead) for worker in self.workers]
+        asked: dict[Any, tuple[Any, list[int]]] = {}
+        while chunks or asked:
+            while chunks and free:
+                worker, chunk = free.pop(0), chunks.pop(0)
+                answer = worker.judge.remote([pairs[index] for index in chunk])
+                asked[answer] = (worker, chunk)
+            if not asked:
+                reason = f"the judge has no worker left; the last one: {self._last_words}"
+                failed = Verdict(None, reason, over=True)
+                yield from ((index, failed) for chunk in chunks for index in chunk)
+                return
+            (answer,), _ = ray.wait(list(asked))
+            worker, chunk = asked.pop(answer)
+            free.append(worker)
+            try:
+                verdicts = ray.get(answer)
+            except ray.exceptions.RayError as error:
+                if _is_lost(error):
+                    self._drop(worker, error)
+                    free = [other for other in free if other is not worker]
+                    lost.append(chunk)
+                elif len(chunk) > 1:
+                    chunks += _parts(chunk, pairs)
+                else:
+                    reason = f"the judge's worker failed: {_last_line(error)}"
+                    yield chunk[0], Verdict(None, reason)
+            else:
+                yield from ((chunk[number], verdict) for number, verdict in verdicts)
+
+    def _drop_dead(self) -> None:
+        """Ask those no more that are lost already, so that no pair is blamed for it."""
+        for worker in self.workers:
+            try:
+                ray.get(worker.load.remote())
+            except ray.exceptions.RayError as error:
+                if _is_lost(error):
+                    self._drop(worker, error)
+
+    def _drop(self, worker: Any, error: Exception) -> None:
+        """Ask a worker no more, in this call and in later ones."""
+        self.workers = [other for other in self.workers if other is not worker]
+        self._last_words = _last_line(error)
+
+
+def _parts(chunk: list[int], pairs: Sequence[Pair]) -> list[list[int]]:
+    """The items of a chunk; of a single item, its pairs."""
+    items = _items(chunk, pairs)
+    return items if len(items) > 1 else [[index] for index in chunk]
+
+
+def _items(chunk: list[int], pairs: Sequence[Pair]) -> list[list[int]]:
+    items = by_item([pairs[index] for index in chunk])
+    return [[chunk[number] for number in item] for item in items]
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether a worker will never answer: it is dead for good, or cannot read the model."""
+    cannot_load = isinstance(getattr(error, "cause", None), UserError)
+    return cannot_load or isinstance(error, ray.exceptions.ActorDiedError)
+
+
+def _last_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].strip()[:300]
+
+
+@contextmanager
+def judge_workers(config: JudgeConfig, start_minutes: float) -> Iterator[RemoteJudge]:
+    """Start the workers of a local judge, and end them.
+
+    Raises:
+        UserError: the model cannot be read.
+        InfrastructureError: no worker was up in time.
+    """
+    actor = ray.remote(JudgeWorker)
+    options = {
+        "num_cpus": config.cpus_per_worker,
+        "num_gpus": config.gpus_per_worker,
+        "max_restarts": MAX_RESTARTS,
+        "max_task_retries": MAX_RESTARTS,
+    }
+    workers = [actor.options(**options).remote(config) for _ in range(config.num_workers)]
+    try:
+        yield RemoteJudge(str(config.model), *_first_up(workers, start_minutes), workers)
+    finally:
+        for worker in workers:
+            ray.kill(worker)
+
+
+def _first_up(workers: list[Any], start_minutes: float) -> tuple[dict[str, Any], int]:
+    """What the first worker tells that has loaded the model; the others may follow."""
+    asked = [worker.load.remote() for worker in workers]
+    done, _ = ray.wait(asked, timeout=60 * start_minutes)
+    if not done:
+        raise InfrastructureError(
+            f"a worker of the judge must be up within workers.start_minutes={start_minutes:g}, but "
+            "none is; see judge.cpus_per_worker and judge.gpus_per_worker"
+        )
+    try:
+        told: tuple[dict[str, Any], int] = ray.get(done[0])
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None  # the error itself, without the worker's traceback
+    except ray.exceptions.RayError as error:
+        raise InfrastructureError(f"no worker of the judge starts: {_last_line(error)}") from None
+    return told

@@ -1,0 +1,230 @@
+"""What a model's weights are, without loading them: every parameter's name and shape.
+
+In: a model's folder, hub name, or its config.json alone. Out: a `ModelShape`. Shapes come from the
+headers of the safetensors files where a folder has them, else from the model built on torch's
+`meta` device, which holds no numbers. So counts are exact, and no more than config.json is fetched.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from symnoise_ray.config import LoraConfig, ModelConfig
+from symnoise_ray.errors import UserError
+from symnoise_ray.models.source import hub_config, model_source
+
+Shapes = dict[str, tuple[int, ...]]
+
+_BLOCK = re.compile(r"\.\d+\.")
+_BUFFER = re.compile(r"(inv_freq|masked_bias|rotary_emb\..*)$")
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """A decoder's parameters, and the sizes that its activations follow from.
+
+    `head_width` is the width of one attention head, `mlp_width` the inner width of the feed-forward
+    part, `mixture` says that this part has several experts.
+    """
+
+    origin: str
+    parameters: Shapes
+    num_layers: int
+    width: int
+    num_heads: int
+    num_kv_heads: int
+    head_width: int
+    mlp_width: int
+    vocab_size: int
+    context: int | None
+    activation: str
+    eager_attention: bool
+    mixture: bool
+
+    @property
+    def num_parameters(self) -> int:
+        """All parameters, tied ones once."""
+        return sum(map(math.prod, self.parameters.values()))
+
+    @property
+    def gated(self) -> bool:
+        """Whether the feed-forward part has a gate."""
+        return any("gate" in name or ".w3." in name for name in self.linear)
+
+    @property
+    def rms_norm(self) -> bool:
+        """Whether norms only scale; transformers computes these step by step in fp32."""
+        return not any(re.search(r"(norm|ln)\w*\.bias$", name) for name in self.parameters)
+
+    @property
+    def linear(self) -> Shapes:
+        """Weights of the linear layers inside the blocks, (out, in) or GPT-2's (in, out)."""
+        return {n: s for n, s in self.parameters.items() if len(s) == 2 and _BLOCK.search(n)}
+
+    @property
+    def num_linear(self) -> int:
+        """Parameters of the linear layers inside the blocks, experts included."""
+        wide = [s for n, s in self.parameters.items() if len(s) > 1 and _BLOCK.search(n)]
+        return sum(map(math.prod, wide))
+
+    @property
+    def largest(self) -> int:
+        """Parameters of the largest single module, which ZeRO-3 must gather at once."""
+        modules: dict[str, int] = {}
+        for name, shape in self.parameters.items():
+            module = name.rpartition(".")[0]
+            modules[module] = modules.get(module, 0) + math.prod(shape)
+        return max(modules.values())
+
+    def adapted(self, config: LoraConfig) -> Shapes:
+        """The linear layers that adapters are put on, as peft chooses them.
+
+        Raises:
+            UserError: a name in `lora.target_modules` is no linear layer.
+        """
+        if config.target_modules == "all-linear":
+            return self.linear
+        chosen: Shapes = {}
+        for target in config.target_modules:
+            found = {
+                name: shape
+                for name, shape in self.parameters.items()
+                if len(shape) == 2 and f".{name}".endswith(f".{target}.weight")
+            }
+            if not found:
+                raise UserError(
+                    "lora.target_modules must name linear layers of the model, but "
+                    f"{target!r} is none of {self.origin}"
+                )
+            chosen |= found
+        return chosen
+
+    def num_trained(self, config: LoraConfig) -> int:
+        """Parameters that an optimizer updates: rank * (in + out) per adapted layer, or all."""
+        if config.rank is None:
+            return self.num_parameters
+        return sum(config.rank * sum(shape) for shape in self.adapted(config).values())
+
+
+def read_shape(config: ModelConfig, model_config: Path | None = None) -> ModelShape:
+    """The shape of a trial's model.
+
+    Args:
+        config: The trial's model.
+        model_config: A config.json, or a folder with one, that stands for the model.
+
+    Raises:
+        UserError: there is no readable configuration, or weights are missing.
+    """
+    named = (
+        f"model.name={config.name}" if model_config is None else f"--model-config {model_config}"
+    )
+    source = Path(model_source(config)) if model_config is None else model_config
+    if source.is_dir() and (source / "adapter_config.json").exists():
+        raise UserError(
+            f"{named}: must be a whole model, but is an adapter; give its base by --model-config"
+        )
+    try:
+        settings, folder = _settings(config, source, given=model_config is not None)
+        stored = _stored(folder) if folder is not None else None
+        parameters = stored if stored is not None else _on_meta(config, settings)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{named}: must have a readable configuration, but {reason}") from None
+    return _shape(named, settings, parameters)
+
+
+def _settings(config: ModelConfig, source: Path, *, given: bool) -> tuple[Any, Path | None]:
+    """The model's configuration, and its folder where it is a local one."""
+    import transformers  # two seconds, for this verb only
+
+    file, folder = source, None
+    if source.is_dir():
+        file, folder = source / "config.json", source
+    elif not source.is_file():
+        if given:
+            raise OSError("there is no such file")
+        file = hub_config(config)
+    elif not given:
+        raise OSError("it is a file, not a folder; --model-config takes a config.json")
+    told = json.loads(file.read_text(encoding="utf-8"))
+    if "model_type" not in told:
+        raise ValueError(f"{file.name} has no model_type")
+    settings = transformers.AutoConfig.from_pretrained(
+        str(file), trust_remote_code=config.trust_remote_code
+    )
+    return settings, folder
+
+
+def _stored(folder: Path) -> Shapes | None:
+    """Names and shapes in the headers of a folder's safetensors; None where it has no weights."""
+    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    files = [single]
+    if index.exists():
+        weights = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        files = [folder / name for name in sorted(set(weights.values()))]
+    elif not single.exists():
+        return None
+    shapes: Shapes = {}
+    for file in files:
+        with safe_open(file, framework="numpy") as opened:
+            names = [name for name in opened.keys() if not _is_buffer(name, opened)]  # noqa: SIM118
+            shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in names}
+    return shapes
+
+
+def _is_buffer(name: str, opened: Any) -> bool:
+    """Old files also hold tables of positions, and GPT-2's causal masks."""
+    if _BUFFER.search(name):
+        return True
+    return name.endswith("attn.bias") and len(opened.get_slice(name).get_shape()) > 1
+
+
+def _on_meta(config: ModelConfig, settings: Any) -> Shapes:
+    import torch  # with transformers, for models without weights here
+    import transformers
+
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(
+            settings, trust_remote_code=config.trust_remote_code
+        )
+    return {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+
+
+def _shape(named: str, settings: Any, parameters: Shapes) -> ModelShape:
+    text = settings.get_text_config()
+    if getattr(text, "tie_word_embeddings", False):  # some files hold the tied head a second time
+        parameters = {n: s for n, s in parameters.items() if n != "lm_head.weight"}
+    width, heads = text.hidden_size, text.num_attention_heads
+    experts = ("num_local_experts", "num_experts", "n_routed_experts")
+    return ModelShape(
+        origin=named,
+        parameters=parameters,
+        num_layers=text.num_hidden_layers,
+        width=width,
+        num_heads=heads,
+        num_kv_heads=getattr(text, "num_key_value_heads", None) or heads,
+        head_width=getattr(text, "head_dim", None) or width // heads,
+        mlp_width=next(
+            (
+                size
+                for name in ("intermediate_size", "ffn_dim", "n_inner")
+                if (size := getattr(text, name, None))
+            ),
+            4 * width,
+        ),
+        vocab_size=text.vocab_size,
+        context=getattr(text, "max_position_embeddings", None),
+        activation=str(
+            getattr(text, "hidden_act", None) or getattr(text, "activation_function", "")
+        ),
+        eager_attention=getattr(settings, "_attn_implementation", None) == "eager",
+        mixture=any(getattr(text, name, None) for name in experts),
+    )

@@ -1,0 +1,41 @@
+"""Where a model lies: the demo, a folder, or the Hugging Face hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from symnoise_ray.config import ModelConfig
+from symnoise_ray.demo import content
+
+HUB_SECONDS = 5.0
+"""How long a connection to the hub may take to stand."""
+ANSWER_SECONDS = 60.0
+"""How long the hub may take to answer, on slow networks."""
+
+
+def model_source(config: ModelConfig) -> str:
+    """Folder or hub name that a model's name stands for."""
+    return str(content.model_dir()) if config.name == "demo" else config.name
+
+
+def hub_config(config: ModelConfig) -> Path:
+    """The config.json of a model on the hub, or the cached one where the hub cannot be reached.
+
+    Raises:
+        OSError, ValueError: no such name, no access, or no connection and no cached copy.
+    """
+    import huggingface_hub  # a third of a second, for hub names only
+
+    name, file, revision = config.name, "config.json", config.revision
+    url = huggingface_hub.hf_hub_url(name, file, revision=revision)
+    try:
+        # Left to itself the library would try for half a minute where there is no network. Any
+        # answer will do, and a slow one as well: only the connection must stand soon.
+        seconds = (HUB_SECONDS, ANSWER_SECONDS, ANSWER_SECONDS, HUB_SECONDS)
+        huggingface_hub.get_session().head(url, timeout=seconds)
+    except Exception as error:  # no name, no route, no answer, offline by choice
+        cached = huggingface_hub.try_to_load_from_cache(name, file, revision=revision)
+        if not isinstance(cached, str):
+            raise OSError(f"it is not cached, and the hub cannot be reached: {error}") from None
+        return Path(cached)
+    return Path(huggingface_hub.hf_hub_download(name, file, revision=revision))

@@ -1,0 +1,295 @@
+"""Causal language models and tokenizers: loaded once, copied per trial, adapted, exported.
+
+In: a `ModelConfig`. Out: a model in memory and its tokenizer; later, a plain Hugging Face folder.
+Weights are read once per process and copied for every trial, so a warm worker loads nothing.
+LoRA layers are put into the model itself, not around it: its class, its embedding and its
+`generate` stay what they were. The only importer of peft.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import importlib.util
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from symnoise_ray.config import LoraConfig, ModelConfig, TrialConfig
+from symnoise_ray.errors import UserError
+from symnoise_ray.models.deepspeed_engine import gathered
+from symnoise_ray.models.tokenizer import first_line, load_tokenizer, location, unreadable
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+_ADAPTER = "default"
+
+
+class Loaded(NamedTuple):
+    """A model of a trial's own, its tokenizer, and the longest sequence it takes (or None)."""
+
+    model: nn.Module
+    tokenizer: Any
+    context: int | None
+
+
+def load(config: ModelConfig) -> Loaded:
+    """A fresh copy of the model and its tokenizer.
+
+    Raises:
+        UserError: the model or tokenizer cannot be read, the model has no such attention, or the
+            tokenizer has more words than the model has embeddings.
+    """
+    model, tokenizer = _load_once(config)
+    context = getattr(model.config, "max_position_embeddings", None)
+    return Loaded(copy.deepcopy(model), tokenizer, context)
+
+
+@functools.lru_cache(maxsize=2)
+def _load_once(config: ModelConfig) -> tuple[nn.Module, Any]:
+    import transformers  # see load_tokenizer
+
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
+    tokenizer = load_tokenizer(config)
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            **location(config),
+            dtype=DTYPES[config.dtype],
+            attn_implementation=config.attention,
+            use_safetensors=True,
+        )
+    except Exception as error:
+        raise UserError(
+            _without_attention(config, error)
+            or f"{unreadable(config, 'model')}, but {first_line(error)}"
+        ) from None
+    embeddings = model.get_input_embeddings()
+    if isinstance(embeddings, nn.Embedding) and len(tokenizer) > embeddings.num_embeddings:
+        raise UserError(
+            f"model.name={config.name}: the tokenizer has {len(tokenizer)} words but the model "
+            f"only {embeddings.num_embeddings} embeddings; nothing is resized silently"
+        )
+    return model, tokenizer
+
+
+def _without_attention(config: ModelConfig, error: Exception) -> str | None:
+    """What to do where the model has no such attention, or its package is missing."""
+    reason = first_line(error).split(". ")[0].removesuffix(".")
+    if not re.search("support an attention|Flash ?Attention", reason):
+        return None
+    others = "eager" if config.attention == "sdpa" else "sdpa or eager"
+    return (
+        f"model.attention={config.attention}: must be there for model.name={config.name}, but "
+        f"{reason}; set model.attention={others}"
+    )
+
+
+def adapt(model: nn.Module, config: TrialConfig) -> nn.Module:
+    """The same model as a trial trains it: with LoRA, checkpointed, compiled, as far as asked.
+
+    Call it before the model moves to its device: 4-bit weights are made on the way there.
+
+    Raises:
+        UserError: an adapted layer does not exist, or what a setting needs is missing here.
+    """
+    if config.lora.quantize != "none":
+        _quantize(model, config)
+    if config.lora.rank is not None:
+        _add_lora(model, config.lora)
+    if config.train.gradient_checkpointing:
+        # Recomputing sees a weight that ZeRO-3 has sharded again as another tensor: not compared.
+        model.gradient_checkpointing_enable(  # type: ignore[operator]
+            {"use_reentrant": False, "determinism_check": "none"}
+        )
+    if config.train.compile:
+        _check_compiler()
+        for layer in _layers(model):
+            layer.compile()
+    return model
+
+
+def _add_lora(model: nn.Module, config: LoraConfig) -> None:
+    import peft  # a second, for trials with adapters only
+
+    if config.target_modules != "all-linear":
+        _check_targets(model, config.target_modules)
+    assert config.rank is not None
+    model.add_adapter(  # type: ignore[operator]
+        peft.LoraConfig(
+            task_type="CAUSAL_LM",
+            r=config.rank,
+            lora_alpha=config.alpha,
+            lora_dropout=config.dropout,
+            target_modules=(
+                config.target_modules
+                if isinstance(config.target_modules, str)
+                else list(config.target_modules)
+            ),
+        ),
+        adapter_name=_ADAPTER,
+    )
+
+
+def _check_targets(model: nn.Module, names: tuple[str, ...]) -> None:
+    from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer
+
+    linear = {path: m for path, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
+    for name in names:
+        found = [path for path in linear if path == name or path.endswith(f".{name}")]
+        if not found:
+            known = sorted({path.rsplit(".", 1)[-1] for path in linear})
+            raise UserError(
+                f"lora.target_modules must name linear layers of the model, but {name!r} is none; "
+                f"its linear layers are: {', '.join(known)}"
+            )
+        embedding = model.get_input_embeddings()  # type: ignore[operator]
+        if any(linear[path].weight is embedding.weight for path in found):
+            raise UserError(
+                f"lora.target_modules must not name {name!r}, because its weights are tied to the "
+                "token embedding, which an adapter would leave as it is"
+            )
+
+
+def _quantize(model: nn.Module, config: TrialConfig) -> None:
+    """Replace the linear layers, but for the head, by 4-bit ones that fill on their way to CUDA."""
+    told = f"lora.quantize={config.lora.quantize}"
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(
+            f"{told} needs the package bitsandbytes (the extra qlora): pip install bitsandbytes"
+        )
+    if not torch.cuda.is_available():
+        raise UserError(f"{told} needs a GPU on every worker, but there is none here")
+    import bitsandbytes as bnb  # an optional package
+
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    linear = [
+        (path, module)
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head
+    ]
+    for path, module in linear:
+        quantized = bnb.nn.Linear4bit(
+            module.in_features,
+            module.out_features,
+            bias=module.bias is not None,
+            compute_dtype=DTYPES[config.model.dtype],
+            quant_type=config.lora.quantize,
+            device="meta",
+        )
+        quantized.weight = bnb.nn.Params4bit(
+            module.weight.data, requires_grad=False, quant_type=config.lora.quantize
+        )
+        quantized.bias = module.bias
+        model.set_submodule(path, quantized)
+    model.is_loaded_in_4bit = True  # type: ignore[assignment]  # peft asks for this name
+
+
+def _check_compiler() -> None:
+    wanted = [os.environ.get("CXX", "g++")]
+    if torch.cuda.is_available():
+        wanted = [os.environ.get("CC", "cc"), "gcc", "clang"]
+    if not any(map(shutil.which, wanted)):
+        raise UserError(
+            f"train.compile=true needs a compiler on every worker, but none of "
+            f"{', '.join(wanted)} is here; install one or set train.compile=false"
+        )
+
+
+def _layers(model: nn.Module) -> list[nn.Module]:
+    """The decoder's layers: the longest list of modules.
+
+    Compiled one by one they share their code, and the embedding with its noise stays outside.
+    """
+    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return max(lists, key=len, default=[])
+
+
+@contextmanager
+def uncompiled(model: nn.Module) -> Iterator[None]:
+    """Run compiled layers as they are written: decoding would compile them for every length."""
+    if not any(getattr(module, "_compiled_call_impl", None) for module in model.modules()):
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def export(model: nn.Module, tokenizer: Any, folder: Path, *, merge: bool = True) -> None:
+    """Write a plain Hugging Face folder: safetensors, tokenizer, generation settings.
+
+    All workers must call it, because they may hold a share of the weights each; rank 0 writes.
+
+    Args:
+        model: The trained model itself, with or without adapters, sharded or whole.
+        tokenizer: Its tokenizer.
+        folder: Where to; it is made.
+        merge: Add the adapters to the weights; otherwise only the adapter is written, with the
+            name of the model that it belongs to.
+    """
+    adapted = getattr(model, "_hf_peft_config_loaded", False)
+    merge = merge and adapted
+    state = _whole_state(model, only_adapter=adapted and not merge)
+    if _rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        if merge:
+            state = _merged_state(model, state)
+            # transformers writes the adapter alone for as long as it knows of one.
+            model._hf_peft_config_loaded = False  # type: ignore[assignment]
+        try:
+            model.save_pretrained(folder, state_dict=state)  # type: ignore[operator]
+        finally:
+            if merge:
+                model._hf_peft_config_loaded = True  # type: ignore[assignment]
+        tokenizer.save_pretrained(folder)
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _whole_state(model: nn.Module, *, only_adapter: bool) -> dict[str, Tensor]:
+    """The state dict on rank 0's CPU, gathered weight by weight; empty on the others."""
+    state: dict[str, Tensor] = {}
+    copies: dict[int, Tensor] = {}  # tied weights stay one
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if only_adapter and ".lora_" not in name:
+            continue
+        with gathered([tensor]):
+            if _rank() == 0:
+                if id(tensor) not in copies:
+                    copies[id(tensor)] = tensor.detach().to("cpu", copy=True)
+                state[name] = copies[id(tensor)]
+    return state
+
+
+def _merged_state(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of the model without adapters: W + alpha/rank * B A, computed in fp32."""
+    from peft.tuners.lora import LoraLayer
+
+    merged = {
+        name.replace(".base_layer.", "."): tensor
+        for name, tensor in state.items()
+        if ".lora_" not in name
+    }
+    for path, module in model.named_modules():
+        if not isinstance(module, LoraLayer):
+            continue
+        down, up = (state[f"{path}.lora_{part}.{_ADAPTER}.weight"].float() for part in "AB")
+        update = up @ down * module.scaling[_ADAPTER]
+        weight = merged[f"{path}.weight"]
+        if getattr(module, "fan_in_fan_out", False):
+            update = update.T
+        merged[f"{path}.weight"] = (weight.float() + update).to(weight.dtype)
+    return merged

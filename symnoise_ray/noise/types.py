@@ -1,0 +1,114 @@
+"""The table of noise types: each row is a law, and the copies of the batch that are trained on.
+
+Light: whatever checks, plans, draws or reports asks this table, and needs no torch for it.
+A new noise type is one row of `NOISES`. A new law also needs its draw in `embedding.DRAWS`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple, Protocol
+
+
+class Law(NamedTuple):
+    """Distribution of the components of e.
+
+    `per_word` components come from one random word of 64 bits; `rms` is their root mean square.
+    """
+
+    name: str
+    per_word: int
+    rms: float
+
+
+class Copy(NamedTuple):
+    """One copy of the batch: the sign of its noise (0: clean), and its independent draw."""
+
+    sign: float
+    draw: int = 0
+
+
+class Noise(NamedTuple):
+    """A noise type: its law (None: no noise), and its copies of the batch."""
+
+    law: Law | None
+    copies: tuple[Copy, ...]
+
+
+class NoiseSettings(Protocol):
+    """What the noise depends on; `config.NoiseConfig` says what each setting means."""
+
+    @property
+    def type(self) -> str:
+        """A row of `NOISES`."""
+
+    @property
+    def alpha(self) -> float | None:
+        """Strength, dimensionless."""
+
+    @property
+    def scale(self) -> Literal["published", "matched"]:
+        """Whether all laws have the norm of uniform noise."""
+
+    @property
+    def length(self) -> Literal["true", "padded"]:
+        """Which length the scale divides by."""
+
+    @property
+    def execution(self) -> Literal["sequential", "concat"]:
+        """Whether the copies run in turn or together."""
+
+    @property
+    def include_clean(self) -> bool:
+        """Whether the clean rows are one more copy."""
+
+    @property
+    def generator(self) -> Literal["counter", "torch"]:
+        """Where the random numbers come from."""
+
+
+RADEMACHER = Law("rademacher", 64, 1.0)
+UNIFORM = Law("uniform", 2, 1 / math.sqrt(3))
+GAUSSIAN = Law("gaussian", 2, 1.0)
+
+_PLAIN = (Copy(+1),)
+_PAIR = (Copy(+1), Copy(-1))
+
+NOISES: dict[str, Noise] = {
+    "none": Noise(None, _PLAIN),
+    "neftune": Noise(UNIFORM, _PLAIN),
+    "gaussian": Noise(GAUSSIAN, _PLAIN),
+    "bernoulli": Noise(RADEMACHER, _PLAIN),
+    "symnoise": Noise(RADEMACHER, _PAIR),
+    "symuniform": Noise(UNIFORM, _PAIR),
+    "symgaussian": Noise(GAUSSIAN, _PAIR),
+    "independent": Noise(RADEMACHER, (Copy(+1, 0), Copy(+1, 1))),
+    "duplicate": Noise(None, _PAIR),
+}
+
+
+def is_paired(noise_type: str) -> bool:
+    """Whether a type trains on several copies of every batch."""
+    return noise_type in NOISES and len(NOISES[noise_type].copies) > 1
+
+
+def passes(settings: NoiseSettings) -> list[tuple[Copy, ...]]:
+    """Copies of the batch grouped by forward pass: one each, or all in one.
+
+    At alpha 0 the copies of a pair are equal, so one is trained: the same loss and gradient, bit
+    for bit those of `none`. `duplicate` is the control that pays for two.
+    """
+    copies = NOISES[settings.type].copies + (Copy(0),) * settings.include_clean
+    if settings.alpha == 0:
+        copies = _PLAIN
+    return [copies] if settings.execution == "concat" else [(copy,) for copy in copies]
+
+
+def num_copies(settings: NoiseSettings) -> int:
+    """Copies of every row that one optimizer step trains on."""
+    return sum(len(group) for group in passes(settings))
+
+
+def num_draws(group: tuple[Copy, ...]) -> int:
+    """Noises that one forward pass holds: copies that share a draw share its memory."""
+    return len(group) if len({copy.draw for copy in group}) > 1 else 1

@@ -1,0 +1,210 @@
+"""What one trial will need: steps, passes, memory, disk, arithmetic, judge calls.
+
+In: a trial's configuration and its number of workers. Out: a `Forecast`, and the settings of
+`train` that would fit into a GPU. Starts nothing and loads no weights.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from symnoise_ray.config import ModelConfig, TrialConfig
+from symnoise_ray.errors import UserError
+from symnoise_ray.models.shape import ModelShape, read_shape
+from symnoise_ray.noise.types import num_draws, passes
+from symnoise_ray.preflight.memory import GIB, Memory, Pass, disk, memory
+from symnoise_ray.preflight.row_counts import Rows, read_rows
+from symnoise_ray.training.schedule import num_steps
+
+QUESTION_TOKENS = 400
+"""Assumption: tokens of what a judge is asked beside the prompt and the two answers."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command is told beside the configuration.
+
+    `num_rows` takes the place of the data, `model_config` that of the model; `num_workers` is for
+    a trial's file; `gpu_memory` is in GiB; `teraflops` is what one worker reaches.
+    """
+
+    num_rows: int | None = None
+    model_config: Path | None = None
+    num_workers: int | None = None
+    gpu_memory: float | None = None
+    teraflops: float | None = None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """One trial's need. Sizes are in bytes; counts that cannot be known are None."""
+
+    num_workers: int
+    num_parameters: int
+    num_trained: int
+    num_steps: int | None
+    rows: Rows
+    copies: tuple[int, ...]
+    micro_batches: int
+    memory: Memory
+    disk: dict[str, float]
+    flops: float | None
+    judge_calls: int | None
+    judge_cost: float | None
+    notes: tuple[str, ...]
+
+    @property
+    def passes_per_step(self) -> int:
+        """Forward and backward passes of one worker per optimizer step, at most."""
+        return self.micro_batches * len(self.copies)
+
+
+def forecast(config: TrialConfig, num_workers: int, options: Options) -> Forecast:
+    """What one trial needs on so many workers.
+
+    Raises:
+        UserError: the batch cannot be spread over the workers, or data or model cannot be used.
+    """
+    batch = config.train.global_batch_size
+    if batch % num_workers:
+        raise UserError(
+            f"train.global_batch_size={batch} must be a multiple of the {num_workers} workers"
+        )
+    shape = read_model(config.model, options.model_config)
+    rows = read_rows(config, shape, options.num_rows)
+    copies = tuple(len(group) for group in passes(config.noise))
+    steps = None if rows.num_rows is None else num_steps(config, rows.num_rows)
+    return Forecast(
+        num_workers=num_workers,
+        num_parameters=shape.num_parameters,
+        num_trained=shape.num_trained(config.lora),
+        num_steps=steps,
+        rows=rows,
+        copies=copies,
+        micro_batches=-(-(batch // num_workers) // config.train.micro_batch_size),
+        memory=memory(
+            shape, config, num_workers, largest_pass(config, rows, num_workers), rows.longest_prompt
+        ),
+        disk=disk(shape, config),
+        flops=None if steps is None else flops(shape, config, rows, steps, sum(copies)),
+        judge_calls=_judge_calls(config, rows),
+        judge_cost=judge_cost(config, rows),
+        notes=_notes(shape, config),
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def read_model(config: ModelConfig, model_config: Path | None) -> ModelShape:
+    """A model's shape, read once per process; see `read_shape`."""
+    return read_shape(config, model_config)
+
+
+def largest_pass(config: TrialConfig, rows: Rows, num_workers: int) -> Pass:
+    """The forward pass that holds the most: whole micro-batches of the longest row."""
+    train, noise = config.train, config.noise
+    lines = min(train.micro_batch_size, train.global_batch_size // num_workers)
+    largest = max(passes(noise), key=len)
+    copies = len(largest)
+    answers = min(rows.longest - 1, round(rows.longest * rows.answer_share))
+    noisy = bool(noise.alpha) and noise.generator == "counter"
+    noises = lines * num_draws(largest) * noisy
+    return Pass(lines * copies, rows.longest, lines * copies * answers, noises)
+
+
+def flops(
+    shape: ModelShape, config: TrialConfig, rows: Rows, steps: int, copies: int
+) -> float | None:
+    """Floating-point operations of training, over all workers; None where tokens are unknown.
+
+    Per token 2 operations per weight forwards and 4 backwards (2 where the weights are frozen),
+    and 2 again with checkpointing; attention adds 4 L D per layer and direction. After equation 3
+    of arXiv 2205.05198, with the head on answer tokens only; padding and evaluation are left out.
+    """
+    if rows.num_rows is None or rows.num_tokens is None or rows.num_answer_tokens is None:
+        return None
+    seen = steps * config.train.global_batch_size / rows.num_rows * copies
+    backward = 1 if config.lora.rank is not None else 2
+    times = 1 + backward + config.train.gradient_checkpointing
+    width, mean = shape.num_heads * shape.head_width, rows.num_tokens / rows.num_rows
+    attention = 4 * shape.num_layers * width * mean * (3 + config.train.gradient_checkpointing)
+    per_token = 2 * shape.num_linear * times + attention
+    head = 2 * shape.vocab_size * shape.width * (1 + backward)
+    return seen * (rows.num_tokens * per_token + rows.num_answer_tokens * head)
+
+
+def gpu_hours(need: Forecast, options: Options) -> float | None:
+    """Hours of one GPU's time for a trial's training, at the speed that was given."""
+    if need.flops is None or options.teraflops is None:
+        return None
+    return need.flops / (options.teraflops * 1e12) / 3600
+
+
+def _judge_calls(config: TrialConfig, rows: Rows) -> int | None:
+    """One per prompt and order; None unknown."""
+    if rows.num_prompts is None:
+        return None
+    return rows.num_prompts * (2 if config.judge.orders == "both" else 1)
+
+
+def judge_cost(config: TrialConfig, rows: Rows) -> float | None:
+    """Money for an endpoint's verdicts on one trial, in the currency of its prices; None unknown.
+
+    An upper end: prompts and answers as long as the longest may be, in the trained model's own
+    tokens; retries are left out, and so are verdicts that are stored already, which cost nothing.
+    """
+    judge = config.judge
+    calls = _judge_calls(config, rows)
+    if calls is None or judge.type != "api" or not judge.price_input + judge.price_output:
+        return None
+    read = QUESTION_TOKENS + rows.longest_prompt + 2 * config.generate.max_new_tokens
+    each = read * judge.price_input + judge.max_new_tokens * judge.price_output
+    return calls * each / 1e6
+
+
+def _notes(shape: ModelShape, config: TrialConfig) -> tuple[str, ...]:
+    notes = []
+    if shape.mixture:
+        notes.append("a mixture of experts: activations are counted for one expert per token")
+    if config.train.packing != "off":
+        notes.append("packing makes fewer passes than these, which are without")
+    if config.train.compile:
+        notes.append("train.compile mostly lowers activations; it is not counted")
+    if config.noise.generator == "torch":
+        notes.append("noise from torch's generator is not held through a pass and not counted")
+    return tuple(notes)
+
+
+CHEAPEST_FIRST = [
+    {"zero_stage": stage, "offload": offload, "gradient_checkpointing": again}
+    for offload in ("none", "optimizer", "all")
+    for again in (False, True)
+    for stage in (0, 1, 2, 3)
+]
+"""Ways to need less memory that leave the gradient as it is."""
+
+
+def what_fits(config: TrialConfig, num_workers: int, options: Options) -> dict[str, Any] | None:
+    """The first settings of `train` that fit, micro-batches halved last; None if none do."""
+    assert options.gpu_memory is not None
+    sizes = [config.train.micro_batch_size]
+    while sizes[-1] > 1:
+        sizes.append(sizes[-1] // 2)
+    for size in sizes:
+        for change in CHEAPEST_FIRST:
+            values = config.model_dump()
+            values["train"] |= {**change, "micro_batch_size": size}
+            try:
+                other = TrialConfig.model_validate(values)
+            except ValidationError:
+                continue  # settings that exclude each other
+            need = forecast(other, num_workers, options).memory.need
+            if need <= options.gpu_memory * GIB:
+                found = {**change, "micro_batch_size": size}
+                own = config.train.model_dump()
+                return {name: value for name, value in found.items() if value != own[name]}
+    return None

@@ -1,0 +1,127 @@
+"""What training will see: a few rows with the trained tokens marked, and what was left out.
+
+In: a trial's model and data. Out: a `Preview`, and its text for people. Reads the tokenizer and the
+length limit of the model, never its weights. Rows are decoded from the very tokens of training.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from symnoise_ray.config import ModelConfig, TrialConfig
+from symnoise_ray.data.rows import read_train
+from symnoise_ray.data.templates import choose_template
+from symnoise_ray.data.tokens import IGNORE_INDEX, TokenRow, row_limit, tokenise
+from symnoise_ray.models.source import model_source
+from symnoise_ray.models.tokenizer import load_tokenizer
+
+COLOUR = ("\x1b[32m", "\x1b[0m")
+BRACKETS = ("[[", "]]")
+
+
+class Span(NamedTuple):
+    """Neighbouring tokens of one kind, as text."""
+
+    text: str
+    trained: bool
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One row: its lengths in tokens, and its text in spans."""
+
+    num_tokens: int
+    num_trained: int
+    spans: list[Span]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The first rows, and numbers of all of them; lengths are in tokens after cutting."""
+
+    template: str
+    num_rows: int
+    median_length: float
+    max_length: int
+    length_limit: int
+    counts: Counter[str]
+    rows: list[Shown]
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain values."""
+        rows = [
+            {**asdict(row), "spans": [span._asdict() for span in row.spans]} for row in self.rows
+        ]
+        return {**asdict(self), "counts": dict(self.counts), "rows": rows}
+
+
+def preview(config: TrialConfig, num_rows: int) -> Preview:
+    """Read and tokenise all training rows as training does, and keep the first few.
+
+    Raises:
+        UserError, DataError: the data, the template or the tokenizer cannot be used.
+    """
+    rows = read_train(config.data)
+    template = choose_template(config.data.template, config.data.train, rows.examples)
+    tokenizer = load_tokenizer(config.model)
+    limit = row_limit(config.data, _context(config.model))
+    tokens = tokenise(rows.examples, tokenizer, template, limit)
+    lengths = [len(row.input_ids) for row in tokens.rows]
+    return Preview(
+        template=template,
+        num_rows=len(lengths),
+        median_length=statistics.median(lengths),
+        max_length=max(lengths),
+        length_limit=limit,
+        counts=rows.left_out + tokens.counts,
+        rows=[_shown(row, tokenizer) for row in tokens.rows[:num_rows]],
+    )
+
+
+def _context(config: ModelConfig) -> int | None:
+    """The longest sequence that the model takes, where its configuration says so."""
+    import transformers  # see load_tokenizer
+
+    settings = transformers.AutoConfig.from_pretrained(
+        model_source(config),
+        revision=config.revision or "main",
+        trust_remote_code=config.trust_remote_code,
+    )
+    return getattr(settings, "max_position_embeddings", None)
+
+
+def _shown(row: TokenRow, tokenizer: Any) -> Shown:
+    pairs = zip(row.input_ids, row.labels, strict=True)
+    spans = [
+        Span(tokenizer.decode([token for token, _ in group]), trained)
+        for trained, group in itertools.groupby(pairs, lambda pair: pair[1] != IGNORE_INDEX)
+    ]
+    return Shown(len(row.input_ids), row.num_answer_tokens, spans)
+
+
+def as_text(preview: Preview, *, colour: bool) -> str:
+    """Numbers first, then the rows; trained text is green, or in [[ ]] without colour."""
+    lines = [
+        f"template: {preview.template}",
+        f"rows: {preview.num_rows}",
+        f"tokens per row: median {preview.median_length:g}, longest {preview.max_length}, "
+        f"cut at {preview.length_limit}",
+        *(f"counted: {number} {what}" for what, number in preview.counts.items()),
+    ]
+    begin, end = COLOUR if colour else BRACKETS
+    for number, row in enumerate(preview.rows, 1):
+        lines += ["", f"row {number}: {row.num_tokens} tokens, {row.num_trained} trained on"]
+        texts = [(_printable(span.text), span.trained) for span in row.spans]
+        lines.append("".join(f"{begin}{text}{end}" if marked else text for text, marked in texts))
+    return "\n".join(lines)
+
+
+def _printable(text: str) -> str:
+    """Text that cannot steer a terminal: other control characters are shown by their number."""
+    return "".join(
+        char if char in "\n\t" or char.isprintable() else f"\\x{ord(char):02x}" for char in text
+    )

@@ -1,0 +1,110 @@
+"""What is known of a trial's rows and prompts before it runs: their numbers and lengths.
+
+Rows are read and tokenised where data and tokenizer lie here; what is not known is said, never
+guessed. Rows that are not known are taken as long as `data.max_length` allows, so what is made of
+them is an upper end.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from symnoise_ray.config import DataConfig, ModelConfig, TrialConfig
+from symnoise_ray.config.data import HELD_BACK
+from symnoise_ray.data.rows import read_prompts, read_train
+from symnoise_ray.data.templates import choose_template
+from symnoise_ray.data.tokens import row_limit, tokenise, tokenise_prompt
+from symnoise_ray.demo import content
+from symnoise_ray.errors import UserError
+from symnoise_ray.models.shape import ModelShape
+from symnoise_ray.models.source import model_source
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The training rows, as far as they are known; lengths are in tokens, after cutting."""
+
+    num_rows: int | None
+    num_tokens: int | None
+    num_answer_tokens: int | None
+    longest: int
+    answer_share: float
+    num_prompts: int | None
+    longest_prompt: int
+    unknown: tuple[str, ...]
+
+
+def read_rows(config: TrialConfig, shape: ModelShape, num_rows: int | None) -> Rows:
+    """Numbers of the training rows and prompts, or why they are not known.
+
+    Raises:
+        DataError: data that is here is broken.
+    """
+    limit = row_limit(config.data, shape.context)
+    nothing = Rows(num_rows, None, None, limit, 1.0, None, limit, ())
+    if num_rows is not None:
+        why = f"tokens: every row is taken as {limit} tokens, data not read"
+        return replace(nothing, unknown=(why,))
+    absent = [name for name in _sources(config.data) if not Path(name).exists()]
+    if absent:
+        why = f"rows: {absent[0]} is not a file or folder here (--rows gives their number)"
+        return replace(nothing, unknown=(why,))
+    tokenizer = model_source(config.model)
+    if not any(Path(tokenizer).glob("tokenizer*")):
+        counted = _counted(_data_alone(config.data))
+        why = f"tokens: {tokenizer} has no tokenizer here, so every row is taken as {limit} tokens"
+        return replace(nothing, num_rows=counted[0], num_prompts=counted[1], unknown=(why,))
+    return _tokenised(_data_alone(config.data), config.model, limit)
+
+
+def _sources(data: DataConfig) -> list[str]:
+    named = [data.train] if isinstance(data.train, str) else list(data.train)
+    given = [name for name in (data.eval_prompts, data.confirm_prompts) if name is not None]
+    files = [str(content.train_file()) if name == "demo" else name for name in named]
+    return files + [name for name in given if name != HELD_BACK]
+
+
+def _data_alone(data: DataConfig) -> DataConfig:
+    """The same rows; overlap that only is counted need not be looked for."""
+    return data if data.drop_overlap else data.model_copy(update={"overlap_ngram": 0})
+
+
+@functools.lru_cache(maxsize=8)
+def _counted(data: DataConfig) -> tuple[int, int]:
+    return len(read_train(data).examples), len(
+        read_prompts(data, data.prompts, gold=False).examples
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _tokenised(data: DataConfig, model: ModelConfig, limit: int) -> Rows:
+    import transformers  # two seconds, and only where there is a tokenizer
+
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            model_source(model), trust_remote_code=model.trust_remote_code
+        )
+    except Exception as error:  # it raises all kinds for what is not whole
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"model.name={model.name}: must have a readable tokenizer, but {reason}"
+        ) from None
+    examples = read_train(data).examples
+    template = choose_template(data.template, data.train, examples)
+    rows = tokenise(examples, tokenizer, template, limit).rows
+    prompts = read_prompts(data, data.prompts, gold=False).examples
+    lengths = [len(row.input_ids) for row in rows]
+    answers = [row.num_answer_tokens for row in rows]
+    shares = [answer / length for answer, length in zip(answers, lengths, strict=True)]
+    return Rows(
+        num_rows=len(rows),
+        num_tokens=sum(lengths),
+        num_answer_tokens=sum(answers),
+        longest=max(lengths),
+        answer_share=max(shares),
+        num_prompts=len(prompts),
+        longest_prompt=max(len(tokenise_prompt(one, tokenizer, template)) for one in prompts),
+        unknown=(),
+    )

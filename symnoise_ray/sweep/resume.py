@@ -1,0 +1,187 @@
+"""Going on with a sweep: what may be different from its first part, and what is kept of each part.
+
+In: the configuration that was given again, and the directory. Out: a `Past`, or one line that says
+which settings differ. What decides a trial's numbers stays; resources, limits and the tracker may
+change, a search or a confirmation may grow, and the range of a number may shrink.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from symnoise_ray.config import SweepConfig
+from symnoise_ray.errors import UserError
+from symnoise_ray.records.files import read_json, write_json
+from symnoise_ray.records.layout import SWEEP
+
+LOCK = "run.lock.json"
+PACKAGES = ("ray", "torch", "deepspeed", "transformers", "optuna", "mlflow", "numpy", "sacrebleu")
+
+FREE = (
+    "workers.",
+    "tracking.",
+    *(
+        f"trial.judge.{name}"
+        for name in (
+            *("num_workers", "cpus_per_worker", "gpus_per_worker", "concurrency"),
+            *("requests_per_minute", "tokens_per_minute", "timeout_seconds"),
+            *("max_retries", "retry_seconds", "max_wait_seconds"),
+            *("max_calls", "max_total_tokens", "max_cost", "price_input", "price_output"),
+            *("api_key_env", "api_key_file", "self_check"),
+        )
+    ),
+)
+"""Settings that decide no number of a trial."""
+GROWING = ("search.num_trials", "confirm.top_k", "confirm.num_seeds")
+"""Settings that may grow."""
+_EXTENDING = ("search.", "confirm.")
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a sweep has behind it."""
+
+    parts: int = 0
+    """Earlier parts: 0 for a sweep that starts."""
+    looks: int = 0
+    """How often a verdict was told before the sweep was made larger."""
+    other_versions: tuple[str, ...] = ()
+    """`torch 2.13.0 -> 2.14.0`, for what is not as it was in the first part."""
+
+
+def has_begun(directory: Path) -> bool:
+    """Whether the first part got so far that there is something to go on with."""
+    return (directory / LOCK).exists()
+
+
+def begin(config: SweepConfig, directory: Path, seeds: dict[str, Any]) -> Past:
+    """Write down what is needed to run the sweep again, or go on with the one that is there.
+
+    Args:
+        config: The sweep, as it was given now.
+        directory: Its directory.
+        seeds: What else the numbers of the sweep depend on, for the file of its first part.
+
+    Raises:
+        UserError: another sweep is there.
+    """
+    values = config.model_dump(mode="json")
+    if has_begun(directory):
+        return _go_on(directory, values, seeds["files"])
+    here = str(Path.cwd())
+    now = {"time": _now(), "directory": here, "versions": _versions()}
+    write_json(values, directory / SWEEP)
+    write_json({**now, **_seen_from(here, seeds), "resumed": []}, directory / LOCK)
+    return Past()
+
+
+def _go_on(directory: Path, values: dict[str, Any], files: dict[str, str]) -> Past:
+    lock = read_json(directory / LOCK)
+    changed = _changed(read_json(directory / SWEEP), lock["directory"], values, directory)
+    _require_same_files(lock, files, directory)
+    first = lock["versions"]
+    other = {name: now for name, now in _versions().items() if now != first.get(name)}
+    larger = any(name.startswith(_EXTENDING) for name in changed)
+    part = {
+        "time": _now(),
+        "changed": changed,
+        "after_verdict": larger and _has_verdict(directory),
+        "versions": other,
+    }
+    lock["resumed"].append(part)
+    lock["directory"] = str(Path.cwd())
+    write_json(lock, directory / LOCK)
+    write_json(values, directory / SWEEP)
+    return Past(
+        parts=len(lock["resumed"]),
+        looks=sum(each["after_verdict"] for each in lock["resumed"]),
+        other_versions=tuple(f"{name} {first.get(name)} -> {now}" for name, now in other.items()),
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    versions = {name: metadata.version(name) for name in PACKAGES}
+    return versions | {"python": platform.python_version(), "machine": platform.machine()}
+
+
+def _require_same_files(lock: dict[str, Any], files: dict[str, str], directory: Path) -> None:
+    """Refuse data that was edited: its trials would not be comparable with the earlier ones."""
+    here = str(Path.cwd())
+    for path, digest in files.items():
+        if lock["files"].get(_seen_from(here, path), digest) != digest:
+            raise UserError(
+                f"{path}: must be as it was when the sweep in {directory} began, but has changed; "
+                "put it back, or start anew without --resume"
+            )
+
+
+def _changed(
+    before: dict[str, Any], root: str, now: dict[str, Any], directory: Path
+) -> dict[str, list[Any]]:
+    """Setting -> its value before and now.
+
+    Raises:
+        UserError: one of them may not change.
+    """
+    one, other = _leaves(before, root), _leaves(now, str(Path.cwd()))
+    changed = {
+        name: [one.get(name), other.get(name)]
+        for name in sorted({*one, *other})
+        if one.get(name) != other.get(name)
+    }
+    for name, (was, is_now) in changed.items():
+        if not _may_change(name, was, is_now):
+            raise UserError(
+                f"{directory}: --resume goes on with the sweep that is there, but {name} is {was} "
+                f"there and {is_now} here; resources, limits of the judge and tracking may change, "
+                f"{', '.join(GROWING)} may grow, ranges of numbers may shrink; start anything else "
+                "without --resume"
+            )
+    return changed
+
+
+def _may_change(name: str, was: Any, now: Any) -> bool:
+    if name.startswith(FREE):
+        return True
+    if name in GROWING:
+        # Without a confirmation, its prompts were not held back from the search.
+        return bool(was) and now is not None and now > was
+    if name.startswith("parameters.") and name.endswith((".low", ".high")):
+        return None not in (was, now) and (now > was if name.endswith(".low") else now < was)
+    return False
+
+
+def _leaves(value: Any, root: str, name: str = "") -> dict[str, Any]:
+    """Settings by dotted path, as they are seen from the working directory."""
+    if not isinstance(value, dict) or not value:
+        return {name: _seen_from(root, value)}
+    return {
+        path: leaf
+        for key, inner in value.items()
+        for path, leaf in _leaves(inner, root, f"{name}.{key}" if name else str(key)).items()
+    }
+
+
+def _seen_from(root: str, value: Any) -> Any:
+    """Paths below the working directory without it: that of a job is another copy each time."""
+    if isinstance(value, str):
+        return value.removeprefix(f"{root}/")
+    if isinstance(value, list):
+        return [_seen_from(root, each) for each in value]
+    if isinstance(value, dict):
+        return {_seen_from(root, name): _seen_from(root, each) for name, each in value.items()}
+    return value
+
+
+def _has_verdict(directory: Path) -> bool:
+    path = directory / "results.json"
+    return path.exists() and bool(read_json(path)["verdict"]["comparisons"])

@@ -1,0 +1,218 @@
+"""The search: Ray Tune drives, Optuna proposes, thin trials hand their work to the warm slots.
+
+In: a sweep's plans and its workers. Out: an Optuna study on disk and one result per trial.
+The only importer of ray.tune. A trial that fails raises, so that Optuna is told FAIL; no score is
+ever made up. A sweep goes on from the study and the trials' own files, not from Tune's.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.search import Searcher
+
+from symnoise_ray.errors import InfrastructureError
+from symnoise_ray.records.results import read_result
+from symnoise_ray.space.parameters import search_size
+from symnoise_ray.space.trials import SweepPlans, TrialPlan
+from symnoise_ray.sweep.proposals import Proposals
+from symnoise_ray.sweep.trial import fail, run_trial
+from symnoise_ray.sweep.watch import Watch
+from symnoise_ray.workers.client import Workers
+
+METRIC = "win_rate"
+SLICE_SECONDS = 2.0
+"""A trial hands control back to Tune this often, so that it can be stopped."""
+
+
+class SweepSearch(Searcher):  # type: ignore[misc]
+    """Hands the trials of some numbers to Tune in their order, and their scores to Optuna."""
+
+    def __init__(self, proposals: Proposals, indices: Sequence[int]) -> None:
+        super().__init__(metric=METRIC, mode="max")
+        self.proposals, self.waiting = proposals, list(indices)
+        self.running: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial: its number and its point."""
+        if not self.waiting:
+            return Searcher.FINISHED
+        index = self.waiting.pop(0)
+        self.running[trial_id] = index
+        return {"index": index, "point": self.proposals.propose(index)}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tell Optuna the score, or FAIL; reports on the way carry no score, and are not told."""
+        score = None if error or result is None else result.get(METRIC)
+        self.proposals.tell(self.running.pop(trial_id), score)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Tune would keep the searcher's state; it is the study, which is on disk."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Never asked: a sweep goes on from its own files."""
+        raise NotImplementedError
+
+
+class SearchTrial(tune.Trainable):  # type: ignore[misc]
+    """A trial as Tune sees it: it waits for its worker, judges, and reports one score."""
+
+    def setup(self, config: dict[str, Any], plans: SweepPlans, workers: Workers) -> None:
+        """Remember where the work is done."""
+        self.plans, self.workers = plans, workers
+        self.plan: TrialPlan = plans.search(config["index"], config["point"])
+        self.records: Iterator[dict[str, Any] | None] | None = None
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next trial in the same process."""
+        self.cleanup()
+        self.plan = self.plans.search(new_config["index"], new_config["point"])
+        self.records = None
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Follow the trial for a while; the last report carries its score."""
+        if self.records is None:
+            self.records = run_trial(self.plan, self.workers)
+        until = time.monotonic() + SLICE_SECONDS
+        for record in self.records:
+            if record is not None and record.get("status") == "done":
+                return {METRIC: record[METRIC], "done": True}
+            if time.monotonic() >= until:
+                break
+        return {"done": False}
+
+    def cleanup(self) -> None:
+        """Free the slot of a trial that Tune stopped; a finished one is left alone.
+
+        So is one that another process runs: Tune may give this one a trial, and end it before its
+        first step because it took the trial elsewhere.
+        """
+        if self.records is not None:
+            self.workers.cancel(self.plan.name)
+
+
+class _Starts(tune.Callback):  # type: ignore[misc]
+    """Tells the watch which trials run, and gives those that died without a word a result."""
+
+    def __init__(self, plans: SweepPlans, watch: Watch) -> None:
+        self.plans, self.watch = plans, watch
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune writes its callbacks to disk to restore them; this one lives in the driver alone.
+        return {}
+
+    def _plan(self, trial: Any) -> TrialPlan:
+        return self.plans.search(trial.config["index"], trial.config["point"])
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Follow the trial's directory from now on."""
+        self.watch.add(self._plan(trial))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """A trial raised; if its process died before it could say why, say that."""
+        plan = self._plan(trial)
+        if read_result(plan.directory) is None:
+            fail(plan, InfrastructureError("the trial's own process died"))
+
+
+def run_search(
+    plans: SweepPlans, workers: Workers, watch: Watch, *, num_slots: int, storage: Path
+) -> None:
+    """Run the baselines and the search; results lie in the trials' directories.
+
+    Trials that ended in an earlier part of the sweep are not run again, and the others keep their
+    points.
+    """
+    _quieten()
+    proposals = Proposals(plans.sweep, storage / "optuna.db")
+    waiting = _take_up(plans, proposals, watch)
+    if waiting:
+        _run_trials(plans, workers, watch, SweepSearch(proposals, waiting), num_slots, storage)
+
+
+def _take_up(plans: SweepPlans, proposals: Proposals, watch: Watch) -> list[int]:
+    """The numbers of the trials that are still to be run."""
+    known = proposals.known()
+    scores: dict[int, float | None] = {}
+    for index in range(len(plans.sweep.baselines) + search_size(plans.sweep)):
+        given = index < len(proposals.given)
+        if not given and index not in known:
+            continue  # not proposed yet
+        plan = plans.search(index, proposals.given[index] if given else known[index].params)
+        result = watch.take_up(plan)
+        if result is not None:
+            scores[index] = result.get(METRIC)
+    proposals.settle(scores)
+    total = len(plans.sweep.baselines) + search_size(plans.sweep)
+    return [index for index in range(total) if index not in scores]
+
+
+def _run_trials(
+    plans: SweepPlans,
+    workers: Workers,
+    watch: Watch,
+    searcher: SweepSearch,
+    num_slots: int,
+    storage: Path,
+) -> None:
+    before, num_trials = len(watch.results), len(searcher.waiting)
+    folder = storage / ".tune"
+    shutil.rmtree(folder, ignore_errors=True)  # of a part that was interrupted
+    trainable = tune.with_resources(
+        tune.with_parameters(SearchTrial, plans=plans, workers=workers),
+        {"memory": 1 << 20},  # no CPU: the work is done on the slots
+    )
+    outcome = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            metric=METRIC,
+            mode="max",
+            search_alg=searcher,
+            num_samples=num_trials,
+            # One more than the slots: a trial is judged while the next one trains.
+            max_concurrent_trials=min(num_slots + 1, num_trials),
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="search",
+            storage_path=str(folder.resolve()),
+            verbose=0,
+            callbacks=[_Starts(plans, watch)],
+            failure_config=tune.FailureConfig(max_failures=0),
+            # A trial's state is its own files; there is nothing for Tune to save.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    ).fit()
+    watch.poll()
+    _check_told(outcome, watch.results[before:])
+
+
+def _check_told(outcome: Any, results: list[dict[str, Any]]) -> None:
+    """Tune, and with it Optuna, must have seen as failed exactly what failed."""
+    failed = sum(result["status"] != "done" for result in results)
+    if outcome.num_errors != failed:
+        first = str(outcome.errors[0]).strip().splitlines()[-1] if outcome.errors else "none"
+        raise InfrastructureError(
+            f"Tune counts {outcome.num_errors} failed trials but {failed} have failed; its first "
+            f"error is: {first}"
+        )
+
+
+def _quieten() -> None:
+    """The live table speaks; Tune's own loggers, files and signal handlers stay out of it."""
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    for name in ("ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

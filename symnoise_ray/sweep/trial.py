@@ -1,0 +1,150 @@
+"""One trial from its description to its score: the page where the stages meet.
+
+config -> data -> noise -> train -> generate -> judge -> score. The worker's part (up to the
+answers) runs on a warm slot; judging and scoring run here, beside the next trial's training.
+Everything a trial knows lies in its directory, the last file being trial.json.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import asdict
+from typing import Any
+
+from symnoise_ray.errors import CancelledError, JudgeError, SymnoiseError, kind_of, reason_of
+from symnoise_ray.judges.choose import make_judge
+from symnoise_ray.judges.judging import judge_all, require_coverage
+from symnoise_ray.judges.protocol import Judge
+from symnoise_ray.records.completions import Completion, read_completions
+from symnoise_ray.records.files import read_json, write_json, write_lines
+from symnoise_ray.records.layout import RESULT
+from symnoise_ray.records.metrics import PHASES, timed
+from symnoise_ray.space.trials import TrialPlan
+from symnoise_ray.statistics.answer_statistics import answer_statistics
+from symnoise_ray.statistics.win_rate import win_rate
+from symnoise_ray.workers.client import Finished, Workers
+
+WAIT_SECONDS = 0.2
+NUM_REASONS = 5
+"""Reasons of failed verdicts that a result tells; an endpoint may give each call its own."""
+
+
+def run_trial(plan: TrialPlan, workers: Workers) -> Iterator[dict[str, Any] | None]:
+    """Run a trial, yielding its records, None when there is nothing new, and last its result.
+
+    The result (with a `status`) is also in trial.json, whatever happened.
+
+    Raises:
+        SymnoiseError: the trial failed; its result was written and yielded before.
+    """
+    seconds: dict[str, float] = {}
+    directory = plan.directory
+    try:
+        write_json(plan.config.model_dump(mode="json"), directory / "config.json")
+        trained = yield from _train_and_answer(plan, workers)
+        seconds |= trained.seconds
+        completions = read_completions(directory / "completions.jsonl")
+        reference = yield from _await_reference(plan)
+        with timed(seconds, "judge"):
+            score = _judge(plan, completions, reference, workers.judge)
+    except Exception as error:
+        # Every failure is the trial's own: told as FAILED with its reason, never as a score.
+        yield _finish(plan, seconds, **_failure(error))
+        raise
+    yield _finish(
+        plan,
+        seconds,
+        status="done",
+        counts=trained.counts,
+        attempts=trained.attempts,
+        **trained.summary,
+        **answer_statistics(completions, **plan.config.answers.model_dump()),
+        **score,
+    )
+
+
+def _train_and_answer(
+    plan: TrialPlan, workers: Workers
+) -> Generator[dict[str, Any] | None, None, Finished]:
+    """The worker's part, once: a sweep that goes on may find it done."""
+    outcome = plan.directory / "outcome.json"
+    if outcome.exists():
+        return Finished(**read_json(outcome))
+    for record in workers.run(plan.name, plan.config, plan.directory):
+        if isinstance(record, Finished):
+            write_json(record._asdict(), outcome)
+            return record
+        yield record
+    raise AssertionError("a worker's last word is Finished or an exception")
+
+
+def _await_reference(plan: TrialPlan) -> Generator[None, None, list[Completion]]:
+    """The reference's answers; the plain baseline may still be training on another slot."""
+    while not plan.reference.exists():
+        ended = plan.reference.parent / RESULT
+        if ended.exists() and not plan.reference.exists():
+            raise JudgeError(
+                f"the baseline {plan.reference.parent.name} failed, so there are no answers to "
+                "compare with"
+            )
+        time.sleep(WAIT_SECONDS)
+        yield None
+    return read_completions(plan.reference)
+
+
+def _judge(
+    plan: TrialPlan,
+    completions: list[Completion],
+    reference: list[Completion],
+    local: Judge | None = None,
+) -> dict[str, Any]:
+    """Preferences and score, and their files; a verdict that failed stays without a number.
+
+    Raises:
+        JudgeError: too few verdicts could be had, or the score is not a number.
+    """
+    sweep = plan.directory.parents[1]
+    config = plan.config.judge
+    judge = make_judge(config, sweep.parent, str(sweep), local)
+    # The verdict of a sweep rests on the confirmation, so that one judges full sets.
+    early = config.early and plan.part == "search"
+    judged = judge_all(
+        judge,
+        completions,
+        reference,
+        early=early,
+        min_coverage=config.min_coverage,
+        orders=config.orders,
+    )
+    write_lines(judged.preferences, plan.directory / "preferences.jsonl")
+    require_coverage(judged, config.min_coverage)
+    score = win_rate(judged.preferences)
+    if not math.isfinite(score.win_rate):
+        raise JudgeError(f"the win rate must be a number, but is {score.win_rate}")
+    told = score.to_json() | judged.early_fields()
+    write_json(told, plan.directory / "score.json")
+    took: dict[str, Any] = {"judge_usage": asdict(judged.usage)} if judged.usage.calls else {}
+    if judged.failures:
+        took["judge_failures"] = dict(judged.failures.most_common(NUM_REASONS))
+    return {**told, **took}
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    status = "cancelled" if isinstance(error, CancelledError) else "failed"
+    notes = "\n".join(getattr(error, "__notes__", []))
+    return {"status": status, "kind": kind_of(error), "reason": reason_of(error), "detail": notes}
+
+
+def _finish(plan: TrialPlan, seconds: dict[str, float], **values: Any) -> dict[str, Any]:
+    """Write trial.json: the trial's result, whatever it is."""
+    phases = {name: round(seconds[name], 3) for name in PHASES if name in seconds}
+    result = plan.record(**values, seconds=phases)
+    write_json(result, plan.directory / RESULT)
+    return result
+
+
+def fail(plan: TrialPlan, error: SymnoiseError) -> dict[str, Any]:
+    """The result of a trial that could not even be started."""
+    return _finish(plan, {}, **_failure(error))

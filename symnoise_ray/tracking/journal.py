@@ -1,0 +1,57 @@
+"""The journal of tracking events: written first, applied to the tracker later.
+
+In: events. Out: journal.jsonl, which any process may append to and `sync` replays.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from symnoise_ray.records.files import read_lines
+
+KILLED = "KILLED"
+"""Status of a run that was interrupted."""
+
+
+class Journal:
+    """The events of a sweep in order, in one file that any process may append to."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "journal.jsonl"
+        self._lock = threading.Lock()
+        _cut_broken_line(self.path)
+
+    def append(self, kind: str, run: str, **values: Any) -> None:
+        """Write one event; `run` is the trial's name, or the sweep's for the parent."""
+        event = {"kind": kind, "run": run, "time_ms": int(time.time() * 1000), **values}
+        line = json.dumps(event, ensure_ascii=False) + "\n"
+        # A lone surrogate has no UTF-8 form, and MLflow takes none: it becomes a question mark.
+        with self._lock, self.path.open("a", encoding="utf-8", errors="replace") as file:
+            file.write(line)
+
+    def history(self) -> tuple[dict[str, int], set[str]]:
+        """Of an earlier part of the sweep: each run's last step, and the runs that had ended."""
+        steps: dict[str, int] = {}
+        ended: set[str] = set()
+        for event in read_lines(self.path):
+            run = event["run"]
+            if event["kind"] == "metrics":
+                told = [record["step"] for record in event["records"]]
+                steps[run] = max(told, default=steps.get(run, -1))
+            elif event["kind"] == "end" and event["status"] != KILLED:
+                ended.add(run)
+            elif event["kind"] == "start":
+                ended.discard(run)
+        return steps, ended
+
+
+def _cut_broken_line(path: Path) -> None:
+    """A writer that was killed leaves half a line, which the next event must not be part of."""
+    if path.exists():
+        with path.open("rb+") as file:
+            text = file.read()
+            file.truncate(text.rfind(b"\n") + 1)

@@ -1,0 +1,291 @@
+"""One rank's training of one trial, without Ray: it is handed a `report` callable.
+
+In: a `TrialConfig`. Out: a fine-tuned model in memory (`Trained`), and a record per step through
+`report`. Losses are sums over answer tokens divided by the count of the whole optimizer step, so
+micro-batches, workers and the copies of a pair weigh every token alike.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from symnoise_ray.config import JudgeConfig, TrialConfig
+from symnoise_ray.data.token_table import TokenTable
+from symnoise_ray.data.tokens import padding_id
+from symnoise_ray.errors import CancelledError, InfrastructureError, UserError
+from symnoise_ray.models import deepspeed_engine
+from symnoise_ray.models.process import choose_device, give_memory_back, join_process_group
+from symnoise_ray.models.weights import adapt, load
+from symnoise_ray.noise.embedding import NoisyEmbedding
+from symnoise_ray.noise.types import num_copies, passes
+from symnoise_ray.records.metrics import timed
+from symnoise_ray.training.batches import Batches
+from symnoise_ray.training.checkpoints import Saver, agreed, restore
+from symnoise_ray.training.corpus import text_table, token_table
+from symnoise_ray.training.evaluation import Evaluation
+from symnoise_ray.training.meter import Meter
+from symnoise_ray.training.objective import Objective, require_finite
+from symnoise_ray.training.schedule import lr_at, num_steps
+
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Trained:
+    """A fine-tuned model in memory, and how training went."""
+
+    engine: Any
+    tokenizer: Any
+    template: str
+    context: int | None
+    counts: Counter[str]
+    summary: dict[str, Any]
+
+    @property
+    def model(self) -> nn.Module:
+        """The fine-tuned model itself."""
+        model: nn.Module = self.engine.module
+        return model
+
+    def release(self) -> None:
+        """Free the memory; the model cannot be used afterwards."""
+        deepspeed_engine.stop(self.engine)
+        del self.engine
+        give_memory_back()
+
+
+def train(
+    config: TrialConfig,
+    report: Report,
+    *,
+    cancelled: Callable[[], bool] = lambda: False,
+    seconds: dict[str, float] | None = None,
+    caches: Path | None = None,
+    checkpoints: Path | None = None,
+) -> Trained:
+    """Fine-tune one model from start to end on this rank.
+
+    Args:
+        config: The whole truth of the trial.
+        report: Called with a record per step on rank 0; records hold `step` and measured values.
+        cancelled: Asked on rank 0 before every step; all ranks stop at the same step.
+        seconds: Wall seconds by phase are added to it.
+        caches: Folder for tokenised rows, on storage that all workers share; None keeps none.
+        checkpoints: Folder for this trial's checkpoints, on storage that all workers share. With a
+            whole one in it, training goes on from there. None writes none.
+
+    Raises:
+        UserError: the batch cannot be spread over the workers, or the model cannot be noised.
+        InfrastructureError: a checkpoint could not be written.
+        DivergedError: a loss was not finite.
+        CancelledError: `cancelled` said so.
+    """
+    seconds = {} if seconds is None else seconds
+    with timed(seconds, "load"):
+        device = choose_device()
+        join_process_group(device)
+        if config.train.global_batch_size % dist.get_world_size():
+            raise UserError(
+                f"train.global_batch_size={config.train.global_batch_size} must be a multiple of "
+                f"the {dist.get_world_size()} workers"
+            )
+        _agree_on(config)
+        seed_everything(config.train.seed)
+        model, tokenizer, context = load(config.model)
+        table, texts = token_table(config, context, caches), text_table(config, context)
+        engine = deepspeed_engine.start(adapt(model, config).to(device), config)
+    try:
+        with timed(seconds, "load"):
+            loop = _Loop(config, engine, table, texts, padding_id(tokenizer), device)
+            if checkpoints is not None:
+                loop.resume(Saver(checkpoints, identity(config)))
+        with timed(seconds, "train"), Meter(engine.module, device) as meter:
+            summary = loop.run(report, cancelled)
+    except BaseException:
+        deepspeed_engine.stop(engine)  # the next trial of this process needs the memory
+        raise
+    summary |= meter.rates(summary["num_passed_tokens"]) | {"num_train_rows": len(table)}
+    return Trained(engine, tokenizer, table.template, context, +table.counts, summary)
+
+
+def identity(config: TrialConfig) -> str:
+    """Hash of what a resumed trial must share.
+
+    In how many pieces a step runs is not part of it, nor is who judges the answers.
+    """
+    train = config.train.model_copy(update={"micro_batch_size": 1})
+    return config.model_copy(update={"train": train, "judge": JudgeConfig()}).digest()
+
+
+def _agree_on(config: TrialConfig) -> None:
+    """All workers must train the same trial; a worker that was told another ends it."""
+    digests: list[Any] = [None] * dist.get_world_size()
+    if len(digests) > 1:
+        dist.all_gather_object(digests, config.digest())
+    if len(set(digests)) > 1:
+        raise InfrastructureError(
+            f"all workers must have the same configuration, but their digests are {digests}"
+        )
+
+
+def seed_everything(seed: int) -> None:
+    """Seed what models and libraries draw from; noise and data order have their own generators."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+class _Loop:
+    """The training loop of one trial."""
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        engine: Any,
+        table: TokenTable,
+        texts: TokenTable | None,
+        pad_id: int,
+        device: torch.device,
+    ) -> None:
+        train = config.train
+        self.config, self.engine, self.device = config, engine, device
+        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        self.objective = Objective(engine)
+        self.evaluation = Evaluation(self.objective, table, texts, train, pad_id, device)
+        self.batches = Batches(
+            table,
+            global_batch_size=train.global_batch_size,
+            micro_batch_size=train.micro_batch_size,
+            seed=train.seed,
+            pad_id=pad_id,
+            packed=self.objective.packs(train.packing, max(table.lengths)),
+        )
+        self.num_copies = num_copies(config.noise)
+        self.num_steps = num_steps(config, len(table))
+        self.noisy = NoisyEmbedding(engine.module, config.noise, train.seed)
+        self.saver: Saver | None = None
+        self.saved_at, self.due, self.start = time.monotonic(), False, 0
+        self.progress: dict[str, Any] = {
+            "loss": math.nan,
+            "num_answer_tokens": 0,
+            "num_passed_tokens": 0,
+        }
+        self.eval_steps = {
+            round(self.num_steps * index / train.num_evals) for index in range(train.num_evals + 1)
+        }
+
+    def resume(self, saver: Saver) -> None:
+        """Write checkpoints with `saver`, and go on from its newest whole one."""
+        self.saver, self.saved_at = saver, time.monotonic()
+        manifest = agreed(saver.folder, saver.identity)
+        if manifest is None:
+            return
+        restore(self.engine, manifest)
+        self.start, self.progress = manifest["step"], manifest["progress"]
+        for _ in range(self.start):
+            self.batches.next_step()
+
+    def run(self, report: Report, cancelled: Callable[[], bool]) -> dict[str, Any]:
+        """Train all steps; the clean loss is measured before, on the way, and after."""
+        progress, train = self.progress, self.config.train
+        if self.start == 0:
+            progress["first"] = progress["last"] = self.evaluation.measure(0)
+            report({"step": 0, **progress["first"]})
+        for step in range(self.start + 1, self.num_steps + 1):
+            lr = lr_at(step - 1, self.num_steps, self.config.optim)
+            loss, grad_norm, num_tokens = self.step(step, lr, cancelled)
+            progress["loss"] = loss
+            progress["num_answer_tokens"] += num_tokens
+            progress["num_passed_tokens"] += self.num_passed_tokens
+            record = {"step": step, "loss": loss, "grad_norm": grad_norm, "lr": lr}
+            if step in self.eval_steps:
+                progress["last"] = self.evaluation.measure(step)
+                record |= progress["last"]
+            report(record)
+            if self.due and self.saver is not None:
+                self.saver.save(self.engine, step, dict(progress))
+                self.saved_at = time.monotonic()
+        if self.saver is not None:
+            self.saver.wait()
+        for hooked in (self.noisy, self.evaluation, self.objective):
+            hooked.remove()
+        return {
+            "num_steps": self.num_steps,
+            "resumed_at": self.start,
+            "loss": progress["loss"],
+            "packed": self.batches.packed,
+            **progress["last"],
+            "first_clean_loss": progress["first"]["clean_loss"],
+            "num_answer_tokens": progress["num_answer_tokens"],
+            "num_passed_tokens": progress["num_passed_tokens"],
+            "num_passed_rows": self.num_steps * self.num_copies * train.global_batch_size,
+            "micro_batch_size": train.micro_batch_size,
+        }
+
+    def step(self, step: int, lr: float, cancelled: Callable[[], bool]) -> tuple[float, float, int]:
+        """One optimizer step.
+
+        Returns:
+            The mean training loss per answer token, noise included; the L2 norm of the gradient
+            before clipping; and the number of answer tokens.
+
+        Every copy of a pair counts each token again, so the sum is divided by tokens times
+        copies: the loss, and with it the gradient, is a mean that pairing never doubles.
+        """
+        samples = self.batches.next_step()
+        num_tokens = self.batches.num_answer_tokens(samples)
+        micro_batches = self.batches.micro_batches(samples, self.rank, self.world_size)
+        groups = self.objective.groups(passes(self.config.noise))
+        self.num_passed_tokens = self.num_copies * self.batches.num_tokens(samples)
+        runs = [(batch, group) for batch in micro_batches for group in groups]
+        total = torch.zeros((), device=self.device)
+        deepspeed_engine.set_lr(self.engine, lr)
+        self.engine.train()
+        for index, (batch, group) in enumerate(runs):
+            batch = self.objective.layout(batch).to(self.device)
+            with self.noisy.applied(group, batch.sample_BL, batch.position_BL, step):
+                loss = self.objective.token_loss(batch, len(group)) / (num_tokens * self.num_copies)
+                # DeepSpeed averages gradients over the workers, but the loss is a sum over them.
+                deepspeed_engine.accumulate(
+                    self.engine, loss * self.world_size, last=index == len(runs) - 1
+                )
+            total += loss.detach()
+        mean_loss = self._agree(total, step, cancelled)
+        grad_norm = deepspeed_engine.step(self.engine)
+        require_finite("gradient norm", grad_norm, self._where(step))
+        return mean_loss, grad_norm, num_tokens
+
+    def _agree(self, loss: Tensor, step: int, cancelled: Callable[[], bool]) -> float:
+        """The loss over all workers; with it travel rank 0's wishes to stop and to save."""
+        wishes = [0.0, 0.0]
+        if self.rank == 0:
+            minutes = self.config.train.checkpoint_minutes
+            late = bool(minutes) and time.monotonic() - self.saved_at >= 60 * minutes
+            wishes = [float(cancelled()), float(late)]
+        told = torch.cat([loss[None], torch.tensor(wishes, device=self.device)])
+        if self.world_size > 1:
+            dist.all_reduce(told)
+        mean_loss, stopped, due = told.tolist()
+        if stopped:
+            raise CancelledError(f"cancelled at step {step} of {self.num_steps}")
+        require_finite("training loss", mean_loss, self._where(step))
+        self.due = bool(due)
+        return float(mean_loss)
+
+    def _where(self, step: int) -> str:
+        """A step, and the last good value before it."""
+        last = self.progress["loss"]
+        after = f", after a loss of {last:.4g}" if math.isfinite(last) else ""
+        return f"step {step} of {self.num_steps}{after}"

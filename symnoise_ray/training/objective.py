@@ -1,0 +1,105 @@
+"""What a forward pass is for: the summed loss of a batch's answers.
+
+In: an engine and batches. Out: cross-entropy sums, from which training and evaluation make means
+over any number of micro-batches, copies and workers.
+
+Shape letters: B lines, L positions, N answer positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own spelling
+from torch import Tensor
+
+from symnoise_ray.errors import DivergedError, UserError
+from symnoise_ray.noise.types import Copy
+from symnoise_ray.training.answer_head import AnswerHead
+from symnoise_ray.training.batches import Batch
+from symnoise_ray.training.packing import block_mask, keeps_rows_apart
+
+
+class Objective:
+    """The loss of an engine's model.
+
+    FlashAttention takes no mask of ours: it is given one line for all rows, and tells them apart by
+    their restarting positions. Every other attention is given a mask.
+    """
+
+    def __init__(self, engine: Any) -> None:
+        self.engine = engine
+        self.head = AnswerHead(engine.module)
+        attention = getattr(engine.module.config, "_attn_implementation", "") or ""
+        self.by_position = attention.startswith("flash")
+
+    def layout(self, batch: Batch) -> Batch:
+        """A batch in the form in which the model takes it."""
+        return batch.in_one_line() if batch.packed and self.by_position else batch
+
+    def groups(self, groups: list[tuple[Copy, ...]]) -> list[tuple[Copy, ...]]:
+        """Copies by forward pass: one line cannot be two, so there they run one by one."""
+        return [(c,) for group in groups for c in group] if self.by_position else groups
+
+    def token_loss(self, batch: Batch, num_copies: int = 1) -> Tensor:
+        """Summed cross-entropy of the answer tokens, over all copies in this pass."""
+        size = batch.input_ids_BL.numel()
+        answer_N = torch.cat([batch.answer_N + copy * size for copy in range(num_copies)])
+        with self.head.at(answer_N):
+            logits = self.engine(
+                input_ids=batch.input_ids_BL.repeat(num_copies, 1),
+                **self._attention(batch, num_copies),
+                use_cache=False,
+            ).logits
+        logits_NV = self.head.select(logits, answer_N)
+        return F.cross_entropy(
+            logits_NV.float(), batch.target_N.repeat(num_copies), reduction="sum"
+        )
+
+    def _attention(self, batch: Batch, num_copies: int) -> dict[str, Tensor]:
+        """What each token may see, for all copies."""
+        if not batch.packed:
+            return {"attention_mask": batch.mask_BL.repeat(num_copies, 1)}
+        if self.by_position:
+            return {"position_ids": batch.position_BL}
+        mask = block_mask(batch.sample_BL, batch.position_BL, self.engine.module.dtype)
+        return {
+            "attention_mask": mask.repeat(num_copies, 1, 1, 1),
+            "position_ids": batch.position_BL.repeat(num_copies, 1),
+        }
+
+    def packs(self, wish: str, longest: int) -> bool:
+        """Whether rows share lines: as asked, or by default where the model keeps them apart.
+
+        Args:
+            wish: `train.packing`.
+            longest: Tokens of the longest row, and so of the longest line.
+
+        Raises:
+            UserError: packing was asked for, and the model mixes the rows of a line.
+        """
+        apart = wish != "off" and keeps_rows_apart(
+            self.engine.module, longest, by_position=self.by_position
+        )
+        if wish == "on" and not apart:
+            raise UserError(
+                "train.packing=on needs a model that keeps packed rows apart, but "
+                f"{type(self.engine.module).__name__} does not with lines of {longest} tokens; "
+                "leave it at auto or set it off"
+            )
+        return apart
+
+    def remove(self) -> None:
+        """Detach from the model."""
+        self.head.remove()
+
+
+def require_finite(what: str, value: float, where: str) -> None:
+    """Raise DivergedError for a value that is not finite; `where` says the step."""
+    if not math.isfinite(value):
+        raise DivergedError(
+            f"the {what} must be finite, but is {value} at {where}; a smaller optim.lr or "
+            "noise.alpha may help"
+        )

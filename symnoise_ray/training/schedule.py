@@ -1,0 +1,43 @@
+"""How many optimizer steps a trial takes, and the learning rate of each.
+
+The training loop and the forecast ask the same functions.
+"""
+
+from __future__ import annotations
+
+import math
+
+from symnoise_ray.config import OptimConfig, TrialConfig
+from symnoise_ray.noise.types import num_copies
+
+_ROUNDING = 1e-6  # 0.1 epochs of 30 rows are 3 rows, not 2.9999999999999996
+
+
+def num_steps(config: TrialConfig, num_rows: int) -> int:
+    """Optimizer steps of a trial on so many training rows.
+
+    Whole batches of `num_epochs`, at most `max_steps`, and at least one. Under `compute_match:
+    samples` a noise type with k copies of every row takes a k-th of the steps, so that all types
+    pass as many rows.
+    """
+    train = config.train
+    steps = int(train.num_epochs * num_rows + _ROUNDING) // train.global_batch_size
+    if train.max_steps is not None:
+        steps = min(steps, train.max_steps)
+    if train.compute_match == "samples":
+        steps //= num_copies(config.noise)
+    return max(1, steps)
+
+
+def lr_at(step: int, num_steps: int, optim: OptimConfig) -> float:
+    """Learning rate of step 0 .. num_steps-1: linear warm-up, then the schedule down to 0."""
+    warmup = math.ceil(optim.warmup_ratio * num_steps)
+    if step < warmup:
+        return optim.lr * (step + 1) / warmup
+    progress = (step - warmup) / max(1, num_steps - warmup)
+    factor = {
+        "constant": 1.0,
+        "linear": 1 - progress,
+        "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
+    }[optim.schedule]
+    return optim.lr * factor

@@ -1,0 +1,1 @@
+"""What `symnoise_ray/cli/` does, as tests."""

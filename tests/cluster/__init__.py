@@ -1,0 +1,1 @@
+"""Clusters: their files, and jobs on a running one."""

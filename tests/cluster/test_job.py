@@ -1,0 +1,105 @@
+"""A sweep as a job on a running cluster: `ray start --head`, then `ray job submit`."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from symnoise_ray.records.files import read_json
+from tests.conftest import ROOT
+from tests.sweep.test_run import SPACE
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+AGENT_SECONDS = 120
+"""`ray start` ends before the head takes jobs: on a busy machine long before."""
+RAY = str(Path(sys.executable).parent / "ray")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of a client of a fresh head of our own; ended by its processes' ids."""
+    home = tmp_path_factory.mktemp("home")
+    # Ray's socket paths must stay under 107 characters, so its folder is a short one.
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
+        port = free_port()
+        environment = {
+            **os.environ,
+            "HOME": str(home),
+            "RAY_TMPDIR": folder,
+            "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+        start = [
+            RAY, "start", "--head", f"--port={free_port()}", f"--dashboard-port={port}",
+            "--num-cpus=2", "--object-store-memory=200000000", "--disable-usage-stats",
+        ]  # fmt: skip
+        subprocess.run(start, env=environment, check=True, capture_output=True, timeout=120)
+        try:
+            yield environment
+        finally:
+            end_processes_of(folder)
+
+
+def end_processes_of(folder: str) -> None:
+    """Kill the processes that have our own Ray folder in their command line or environment."""
+    own = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            named = any(folder in word for word in process.cmdline())
+            if named or process.environ().get("RAY_TMPDIR") == folder:
+                own.append(process)
+    for process in own:
+        if process.pid != os.getpid():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+    psutil.wait_procs(own, timeout=10)
+
+
+def submit(
+    environment: dict[str, str], space: str, tmp_path: Path
+) -> tuple[subprocess.CompletedProcess[str], Path]:
+    (tmp_path / "space.yaml").write_text(space)
+    output = tmp_path / "out"
+    command = [
+        RAY, "job", "submit", "--working-dir", str(ROOT), "--", "python", "-m",
+        "symnoise_ray.tune", str(tmp_path / "space.yaml"), "--output", str(output),
+    ]  # fmt: skip
+    deadline = time.monotonic() + AGENT_SECONDS
+    while True:
+        run = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=280
+        )
+        if "No available agent" not in run.stderr or time.monotonic() > deadline:
+            return run, output
+        time.sleep(2)
+
+
+def test_a_job_succeeds_with_a_whole_sweep(cluster: dict[str, str], tmp_path: Path):
+    run, output = submit(cluster, SPACE, tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "succeeded" in run.stdout + run.stderr
+    assert "Verdict: Against plain fine-tuning" in run.stdout
+    assert read_json(output / "results.json")["status"] == "whole"
+
+
+def test_a_job_fails_when_some_trials_failed(cluster: dict[str, str], tmp_path: Path):
+    space = SPACE.replace("choices: [0.002]", "choices: [1.0e+30]").replace("top_k: 1", "top_k: 0")
+    run, output = submit(cluster, space, tmp_path)
+    assert run.returncode == 1
+    assert "failed with exit code 3" in run.stdout + run.stderr
+    assert read_json(output / "results.json")["status"] == "partial"

@@ -1,0 +1,1 @@
+"""What `symnoise_ray/config/` does, as tests."""

@@ -1,0 +1,1 @@
+"""What `symnoise_ray/data/` does, as tests."""

@@ -1,0 +1,1 @@
+"""What `symnoise_ray/demo/` does, as tests."""

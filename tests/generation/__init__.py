@@ -1,0 +1,1 @@
+"""What `symnoise_ray/generation/` does, as tests."""

@@ -1,0 +1,1 @@
+"""What `symnoise_ray/judges/` does, as tests."""

@@ -1,0 +1,298 @@
+"""A local judge on Ray workers: the same verdicts from anywhere, whatever happens to a worker."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+
+from symnoise_ray.config import JudgeConfig, WorkersConfig
+from symnoise_ray.errors import UserError
+from symnoise_ray.judges.choose import make_judge
+from symnoise_ray.judges.judging import judge_all
+from symnoise_ray.judges.local import local_judge
+from symnoise_ray.judges.protocol import Judge, Pair, by_item
+from symnoise_ray.judges.reader import batches
+from symnoise_ray.judges.remote import JudgeWorker, RemoteJudge, judge_workers
+from symnoise_ray.records.completions import Completion
+from symnoise_ray.records.files import read_json, read_lines
+from symnoise_ray.workers.pool import count_slots
+from tests.judges.test_local import folder, pairs, values
+from tests.sweep.test_run import left_by, tune
+
+__all__ = ["folder"]  # a fixture: the tiny judging model
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A private Ray with room for two pairs of workers, and one more."""
+    ray.init(address="local", num_cpus=5, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def config(folder: Path) -> JudgeConfig:
+    return JudgeConfig(type="local", model=str(folder), batch_size=3, num_workers=2)
+
+
+@pytest.fixture(scope="module")
+def remote(cluster: None, config: JudgeConfig) -> Iterator[RemoteJudge]:
+    with judge_workers(config, start_minutes=2) as judge:
+        yield judge
+
+
+def verdicts(judge: Judge, asked: list[Pair]) -> list[float | None]:
+    told = list(judge.judge(asked))
+    assert sorted(index for index, _ in told) == list(range(len(asked))), "one verdict a pair"
+    return [verdict.preference for _, verdict in sorted(told)]
+
+
+def nearly(preferences: list[Any]) -> Any:
+    """Up to one in the last digit, which may turn on what else was in the batch."""
+    return pytest.approx(preferences, abs=1.01e-4)
+
+
+def worker_processes() -> list[psutil.Process]:
+    """Processes of judge workers that are alive; one may end while it is looked at."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "JudgeWorker" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+def test_workers_judge_as_one_process_does(remote: RemoteJudge, config: JudgeConfig):
+    here = local_judge(config)
+    assert remote.identity == here.identity
+    assert verdicts(remote, pairs(20)) == verdicts(here, pairs(20))
+
+
+@pytest.mark.slow
+def test_workers_read_the_same_pairs_together_so_that_even_bf16_gives_the_same_verdicts(
+    cluster: None, config: JudgeConfig
+):
+    half = config.model_copy(update={"dtype": "bf16"})
+    broken = pairs(40)
+    broken[9] = broken[9]._replace(first="too long " * 999)
+    with judge_workers(half, start_minutes=2) as remote:
+        assert verdicts(remote, pairs(40)) == verdicts(local_judge(half), pairs(40))
+        assert verdicts(remote, broken) == verdicts(local_judge(half), broken)
+
+
+def test_the_orders_of_an_item_are_read_together():
+    asked = pairs(20)
+    found = batches(asked, 3)
+    assert [len(items) for items in found] == [3] * 6 + [2]
+    for items in found:
+        assert all(len({asked[index].instruction for index in item}) == 1 for item in items)
+        assert all(len(item) == 2 for item in items)
+
+
+def test_an_item_is_its_two_orders_though_the_next_one_has_the_same_instruction():
+    one, two, three = (Pair("Go on.", "a", answer) for answer in "bcd")
+    asked = [one, one.swapped, two, two.swapped, three, one, one]
+    assert by_item(asked) == [[0, 1], [2, 3], [4], [5], [6]]
+    earlier = Pair("Go on.", "a", "b", first_turns=(("q", "a"),))
+    assert by_item([earlier, earlier.swapped, one]) == [[0, 1], [2]]
+    assert by_item([earlier, one.swapped]) == [[0], [1]], "other conversations"
+    same = [pair._replace(instruction="Go on.") for pair in pairs(60)]
+    found = batches(same, 2)
+    assert [len(items) for items in found] == [2] * 30
+    assert all(len(item) == 2 for items in found for item in items)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_started_anew_and_asked_again(remote: RemoteJudge):
+    asked = pairs(20)
+    before = verdicts(remote, asked)
+    running = remote.judge(asked)
+    told = [next(running)]
+    for process in worker_processes():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    told += running
+    assert [verdict.preference for _, verdict in sorted(told)] == before
+
+
+def test_a_worker_that_is_dead_for_good_takes_no_pairs_with_it(cluster: None, config: JudgeConfig):
+    asked = pairs(40)
+    before = values(local_judge(config), asked)
+    with judge_workers(config, start_minutes=2) as remote:
+        ray.get([worker.load.remote() for worker in remote.workers])
+        running = remote.judge(asked)
+        told = [next(running)]
+        ray.kill(remote.workers[0])
+        told += running
+        assert [verdict.preference for _, verdict in sorted(told)] == nearly(before)
+        (left,) = remote.workers
+        assert verdicts(remote, asked) == nearly(before)
+        ray.kill(left)
+        for _ in range(2):
+            failed = [verdict for _, verdict in remote.judge(asked)]
+            assert len(failed) == len(asked)
+            assert all(verdict.over for verdict in failed)
+            assert {verdict.reason for verdict in failed} == {failed[0].reason}
+            assert failed[0].reason.startswith("the judge has no worker left; the last one: The a")
+
+
+@pytest.mark.slow
+def test_a_worker_that_cannot_read_the_model_takes_no_pairs_with_it(
+    cluster: None, config: JudgeConfig, tmp_path: Path
+):
+    (tmp_path / "empty").mkdir()
+    actor = ray.remote(num_cpus=1)(JudgeWorker)
+    other = config.model_copy(update={"model": str(tmp_path / "empty")})
+    workers = [actor.remote(config), actor.remote(other)]
+    asked = pairs(20)
+    remote = RemoteJudge("both", {}, 3, workers)
+    assert verdicts(remote, asked) == nearly(values(local_judge(config), asked))
+    assert remote.workers == workers[:1]
+
+
+def mortal_workers(config: JudgeConfig, count: int) -> list[Any]:
+    """Judge workers whose process ends whenever it reads an answer DEADLY."""
+
+    class Mortal(JudgeWorker):
+        def judge(self, pairs: list[Pair]) -> Any:
+            if any("DEADLY" in (pair.first, pair.second) for pair in pairs):
+                os._exit(1)
+            return super().judge(pairs)
+
+    options = {"num_cpus": 1, "max_restarts": 1, "max_task_retries": 1}
+    return [ray.remote(Mortal).options(**options).remote(config) for _ in range(count)]
+
+
+@pytest.mark.slow
+def test_a_pair_that_kills_every_worker_costs_two_and_fails_alone(
+    cluster: None, config: JudgeConfig
+):
+    asked = pairs(20)
+    before = values(local_judge(config), asked)
+    asked[6] = asked[6]._replace(first="DEADLY")
+    asked[7] = asked[6].swapped
+    remote = RemoteJudge("mortal", {}, 3, mortal_workers(config, 3))
+    told = dict(remote.judge(asked))
+    assert sorted(told) == list(range(len(asked)))
+    failed = [told.pop(index) for index in (6, 7)]
+    assert all(verdict.preference is None and not verdict.over for verdict in failed)
+    assert failed[0].reason.startswith("two of the judge's workers were lost at it; the last one:")
+    del before[6:8]
+    assert [verdict.preference for _, verdict in sorted(told.items())] == nearly(before)
+    (left,) = remote.workers
+    assert verdicts(remote, asked[:6]) == nearly(before[:6])
+    ray.kill(left)
+
+
+@pytest.mark.slow
+def test_workers_that_were_dead_before_are_held_against_no_pair(cluster: None, config: JudgeConfig):
+    asked = pairs(2)
+    remote = RemoteJudge("mortal", {}, 3, mortal_workers(config, 3))
+    first, second, left = remote.workers
+    ray.get([worker.load.remote() for worker in remote.workers])
+    ray.kill(first)
+    ray.kill(second)
+    assert verdicts(remote, asked) == nearly(values(local_judge(config), asked))
+    assert remote.workers == [left]
+    ray.kill(left)
+
+
+def test_a_pair_that_raises_fails_alone(remote: RemoteJudge):
+    asked = pairs(20)
+    before = verdicts(remote, asked)
+    broken: Any = b"no text"
+    asked[7] = asked[7]._replace(second=broken)
+    told = dict(remote.judge(asked))
+    assert sorted(told) == list(range(len(asked)))
+    assert [index for index, verdict in told.items() if verdict.preference is None] == [7]
+    assert told[7].reason.startswith("the judge's worker failed: TypeError: ")
+    del before[7], told[7]
+    assert [verdict.preference for _, verdict in sorted(told.items())] == nearly(before)
+
+
+def test_the_same_pair_asked_several_times_has_as_many_verdicts(remote: RemoteJudge):
+    once = pairs(2)
+    before = verdicts(remote, once)
+    assert verdicts(remote, once * 5) == nearly(before * 5)
+    assert verdicts(remote, [once[0]] * 9) == nearly(before[:1] * 9)
+
+
+def test_verdicts_of_workers_are_stored_like_all_others(
+    remote: RemoteJudge, config: JudgeConfig, tmp_path: Path
+):
+    own = [Completion(f"Q{i}", "fox " * i, "trial") for i in range(4)]
+    other = [Completion(f"Q{i}", "bird", "plain") for i in range(4)]
+    first = judge_all(make_judge(config, tmp_path, local=remote), own, other)
+    again = judge_all(make_judge(config, tmp_path), own, other)
+    assert first.usage.calls == 8
+    assert again.usage.calls == 0, "the same judge, here or on workers, is asked nothing twice"
+    assert again.preferences == first.preferences
+
+
+def test_a_model_that_no_worker_can_read_is_told_in_one_line(cluster: None, tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    config = JudgeConfig(type="local", model=str(tmp_path / "empty"))
+    before = worker_processes()
+    with (
+        pytest.raises(UserError, match=r"^judge\.model=.*empty: must be a folder or hub name"),
+        judge_workers(config, start_minutes=2),
+    ):
+        pass
+    left = [process for process in worker_processes() if process not in before]
+    assert psutil.wait_procs(left, timeout=20)[1] == []
+
+
+def test_the_judge_holds_its_part_of_the_cluster(config: JudgeConfig):
+    workers = WorkersConfig(gpus_per_worker=0.7)
+    shared = config.model_copy(update={"num_workers": 1, "gpus_per_worker": 0.3})
+    assert count_slots(workers, {"CPU": 8, "GPU": 1}, 20, shared) == 1
+    assert count_slots(workers, {"CPU": 8, "GPU": 8}, 20, config) == 6
+    alone = config.model_copy(update={"gpus_per_worker": 1.0})
+    with pytest.raises(UserError, match=r"has 8 CPU, 1 GPU, of which the judge's workers take 2 C"):
+        count_slots(workers, {"CPU": 8, "GPU": 1}, 20, alone)
+    with pytest.raises(UserError, match=r"has 8 CPU, 0 GPU, of which the judge's workers take 2 C"):
+        count_slots(WorkersConfig(), {"CPU": 8}, 20, alone)
+
+
+SPACE = """
+name: local
+trial:
+  data: {max_eval_prompts: 12}
+  train: {max_steps: 2, global_batch_size: 8, num_clean_rows: 8, num_evals: 1}
+  generate: {max_new_tokens: 6}
+  judge: {type: local, self_check: false}
+baselines:
+  - {noise.type: none, optim.lr: 0.002}
+  - {noise.type: symnoise, noise.alpha: 5, optim.lr: 0.002}
+search: {num_trials: 0}
+"""
+
+
+@pytest.mark.slow
+def test_a_sweep_judges_with_its_own_model(folder: Path, tmp_path: Path):
+    (tmp_path / "local.yaml").write_text(SPACE)
+    run = tune("local.yaml", f"judge.model={folder}", cwd=tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert f"starting the judge {folder}" in run.stdout
+    noisy = tmp_path / "runs" / "local" / "trials" / "001-symnoise"
+    told = read_lines(noisy / "preferences.jsonl")
+    assert len(told) == 24
+    assert {row["annotator"] for row in told} == {str(folder)}
+    assert read_json(noisy / "trial.json")["judge_usage"]["calls"] > 0
+    assert left_by(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_a_judge_that_guesses_ends_the_sweep_before_its_first_trial(folder: Path, tmp_path: Path):
+    (tmp_path / "local.yaml").write_text(SPACE)
+    run = tune("local.yaml", f"judge.model={folder}", "judge.self_check=true", cwd=tmp_path)
+    assert run.returncode == 1
+    assert "must prefer the good answer in 80% of 16 planted pairs" in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+    assert not (tmp_path / "runs" / "local").exists()
+    assert left_by(tmp_path) == []

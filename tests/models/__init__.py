@@ -1,0 +1,1 @@
+"""What `symnoise_ray/models/` does, as tests."""

@@ -1,0 +1,1 @@
+"""What `symnoise_ray/noise/` does, as tests."""

@@ -1,0 +1,1 @@
+"""What `symnoise_ray/preflight/` does, as tests."""

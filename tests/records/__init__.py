@@ -1,0 +1,1 @@
+"""What `symnoise_ray/records/` does, as tests."""

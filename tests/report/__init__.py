@@ -1,0 +1,1 @@
+"""What `symnoise_ray/report/` does, as tests."""

@@ -1,0 +1,1 @@
+"""What `symnoise_ray/space/` does, as tests."""

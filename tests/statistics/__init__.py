@@ -1,0 +1,1 @@
+"""What `symnoise_ray/statistics/` does, as tests."""

@@ -1,0 +1,1 @@
+"""What `symnoise_ray/sweep/` does, as tests."""

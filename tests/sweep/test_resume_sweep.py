@@ -1,0 +1,108 @@
+"""Sweeps that are killed wherever it hurts, and go on to the end of an undisturbed one."""
+
+import random
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from symnoise_ray.records.files import read_json, read_lines
+from tests.sweep.test_run import (
+    SPACE,
+    kill_and_see_it_gone,
+    left_by,
+    runs_by_name,
+    told_of,
+    tune,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+WIDER = SPACE.replace("num_trials: 1", "num_trials: 4").replace("[symnoise]", "[symnoise, neftune]")
+
+LONG = """
+name: long
+trial:
+  data: {max_eval_prompts: 12}
+  train: {max_steps: 300, global_batch_size: 8, num_clean_rows: 8, num_evals: 2, STEPS}
+  generate: {max_new_tokens: 6}
+baselines:
+  - {noise.type: none, optim.lr: 0.002}
+search: {num_trials: 0}
+""".replace("STEPS", "checkpoint_minutes: 0.005")
+
+
+def finish(folder: Path) -> None:
+    run = tune("small.yaml", "--output", "out", "--resume", cwd=folder)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert left_by(folder) == []
+
+
+def test_a_sweep_that_is_killed_again_and_again_ends_like_an_undisturbed_one(tmp_path: Path):
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "whole" / "small.yaml").write_text(WIDER)
+    finish(tmp_path / "whole")
+    rng = random.Random(0)
+    for wanted in ("worker group", "001-", "confirm-none-seed1000"):
+        kill_and_see_it_gone(
+            tmp_path / "parts", wanted, space=WIDER, wait=lambda: time.sleep(rng.uniform(0, 6))
+        )
+    finish(tmp_path / "parts")
+    whole, parts = (
+        read_json(tmp_path / name / "out" / "results.json") for name in ("whole", "parts")
+    )
+    assert told_of(parts) == told_of(whole)
+    assert parts["parts"] > 1
+    runs = runs_by_name(tmp_path / "parts" / "mlflow.db")
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert len(runs) == 1 + len(parts["trials"])
+
+
+def test_a_trial_goes_on_from_its_checkpoint_and_has_the_same_numbers(tmp_path: Path):
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "whole" / "small.yaml").write_text(LONG)
+    finish(tmp_path / "whole")
+    trial = tmp_path / "parts" / "out" / "trials" / "000-none"
+
+    def checkpoint() -> None:
+        deadline = time.monotonic() + 60
+        while not list((trial / "checkpoints").glob("[0-9]*")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    kill_and_see_it_gone(tmp_path / "parts", "000-none", space=LONG, wait=checkpoint)
+    assert not (trial / "trial.json").exists()
+    finish(tmp_path / "parts")
+    assert read_json(trial / "trial.json")["resumed_at"] > 0
+    other = tmp_path / "whole" / "out" / "trials" / "000-none"
+    assert read_lines(trial / "metrics.jsonl") == read_lines(other / "metrics.jsonl")
+    assert (trial / "completions.jsonl").read_bytes() == (other / "completions.jsonl").read_bytes()
+
+
+def test_a_whole_sweep_can_be_made_larger_and_says_that_it_looked_before(tmp_path: Path):
+    (tmp_path / "small.yaml").write_text(SPACE)
+    finish(tmp_path)
+    first = read_json(tmp_path / "out" / "results.json")
+    larger = ("search.num_trials=2", "confirm.num_seeds=3")
+    run = tune("small.yaml", *larger, "--output", "out", "--resume", cwd=tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    for trial in ("000-none", "001-symnoise"):
+        assert re.search(rf"{trial} +done .* before", run.stdout)
+        assert not re.search(rf"{trial} +started", run.stdout)
+    assert first["verdict"]["looks"] == 1
+    second = read_json(tmp_path / "out" / "results.json")
+    names = [trial["trial"] for trial in second["trials"]]
+    assert [name for name in names if not name.startswith("confirm")] == [
+        "000-none", "001-symnoise", "002-symnoise",
+    ]  # fmt: skip
+    assert len(names) == 3 + 2 * 3
+    assert second["verdict"]["looks"] == 2
+    assert "This is verdict number 2" in second["verdict"]["sentence"]
+    other = (*larger, "train.max_steps=9", "--output", "out", "--resume")
+    refused = tune("small.yaml", *other, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "trial.train.max_steps is 8 there and 9 here" in refused.stderr
+    assert read_json(tmp_path / "out" / "results.json") == second

@@ -1,0 +1,1 @@
+"""What `symnoise_ray/tracking/` does, as tests."""

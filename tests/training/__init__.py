@@ -1,0 +1,1 @@
+"""What `symnoise_ray/training/` does, as tests."""

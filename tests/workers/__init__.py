@@ -1,0 +1,1 @@
+"""What `symnoise_ray/workers/` does, as tests."""

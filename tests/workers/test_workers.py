@@ -1,0 +1,299 @@
+"""Warm slots: trials are handed out, followed, cancelled, and survive what happens to workers."""
+
+import asyncio
+import os
+import resource
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from symnoise_ray.config import TrialConfig, WorkersConfig
+from symnoise_ray.errors import CancelledError, DivergedError, InfrastructureError, UserError
+from symnoise_ray.records.files import read_lines
+from symnoise_ray.workers.client import Finished
+from symnoise_ray.workers.hub import MAX_ATTEMPTS, MAX_START_FAILURES, Hub
+from symnoise_ray.workers.pool import Pool, count_slots
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+    """One warm slot of one worker on a private Ray."""
+    storage = tmp_path_factory.mktemp("slots")
+    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+    try:
+        with Pool(WorkersConfig(), 1, short_trial(), storage) as opened:
+            opened.wait_until_up()
+            yield opened
+    finally:
+        ray.shutdown()
+
+
+def short_trial(**train: object) -> TrialConfig:
+    settings = {"max_steps": 6, "global_batch_size": 8, "num_clean_rows": 8, "num_evals": 1}
+    return TrialConfig.model_validate(
+        {
+            "noise": {"type": "symnoise", "alpha": 5},
+            "optim": {"lr": 2e-3},
+            "data": {"max_eval_prompts": 4},
+            "train": settings | train,
+            "generate": {"max_new_tokens": 6},
+        }
+    )
+
+
+def run(pool: Pool, name: str, config: TrialConfig, directory: Path) -> Finished:
+    last = list(pool.workers.run(name, config, directory))[-1]
+    assert isinstance(last, Finished)
+    return last
+
+
+def slot_state(pool: Pool) -> dict[str, object]:
+    state = ray.get(pool.hub.state.remote())
+    return dict(state["slots"]["slot-0"])
+
+
+def worker_pid(pool: Pool) -> int:
+    pids = slot_state(pool)["pids"]
+    assert isinstance(pids, dict)
+    return int(pids[0])
+
+
+def resident_mib(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def fresh_process(config: TrialConfig, directory: Path) -> None:
+    """The same trial without Ray, in a process of its own."""
+    import subprocess
+    import sys
+
+    directory.mkdir()
+    (directory / "trial.json").write_text(config.model_dump_json())
+    code = (
+        "import pathlib, torch; torch.set_num_threads(1)\n"
+        "from symnoise_ray.config.loading import load_trial\n"
+        "from symnoise_ray.workers.task import run_task\n"
+        f"out = pathlib.Path({str(directory)!r})\n"
+        "outcome = run_task(load_trial(out / 'trial.json'), out, report=lambda record: None,\n"
+        "                   cancelled=lambda: False)\n"
+        "assert outcome.status == 'done', outcome\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+def answers(directory: Path) -> list[str]:
+    return [row["output"] for row in read_lines(directory / "completions.jsonl")]
+
+
+@pytest.mark.slow
+def test_ten_trials_in_one_slot_stay_equal_and_leave_no_memory(pool: Pool, tmp_path: Path):
+    """Warm and fresh losses and answers are the same bits; memory is flat after the third."""
+    memory = []
+    for number in range(10):
+        config = short_trial(zero_stage=number % 3)
+        run(pool, f"ten-{number}", config, tmp_path / f"{number}")
+        memory.append(resident_mib(worker_pid(pool)))
+    for stage in range(3):
+        fresh = tmp_path / f"fresh-{stage}"
+        fresh_process(short_trial(zero_stage=stage), fresh)
+        for number in range(stage, 10, 3):
+            warm = tmp_path / f"{number}"
+            assert read_lines(warm / "metrics.jsonl") == read_lines(fresh / "metrics.jsonl")
+            assert answers(warm) == answers(fresh)
+    assert max(memory[3:]) - memory[2] < 8, memory
+
+
+def test_records_come_while_the_trial_runs(pool: Pool, tmp_path: Path):
+    records = list(pool.workers.run("records", short_trial(), tmp_path / "records"))
+    steps = [record["step"] for record in records[:-1] if isinstance(record, dict)]
+    assert steps == list(range(7))
+    finished = records[-1]
+    assert isinstance(finished, Finished)
+    assert set(finished.seconds) == {"start", "load", "train", "generate"}
+
+
+def test_a_cancelled_trial_frees_its_slot_within_a_second(pool: Pool, tmp_path: Path):
+    running = pool.workers.run("long", short_trial(max_steps=5000), tmp_path / "long")
+    next(running)
+    began = time.monotonic()
+    pool.workers.cancel("long")
+    with pytest.raises(CancelledError, match="cancelled at step"):
+        list(running)
+    following = pool.workers.run("following", short_trial(), tmp_path / "following")
+    assert next(following) is not None
+    assert time.monotonic() - began < 1.0
+    assert isinstance(list(following)[-1], Finished)
+
+
+def test_a_waiting_trial_can_be_cancelled(pool: Pool, tmp_path: Path):
+    running = pool.workers.run("first", short_trial(max_steps=5000), tmp_path / "first")
+    next(running)
+    waiting = pool.workers.run("waiting", short_trial(), tmp_path / "waiting", patience=0.1)
+    assert next(waiting) is None
+    pool.workers.cancel("waiting")
+    with pytest.raises(CancelledError, match="cancelled"):
+        list(waiting)
+    pool.workers.cancel("first")
+    with pytest.raises(CancelledError, match="cancelled at step"):
+        list(running)
+
+
+def test_a_failing_trial_leaves_its_worker_alive(pool: Pool, tmp_path: Path):
+    pid = worker_pid(pool)
+    wild = TrialConfig.model_validate(short_trial().model_dump() | {"optim": {"lr": 1e30}})
+    with pytest.raises(DivergedError, match="must be finite, but is nan at step"):
+        list(pool.workers.run("diverges", wild, tmp_path / "diverges"))
+    odd = TrialConfig.model_validate(
+        short_trial().model_dump() | {"generate": {"max_new_tokens": 4096}}
+    )
+    with pytest.raises(UserError, match="max_new_tokens must be smaller"):
+        list(pool.workers.run("raises", odd, tmp_path / "raises"))
+    run(pool, "after", short_trial(), tmp_path / "after")
+    run(pool, "reference", short_trial(), tmp_path / "reference")
+    assert worker_pid(pool) == pid
+    metrics = "metrics.jsonl"
+    assert read_lines(tmp_path / "after" / metrics) == read_lines(tmp_path / "reference" / metrics)
+
+
+def test_a_killed_workers_trial_is_finished_all_the_same(pool: Pool, tmp_path: Path):
+    run(pool, "undisturbed", short_trial(), tmp_path / "undisturbed")
+    killed = pool.workers.run("killed", short_trial(), tmp_path / "killed")
+    assert next(killed) is not None
+    os.kill(worker_pid(pool), signal.SIGKILL)
+    records = list(killed)
+    finished = records[-1]
+    assert isinstance(finished, Finished)
+    assert finished.attempts == 2
+    steps = [record["step"] for record in records[:-1] if isinstance(record, dict)]
+    assert steps == sorted(set(steps)), "steps that were told before are not told again"
+    metrics = "metrics.jsonl"
+    undisturbed = read_lines(tmp_path / "undisturbed" / metrics)
+    assert read_lines(tmp_path / "killed" / metrics) == undisturbed
+    assert answers(tmp_path / "killed") == answers(tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+def test_two_workers_train_like_one(pool: Pool, tmp_path: Path):
+    """Same rows, same noise, one loss over all tokens: only the order of sums differs."""
+    run(pool, "one", short_trial(), tmp_path / "one")
+    one = read_lines(tmp_path / "one" / "metrics.jsonl")
+    with Pool(WorkersConfig(num_workers=2), 1, short_trial(), tmp_path) as pair:
+        pair.wait_until_up()
+        for stage in range(3):
+            directory = tmp_path / f"two-{stage}"
+            run(pair, f"two-{stage}", short_trial(zero_stage=stage), directory)
+            for expected, record in zip(one, read_lines(directory / "metrics.jsonl"), strict=True):
+                assert record == pytest.approx(expected, rel=1e-4)
+            assert len(answers(directory)) == len(answers(tmp_path / "one"))
+        running = pair.workers.run("both", short_trial(max_steps=5000), tmp_path / "both")
+        next(running)
+        pair.workers.cancel("both")
+        with pytest.raises(CancelledError, match="cancelled at step"):
+            list(running)
+
+
+def test_the_number_of_slots_follows_from_the_cluster():
+    workers = WorkersConfig(num_workers=2, gpus_per_worker=1, cpus_per_worker=4)
+    assert count_slots(workers, {"CPU": 64, "GPU": 8}, num_trials=20) == 4
+    assert count_slots(workers, {"CPU": 16, "GPU": 8}, num_trials=20) == 2
+    assert count_slots(workers, {"CPU": 64, "GPU": 8}, num_trials=3) == 3
+    capped = workers.model_copy(update={"max_slots": 1})
+    assert count_slots(capped, {"CPU": 64, "GPU": 8}, num_trials=20) == 1
+    # A head without GPUs, and a cluster that grows when it is asked.
+    assert count_slots(workers.model_copy(update={"max_slots": 5}), {"CPU": 8}, 20) == 5
+    with pytest.raises(UserError, match="one trial needs 8 CPU, 2 GPU, but the cluster has 4 CPU"):
+        count_slots(workers, {"CPU": 4}, num_trials=20)
+
+
+def hub_with_task() -> Hub:
+    """A hub with one slot of one rank, that has taken one task."""
+    hub = Hub()
+
+    async def prepare() -> None:
+        payload = {"config": {"train": {"micro_batch_size": 4}}, "directory": ""}
+        await hub.submit("trial", payload, "pool")
+        await hub.slot_up("slot", "pool", "first", 0, 1, 1, None)
+        await hub.take("slot", "first", 0)
+
+    asyncio.run(prepare())
+    return hub
+
+
+def test_a_trial_that_is_lost_too_often_fails_with_the_reason():
+    hub = hub_with_task()
+
+    async def lose_again_and_again() -> None:
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            assert hub.tasks["trial"].attempt == attempt
+            await hub.slot_down("slot", "pool", "the node went away")
+            if attempt < MAX_ATTEMPTS:
+                await hub.slot_up("slot", "pool", f"again-{attempt}", 0, 1, 1, None)
+                await hub.take("slot", f"again-{attempt}", 0)
+
+    asyncio.run(lose_again_and_again())
+    outcome = hub.tasks["trial"].outcome
+    assert outcome is not None
+    assert outcome["kind"] == InfrastructureError.kind
+    assert outcome["reason"] == f"lost {MAX_ATTEMPTS} times, last because the node went away"
+
+
+def test_words_of_an_earlier_life_are_not_heard():
+    hub = hub_with_task()
+
+    async def restart_and_talk() -> str:
+        await hub.event("slot", "first", "trial", {"step": 0})
+        await hub.slot_down("slot", "pool", "killed")
+        await hub.slot_up("slot", "pool", "second", 0, 1, 1, None)
+        await hub.event("slot", "first", "trial", {"step": 1})
+        assert await hub.beat("slot", "first", 0.0) is False
+        return await hub.finish("slot", "first", "trial", 0, {"status": "done"})
+
+    assert asyncio.run(restart_and_talk()) == "die"
+    assert [event["step"] for event in hub.tasks["trial"].events] == [0]
+    assert hub.tasks["trial"].outcome is None
+
+
+def test_slots_that_never_start_end_the_waiting_trials():
+    hub = Hub()
+
+    async def fail_to_start() -> None:
+        await hub.submit("trial", {}, "pool")
+        for _ in range(MAX_START_FAILURES):
+            await hub.slot_down("slot", "pool", "the model cannot be read")
+
+    asyncio.run(fail_to_start())
+    outcome = hub.tasks["trial"].outcome
+    assert outcome is not None
+    assert "the model cannot be read" in outcome["reason"]
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux limits another process")
+def test_memory_that_runs_out_halves_the_micro_batch_and_nothing_else(pool: Pool, tmp_path: Path):
+    trial = {"global_batch_size": 512, "max_steps": 2, "packing": "off"}
+    small = run(pool, "small", short_trial(**trial, micro_batch_size=32), tmp_path / "small")
+    pid = worker_pid(pool)
+    unlimited = resource.prlimit(pid, resource.RLIMIT_AS)
+    used = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.prlimit(pid, resource.RLIMIT_AS, (used + 300 * 2**20, unlimited[1]))
+    try:
+        large = run(pool, "large", short_trial(**trial, micro_batch_size=512), tmp_path / "large")
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_AS, unlimited)
+    fitted = large.summary["micro_batch_size"]
+    assert 32 <= fitted < 512
+    assert worker_pid(pool) == pid
+    losses = [
+        [row["loss"] for row in read_lines(tmp_path / name / "metrics.jsonl")[1:]]
+        for name in ("small", "large")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert large.summary["num_answer_tokens"] == small.summary["num_answer_tokens"]
+    later = run(pool, "later", short_trial(**trial, micro_batch_size=512), tmp_path / "later")
+    assert later.summary["micro_batch_size"] == fitted
+    assert later.attempts == 1
