@@ -32,6 +32,11 @@ class Example:
         return (*(request for request, _ in self.turns[:-1]), self.instruction)
 
     @property
+    def prompt(self) -> tuple[str, tuple[str, ...]]:
+        """Equal for examples that ask the same, as `Completion.prompt` tells it of answers."""
+        return self.dataset, self.requests
+
+    @property
     def gold(self) -> str:
         """The right answer to the last request."""
         return self.turns[-1][1]

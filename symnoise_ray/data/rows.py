@@ -120,12 +120,15 @@ def read_texts(source: str, limit: int) -> list[str]:
 
 
 def _half(examples: list[Example], part: str) -> list[Example]:
-    """A random half that depends on the number of prompts alone; both halves keep file order."""
-    order = list(range(len(examples)))
-    random.Random(_HOLD_BACK_SEED).shuffle(order)
-    middle = (len(order) + 1) // 2
-    chosen = order[:middle] if part == "eval" else order[middle:]
-    return [examples[index] for index in sorted(chosen)]
+    """A random half of the different prompts, with all their copies; both keep file order.
+
+    It depends on the number of different prompts alone.
+    """
+    prompts = list(dict.fromkeys(example.prompt for example in examples))
+    random.Random(_HOLD_BACK_SEED).shuffle(prompts)
+    middle = (len(prompts) + 1) // 2
+    chosen = set(prompts[:middle] if part == "eval" else prompts[middle:])
+    return [example for example in examples if example.prompt in chosen]
 
 
 def _judged(data: DataConfig) -> list[Example]:

@@ -151,6 +151,7 @@ def _preference(
         annotator=annotator,
         order=order,
         preference=_turned(verdict.preference, order),
+        earlier_requests=own.requests[:-1],
     )
 
 

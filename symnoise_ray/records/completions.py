@@ -13,6 +13,10 @@ from symnoise_ray.records.files import read_rows
 
 Turns = tuple[tuple[str, str], ...]
 """Requests, each with its answer."""
+Prompt = tuple[str, tuple[str, ...]]
+"""What makes two entries the same prompt: the data set, and all that is asked, the last request
+being the instruction. Entries of one prompt are no independent evidence: statistics count them as
+one, and halves of a data set keep them together."""
 
 
 class Completion(NamedTuple):
@@ -36,6 +40,11 @@ class Completion(NamedTuple):
         Two answers with equal requests answer the same prompt, whatever was said in between.
         """
         return (*(request for request, _ in self.turns), self.instruction)
+
+    @property
+    def prompt(self) -> Prompt:
+        """Equal for answers to the same prompt."""
+        return self.dataset, self.requests
 
 
 def read_completions(path: Path) -> list[Completion]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from symnoise_ray.errors import DataError, UserError
 
-_OPTIONAL = ("turns", "num_items")
+_OPTIONAL = ("turns", "num_items", "earlier_requests")
 
 
 def write_json(value: Any, path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from symnoise_ray.errors import DataError
+from symnoise_ray.records.completions import Prompt
 from symnoise_ray.records.files import read_rows
 
 _TEXTS = ("instruction", "output_1", "output_2")
@@ -96,7 +97,11 @@ def _preference(row: Any, number: int, path: Path) -> Preference:
     names = ("dataset", "generator_1", "generator_2", "annotator", "order")
     texts = {name: str(row.get(name) or "") for name in names}
     texts |= {name: row[name] for name in _TEXTS}
+    earlier = row.get("earlier_requests") or []
+    if not isinstance(earlier, list) or not all(isinstance(text, str) for text in earlier):
+        raise DataError(f"{path} entry {number}: earlier_requests must be a list of texts")
     return Preference(
+        earlier_requests=tuple(earlier),
         item=numbers["item"],
         preference=verdict(value),
         num_items=numbers["num_items"],
@@ -114,9 +119,10 @@ def verdict(value: float | None) -> float | None:
 class Preference(NamedTuple):
     """One verdict: 1 the reference is better, 2 the trial is better, 1.5 a tie.
 
-    `item` is the prompt's number, since prompts may repeat; `order` says which of the two answers
+    `item` is the entry's number, since prompts may repeat; `order` says which of the two answers
     the judge read first. Where judging stopped early, `num_items` counts the items of the whole
-    set; other files do not have it.
+    set; other files do not have it. `earlier_requests` are what a conversation asked before the
+    instruction; files of single requests do not have it.
     """
 
     item: int
@@ -130,3 +136,9 @@ class Preference(NamedTuple):
     order: str
     preference: float | None
     num_items: int = 0
+    earlier_requests: tuple[str, ...] = ()
+
+    @property
+    def prompt(self) -> Prompt:
+        """Equal for verdicts on answers to the same prompt."""
+        return self.dataset, (*self.earlier_requests, self.instruction)

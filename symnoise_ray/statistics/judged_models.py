@@ -18,13 +18,11 @@ from typing import Any
 import numpy as np
 
 from symnoise_ray.errors import DataError, JudgeError, UserError
+from symnoise_ray.records.completions import Prompt
 from symnoise_ray.records.preferences import Preference
 from symnoise_ray.statistics.comparison import Comparison, compare
 from symnoise_ray.statistics.win_rate import item_scores
 from symnoise_ray.statistics.words import ONE_SEED, in_points, verdict_text
-
-Prompt = tuple[str, str]
-"""Data set and instruction: items that share both are no independent evidence."""
 
 
 def labels(paths: Sequence[Path]) -> list[str]:
@@ -86,7 +84,7 @@ def standings(judged: Mapping[str, Sequence[Preference]]) -> list[Comparison]:
 
 def _prompt_scores(name: str, preferences: Sequence[Preference]) -> dict[Prompt, float]:
     """Prompt -> mean score of its items."""
-    prompts = {p.item: (p.dataset, p.instruction) for p in preferences}
+    prompts = {p.item: p.prompt for p in preferences}
     by_prompt: dict[Prompt, list[float]] = {}
     scores_by_item, num_invalid, _ = item_scores(preferences)
     if not scores_by_item:
@@ -100,7 +98,7 @@ def _prompt_scores(name: str, preferences: Sequence[Preference]) -> dict[Prompt,
 
 def _require_one_reference(judged: Mapping[str, Sequence[Preference]]) -> None:
     (first, known), *others = (
-        (name, {((p.dataset, p.instruction), p.output_1) for p in preferences})
+        (name, {(p.prompt, p.output_1) for p in preferences})
         for name, preferences in judged.items()
     )
     for name, answers in others:
@@ -110,7 +108,7 @@ def _require_one_reference(judged: Mapping[str, Sequence[Preference]]) -> None:
             raise DataError(
                 f"{name}: must be judged against the same answers as {first}, but the reference's "
                 f"answers to {len(differing)} of {len(prompts)} common prompts differ, the first "
-                f"being {differing[0][1][:60]!r}"
+                f"being {differing[0][1][-1][:60]!r}"
             )
 
 

@@ -132,7 +132,7 @@ def win_rate(
     if not scores:
         raise JudgeError(f"at least one item must have a verdict, but none of {num_invalid} has")
     values = np.array(list(scores.values()))
-    prompts = {p.item: (p.dataset, p.instruction) for p in preferences}
+    prompts = {p.item: p.prompt for p in preferences}
     deltas = length_differences(preferences)
     items, strength = _length_items(scores, deltas, alpaca_eval)
     model = fit_length(items, strength)

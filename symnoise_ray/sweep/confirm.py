@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from symnoise_ray.config import ConfirmConfig
-from symnoise_ray.records.files import read_json, read_lines, write_json
-from symnoise_ray.records.preferences import Preference
+from symnoise_ray.records.completions import Prompt
+from symnoise_ray.records.files import read_json, write_json
+from symnoise_ray.records.layout import PREFERENCES
+from symnoise_ray.records.preferences import read_annotations
 from symnoise_ray.records.results import read_result
 from symnoise_ray.space.parameters import Params
 from symnoise_ray.space.trials import SweepPlans, TrialPlan, show
@@ -130,15 +133,19 @@ def comparisons(
     return compare(scores, at_equal_lengths, differences)
 
 
-def _common(arms: list[list[dict[int, tuple[float, int]]]]) -> list[Floats] | None:
+def _common(arms: list[list[dict[Prompt, tuple[float, float]]]]) -> list[Floats] | None:
     """Per arm (prompts, seeds, 2), over the seeds and prompts that all arms have; None without."""
     seeds = [each for each in zip(*arms, strict=False) if all(each)]
-    items = [set(answered) for each in seeds for answered in each]
-    common = sorted(set.intersection(*items)) if items else []
+    answered = [known for each in seeds for known in each]
+    common = (
+        [prompt for prompt in answered[0] if all(prompt in known for known in answered)]
+        if answered
+        else []
+    )
     if not common:
         return None
     return [
-        np.array([[each[arm][item] for each in seeds] for item in common])
+        np.array([[each[arm][prompt] for each in seeds] for prompt in common])
         for arm in range(len(arms))
     ]
 
@@ -149,16 +156,21 @@ def _at_equal_lengths(judged_PV: Floats) -> Floats:
     return shares(items, fit_length(items))
 
 
-def _judged(plan: TrialPlan) -> dict[int, tuple[float, int]]:
-    """Item -> score and length difference of a confirmed trial; empty when it failed."""
+def _judged(plan: TrialPlan) -> dict[Prompt, tuple[float, float]]:
+    """Prompt -> mean score and length difference of a confirmed trial; empty when it failed."""
     result = read_result(plan.directory)
     if result is None or result["status"] != "done":
         return {}
-    rows = read_lines(plan.directory / "preferences.jsonl")
-    preferences = [Preference(**row) for row in rows]
+    preferences = read_annotations(plan.directory / PREFERENCES)
     deltas = length_differences(preferences)
-    scores = item_scores(preferences)[0]
-    return {item: (score, deltas[item]) for item, score in scores.items()}
+    prompts = {preference.item: preference.prompt for preference in preferences}
+    by_prompt: dict[Prompt, list[tuple[float, int]]] = {}
+    for item, score in item_scores(preferences)[0].items():
+        by_prompt.setdefault(prompts[item], []).append((score, deltas[item]))
+    return {
+        prompt: (fmean(score for score, _ in found), fmean(delta for _, delta in found))
+        for prompt, found in by_prompt.items()
+    }
 
 
 def labels(arms: dict[str, Params]) -> dict[str, str]:

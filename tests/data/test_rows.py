@@ -296,6 +296,15 @@ def test_the_halves_do_not_depend_on_who_asks_first_or_how_often(
     assert first[0] != [f"{i:03d}" for i in range(10)]
 
 
+def test_copies_of_a_prompt_stay_in_one_half(file: Callable[..., Path]) -> None:
+    asked = [{"instruction": f"{i % 20:02d}", "output": "x"} for i in range(60)]
+    config = data(file(asked), confirm_prompts=HELD_BACK)
+    search, confirm = prompts_of(config, "eval"), prompts_of(config, "confirm")
+    assert not set(search) & set(confirm)
+    assert len(search) == len(confirm) == 30
+    assert len(set(search)) == 10
+
+
 def test_without_held_back_the_search_answers_all_prompts(
     numbered: Callable[[int], Path], file: Callable[..., Path]
 ) -> None:

@@ -1,5 +1,6 @@
 """The confirmation's comparisons come from the files that its trials left."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import pytest
 
 from symnoise_ray.config import ConfirmConfig, SweepConfig, TrialConfig
 from symnoise_ray.records.files import write_json, write_lines
-from symnoise_ray.records.preferences import Preference
+from symnoise_ray.records.layout import PREFERENCES, RESULT
+from symnoise_ray.records.preferences import Preference, read_annotations
 from symnoise_ray.space.trials import SweepPlans, TrialPlan
+from symnoise_ray.statistics.judged_models import standings
 from symnoise_ray.statistics.words import verdict_sentence
 from symnoise_ray.sweep.confirm import choose, comparisons, number_choices
 
@@ -17,19 +20,31 @@ TEXTS = ("", "r" * 50, "plain")
 
 
 def confirmed(
-    folder: Path, name: str, scores: list[float | None], status: str = "done"
+    folder: Path,
+    name: str,
+    scores: Sequence[float | None],
+    status: str = "done",
+    *,
+    times: int = 1,
+    same_request: bool = False,
 ) -> TrialPlan:
-    """A trial that ended, with these verdicts on answers that are the longer the better."""
+    """A trial that ended, with these verdicts on answers that are the longer the better.
+
+    Every prompt is asked so many times; with `same_request` they differ in what came before.
+    """
     directory = folder / name
-    write_json({"status": status}, directory / "trial.json")
+    write_json({"status": status}, directory / RESULT)
     rows = [
         Preference(
-            item, f"question {item}", *TEXTS, "t" * int(40 + 20 * (score or 0) + item % 7),
-            "noisy", "judge", "one", None if score is None else 1 + score,
+            item + len(scores) * time, "and why?" if same_request else f"question {item}", *TEXTS,
+            "t" * int(40 + 20 * (score or 0) + item % 7), "noisy", "judge", "one",
+            None if score is None else 1 + score,
+            earlier_requests=(f"question {item}",) if same_request else (),
         )
+        for time in range(times)
         for item, score in enumerate(scores)
     ]  # fmt: skip
-    write_lines(rows, directory / "preferences.jsonl")
+    write_lines(rows, directory / PREFERENCES)
     return TrialPlan(name, TrialConfig(), directory, directory / "reference.jsonl", {}, "confirm")
 
 
@@ -45,6 +60,27 @@ def test_seeds_are_paired_on_the_prompts_that_all_of_them_answered(tmp_path: Pat
     both = [s for pair in zip(first, second, strict=True) if None not in pair for s in pair]
     assert found.win_rate == pytest.approx(np.mean(both))
     assert (found.arm, found.num_prompts, found.num_seeds) == ("symnoise", 39, 2)
+
+
+def test_a_prompt_that_repeats_counts_once_as_it_does_in_score(tmp_path: Path) -> None:
+    once = [1.0] * 26 + [0.0] * 14
+    asked_again = [
+        [confirmed(tmp_path, f"{count} times, seed {n}", once, times=count) for n in range(2)]
+        for count in (1, 3)
+    ]
+    (alone,), (repeated,) = (comparisons({"symnoise": plans}) for plans in asked_again)
+    assert repeated.num_prompts == alone.num_prompts == 40
+    assert repeated.p_value == pytest.approx(alone.p_value)
+    assert repeated.interval_95 == pytest.approx(alone.interval_95)
+    assert repeated.verdict == "cannot tell yet"
+    (scored,) = standings({"own": read_annotations(asked_again[1][0].directory / PREFERENCES)})
+    assert scored.num_prompts == 40
+
+
+def test_last_requests_of_different_conversations_are_different_prompts(tmp_path: Path) -> None:
+    plan = confirmed(tmp_path, "a", some_scores(6), same_request=True)
+    (found,) = comparisons({"symnoise": [plan]})
+    assert found.num_prompts == 40
 
 
 def test_a_comparison_names_the_win_rate_at_equal_lengths(tmp_path: Path) -> None:
