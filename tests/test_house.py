@@ -44,7 +44,7 @@ FACES = {
     "preflight": {"forecast", "inputs", "plan", "preview"},
     "workers": {"client", "pool", "session"},
     "tracking": {"events", "journal", "mlflow_runs"},
-    "sweep": {"run"},
+    "sweep": {"results", "run"},
     "cli": {"main"},
 }
 """Of each wing, the modules that other wings import; the rest is its own."""

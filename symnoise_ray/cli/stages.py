@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -75,27 +74,23 @@ def _run_train(arguments: argparse.Namespace) -> int:
     from symnoise_ray.config.loading import load_trial
     from symnoise_ray.preflight.inputs import check_inputs
     from symnoise_ray.records.files import require_folder, write_json
-    from symnoise_ray.records.metrics import Metrics
+    from symnoise_ray.records.layout import CONFIG, MODEL, TOKENS
 
     config = load_trial(arguments.config, arguments.overrides)
     directory: Path = arguments.output
-    _require_other(directory / "model", [config.model.name])
+    _require_other(directory / MODEL, [config.model.name])
     check_inputs([config])
     require_folder(directory, "--output")
-    from symnoise_ray.models.weights import export
-    from symnoise_ray.training.loop import train
+    from symnoise_ray.workers.task import export_in, remove_checkpoints, train_in
 
-    write_json(config.model_dump(mode="json"), directory / "config.json")
-    checkpoints = directory / "checkpoints"
-    with Metrics(directory / "metrics.jsonl") as metrics:
+    write_json(config.model_dump(mode="json"), directory / CONFIG)
 
-        def report(record: dict[str, float]) -> None:
-            metrics.write(record)
-            print(json.dumps(record))
+    def report(record: dict[str, float]) -> None:
+        print(json.dumps(record))
 
-        trained = train(config, report, caches=directory / ".tokens", checkpoints=checkpoints)
-    export(trained.model, trained.tokenizer, directory / "model", merge=config.lora.merge)
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    trained = train_in(directory, config, report, caches=directory / f".{TOKENS}")
+    export_in(directory, config, trained)
+    remove_checkpoints(directory)
     for what, number in trained.counts.items():
         print(f"{number} {what}", file=sys.stderr)
     return EXIT_OK

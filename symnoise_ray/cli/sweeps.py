@@ -37,10 +37,14 @@ def _run_tune(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _run_validate(arguments)
     from symnoise_ray.report.board import make_console
+    from symnoise_ray.sweep.results import exit_code
     from symnoise_ray.sweep.run import run_sweep
 
     space, overrides = split_space(arguments)
-    return run_sweep(space, overrides, arguments.output, make_console(), resume=arguments.resume)
+    console = make_console()
+    return exit_code(
+        run_sweep(space, overrides, arguments.output, console, resume=arguments.resume)
+    )
 
 
 def add_validate(verbs: Verbs) -> None:
@@ -131,11 +135,12 @@ def add_report(verbs: Verbs) -> None:
 
 
 def _run_report(arguments: argparse.Namespace) -> int:
-    from symnoise_ray.records.files import read_json
+    from symnoise_ray.records.results import read_sweep
     from symnoise_ray.report.write import write_report
 
-    write_report(arguments.directory, read_json(arguments.directory / "results.json"))
-    print(arguments.directory / "report.html")
+    result = read_sweep(arguments.directory)
+    write_report(result)
+    print(result.paths.report)
     return EXIT_OK
 
 
@@ -153,11 +158,11 @@ def add_sync(verbs: Verbs) -> None:
 
 
 def _run_sync(arguments: argparse.Namespace) -> int:
-    from symnoise_ray.records.files import read_json
+    from symnoise_ray.records.results import read_sweep
     from symnoise_ray.tracking.mlflow_runs import replay
 
-    tracking = read_json(arguments.directory / "results.json")["tracking"]
-    count = replay(arguments.directory, arguments.uri or tracking["uri"], tracking["experiment"])
+    sweep = read_sweep(arguments.directory)
+    count = replay(arguments.directory, arguments.uri or sweep.tracking_uri, sweep.experiment)
     print(f"{count} events sent")
     return EXIT_OK
 

@@ -87,6 +87,11 @@ NOISES: dict[str, Noise] = {
 }
 
 
+def adds_noise(noise_type: str) -> bool:
+    """Whether a type changes the embeddings at all."""
+    return noise_type not in NOISES or NOISES[noise_type].law is not None
+
+
 def is_paired(noise_type: str) -> bool:
     """Whether a type trains on several copies of every batch."""
     return noise_type in NOISES and len(NOISES[noise_type].copies) > 1

@@ -5,6 +5,7 @@ Every path is relative to the sweep's directory, or to a trial's directory below
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 SWEEP = "sweep.json"
@@ -54,3 +55,39 @@ def trial_directory(sweep: Path, name: str) -> Path:
 def sweep_directory(trial: Path) -> Path:
     """The directory of the sweep that a trial's directory belongs to."""
     return trial.parents[1]
+
+
+def default_tracking_uri(sweep: Path) -> str:
+    """The tracker of a sweep that names none: one database for all sweeps of a folder."""
+    return f"sqlite:///{sweep.parent / DATABASE}"
+
+
+@dataclass(frozen=True)
+class SweepPaths:
+    """Where the files of one sweep lie that people and programs read."""
+
+    directory: Path
+
+    @property
+    def report(self) -> Path:
+        """The report, which opens in a browser."""
+        return self.directory / REPORT_HTML
+
+    @property
+    def results(self) -> Path:
+        """What the sweep found, machine-readable."""
+        return self.directory / RESULTS
+
+    @property
+    def study(self) -> Path:
+        """Optuna's study."""
+        return self.directory / STUDY
+
+    @property
+    def journal(self) -> Path:
+        """The tracking events."""
+        return self.directory / JOURNAL
+
+    def trial(self, name: str) -> Path:
+        """The directory of a trial."""
+        return trial_directory(self.directory, name)

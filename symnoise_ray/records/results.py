@@ -1,18 +1,305 @@
-"""A trial's result, as its own file and results.json hold it."""
+"""What a trial and a sweep found, as their files hold it: frozen, and typed where it travels.
+
+In: trial.json, results.json, or what a running sweep assembles. Out: `TrialResult`, `Comparison`,
+`SweepResult`. Rates are fractions. A field that an older file lacks has its default.
+"""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
-from symnoise_ray.records.layout import RESULT
+from symnoise_ray.errors import UserError
+from symnoise_ray.records.files import read_json
+from symnoise_ray.records.layout import (
+    RESULT,
+    RESULTS,
+    SWEEP,
+    TRIALS,
+    SweepPaths,
+    default_tracking_uri,
+)
+
+if TYPE_CHECKING:
+    import pandas
+
+INTERRUPTED = "interrupted"
+"""Status of a sweep that has not come to its end."""
+NO_END = "The sweep was interrupted before its end, so it gives no verdict."
+
+Interval = tuple[float, float]
 
 
-def read_result(directory: Path) -> dict[str, Any] | None:
-    """A trial's result, once it has one."""
+@dataclass(frozen=True)
+class TrialResult:
+    """The result of one trial; `result["clean_loss"]` gives a measured value by its name.
+
+    `part` is `search` or `confirm`, `arm` the noise type, `label` the noise in words, `params` the
+    point of the search space. `status` is `done`, `failed` or `cancelled`; a trial that is not done
+    has a `kind` and a `reason`. `counts` says how many rows or prompts were left out or cut,
+    `seconds` where the time went. `values` are losses, scores and whatever else was measured.
+    """
+
+    trial: str
+    part: str = "search"
+    baseline: bool = False
+    is_reference: bool = False
+    arm: str = ""
+    label: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    status: str = "done"
+    kind: str = ""
+    reason: str = ""
+    detail: str = ""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Any:
+        """A measured value.
+
+        Raises:
+            KeyError: it was not measured.
+        """
+        return self.values[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """A measured value, or the default where it was not measured."""
+        return self.values.get(name, default)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the trial came to its end and has a score."""
+        return self.status == "done"
+
+    @property
+    def win_rate(self) -> float | None:
+        """Win rate against the reference; None where there is no score."""
+        rate: float | None = self.values.get("win_rate")
+        return rate
+
+    @property
+    def interval_95(self) -> Interval | None:
+        """The win rate's 95 % interval."""
+        return _interval(self.values.get("interval_95"))
+
+    def with_seconds(self, **seconds: float) -> Self:
+        """The same result with the time of further phases."""
+        return replace(self, seconds={**self.seconds, **seconds})
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """Read one trial of trial.json or results.json."""
+        known = {name: row[name] for name in _TRIAL_FIELDS if row.get(name) is not None}
+        values = {name: value for name, value in row.items() if name not in _TRIAL_FIELDS}
+        return cls(**known, values=values)
+
+    def to_json(self, *, detail: bool = True) -> dict[str, Any]:
+        """Plain values, flat; without `detail` the traceback of a failure is left out."""
+        row = {name: getattr(self, name) for name in _TRIAL_FIELDS}
+        failure = {name: row.pop(name) for name in ("kind", "reason", "detail")}
+        seconds = row.pop("seconds")
+        if self.is_done:
+            return {**row, **self.values, "seconds": seconds}
+        del row["counts"]
+        if not detail:
+            del failure["detail"]
+        return {**row, **failure, **self.values, "seconds": seconds}
+
+
+_TRIAL_FIELDS = tuple(each.name for each in fields(TrialResult) if each.name != "values")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One arm against plain fine-tuning, over fresh prompts and seeds.
+
+    `verdict` is `better`, `worse` or `cannot tell yet`, at 5 % after Holm's correction. A
+    difference of the observed size would be decided with 80 % power by `prompts_needed` prompts
+    with as many seeds, or by `seeds_needed` seeds with as many prompts; where neither is enough
+    alone, by both (`needed_together`). None where no plan is. The length-controlled win rate is
+    None where no lengths were given; its interval is not corrected over the arms.
+
+    With `over`, another arm, this is a contrast: the win rates of both over plain fine-tuning are
+    compared with each other, and `win_rate` is one half plus half their difference. `label` is the
+    arm's setting in words.
+    """
+
+    arm: str
+    win_rate: float
+    interval_95: Interval
+    p_value: float
+    p_holm: float
+    num_prompts: int
+    num_seeds: int
+    verdict: str
+    prompts_needed: int | None = None
+    seeds_needed: int | None = None
+    needed_together: bool = False
+    length_controlled_win_rate: float | None = None
+    length_controlled_interval_95: Interval | None = None
+    over: str = ""
+    label: str = ""
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """Read one comparison of results.json."""
+        known = {each.name: row[each.name] for each in fields(cls) if each.name in row}
+        for name in ("interval_95", "length_controlled_interval_95"):
+            known[name] = _interval(known.get(name))
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a sweep says at its end; `looks` counts how often it was asked so far."""
+
+    sentence: str = ""
+    looks: int = 1
+    comparisons: tuple[Comparison, ...] = ()
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What a sweep found: the content of results.json, and where its files lie.
+
+    `status` is `whole`, `partial` (some trials did not come to their end), `failed` (none did) or
+    `interrupted`. `seconds` are those of the sweep's parts, `by_phase` those of all trials by
+    phase, which overlap. `parts` counts how often the sweep was started.
+    """
+
+    paths: SweepPaths
+    name: str
+    status: str
+    verdict: Verdict = Verdict()
+    trials: tuple[TrialResult, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    by_phase: Mapping[str, float] = field(default_factory=dict)
+    tracking_uri: str = ""
+    experiment: str = ""
+    parts: int = 1
+    finished: str = ""
+    version: str = ""
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """The comparisons that the verdict rests on."""
+        return self.verdict.comparisons
+
+    def part(self, name: str) -> list[TrialResult]:
+        """Trials of the search, or of the confirmation (`confirm`)."""
+        return [trial for trial in self.trials if trial.part == name]
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row per trial: what it is, its settings, its measured values, `seconds/<phase>`."""
+        import pandas
+
+        return pandas.DataFrame([_flat_row(trial) for trial in self.trials])
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of results.json."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "status": self.status,
+            "parts": self.parts,
+            "finished": self.finished,
+            "verdict": asdict(self.verdict),
+            "trials": [trial.to_json(detail=False) for trial in self.trials],
+            "seconds": {**self.seconds, "by_phase": self.by_phase},
+            "tracking": {"uri": self.tracking_uri, "experiment": self.experiment},
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], directory: Path) -> Self:
+        """Read the content of results.json."""
+        verdict = content.get("verdict") or {}
+        seconds = dict(content.get("seconds") or {})
+        by_phase = seconds.pop("by_phase", None) or {}
+        tracking = content.get("tracking") or {}
+        comparisons = map(Comparison.from_json, verdict.get("comparisons") or ())
+        return cls(
+            paths=SweepPaths(directory),
+            name=content["name"],
+            status=content["status"],
+            verdict=Verdict(
+                verdict.get("sentence") or "", verdict.get("looks", 1), tuple(comparisons)
+            ),
+            trials=tuple(map(TrialResult.from_json, content.get("trials") or ())),
+            seconds=seconds,
+            by_phase=by_phase,
+            tracking_uri=tracking.get("uri") or "",
+            experiment=tracking.get("experiment") or "",
+            parts=content.get("parts", 1),
+            finished=content.get("finished") or "",
+            version=content.get("version") or "",
+        )
+
+
+def _interval(ends: Any) -> Interval | None:
+    return (ends[0], ends[1]) if ends else None
+
+
+def _flat_row(trial: TrialResult) -> dict[str, Any]:
+    row = trial.to_json(detail=False)
+    for name in ("params", "seconds", "counts"):
+        row.pop(name, None)
+    for name in [name for name in row if name.endswith("interval_95")]:
+        low, high = row.pop(name) or (None, None)
+        row |= {f"{name}_low": low, f"{name}_high": high}
+    row |= trial.params
+    return row | {f"seconds/{phase}": value for phase, value in trial.seconds.items()}
+
+
+def read_result(directory: Path) -> TrialResult | None:
+    """A trial's result, once it has one.
+
+    Raises:
+        DataError: its file is broken.
+    """
     path = directory / RESULT
-    if not path.exists():
-        return None
-    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return result
+    return TrialResult.from_json(read_json(path)) if path.exists() else None
+
+
+def read_sweep(directory: Path) -> SweepResult:
+    """What a sweep found, whether it came to its end or not.
+
+    Of one that was interrupted, also by a signal that left it no time, and of one that runs now,
+    the trials that have ended are there, and no verdict.
+
+    Raises:
+        UserError: the directory holds no sweep.
+        DataError: a file of it is broken.
+    """
+    paths = SweepPaths(directory)
+    if not (directory / SWEEP).is_file() and not paths.results.is_file():
+        raise UserError(
+            f"{directory}: must be the directory of a sweep, but holds neither {SWEEP} nor "
+            f"{RESULTS}"
+        )
+    if paths.results.is_file():
+        found = SweepResult.from_json(read_json(paths.results), directory)
+    else:
+        config = read_json(directory / SWEEP)
+        found = SweepResult(
+            paths,
+            config["name"],
+            INTERRUPTED,
+            tracking_uri=config["tracking"]["uri"] or default_tracking_uri(directory),
+            experiment=config["tracking"]["experiment"],
+        )
+    known = {trial.trial for trial in found.trials}
+    ended = [
+        result
+        for folder in sorted((directory / TRIALS).glob("*"))
+        if folder.name not in known and (result := read_result(folder)) is not None
+    ]
+    if not ended and paths.results.is_file():
+        return found
+    trials = sorted((*found.trials, *ended), key=lambda each: (each.part != "search", each.trial))
+    return replace(
+        found, status=INTERRUPTED, verdict=Verdict(NO_END), trials=tuple(trials), finished=""
+    )

@@ -13,6 +13,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from symnoise_ray.records.results import TrialResult
+from symnoise_ray.report.words import percent
+
 PLAIN_WIDTH = 140
 """Columns of the table where there is no terminal to ask."""
 STATUS_STYLES = {"done": "green", "failed": "red", "cancelled": "yellow", "running": "cyan"}
@@ -36,21 +39,21 @@ class Line:
     step: int = 0
     loss: float | None = None
     clean_loss: float | None = None
-    result: dict[str, Any] = field(default_factory=dict)
+    result: TrialResult | None = None
     began: float = field(default_factory=time.monotonic)
 
 
-def percent(rate: float) -> str:
-    """A fraction as it is printed."""
-    return f"{100 * rate:.1f}"
-
-
-def score_text(result: dict[str, Any]) -> str:
+def score_text(result: TrialResult | None) -> str:
     """`53.1 % [44.2, 61.9]`, or nothing where there is no score."""
-    if result.get("win_rate") is None:
+    if result is None or result.win_rate is None or result.interval_95 is None:
         return ""
-    low, high = result["interval_95"]
-    return f"{percent(result['win_rate'])} % [{percent(low)}, {percent(high)}]"
+    low, high = map(percent, result.interval_95)
+    return f"{percent(result.win_rate)} % [{low}, {high}]"
+
+
+def failure_text(result: TrialResult) -> str:
+    """Why a trial has no score."""
+    return f"{result.kind}: {result.reason}"
 
 
 class Board:
@@ -96,25 +99,24 @@ class Board:
         line.loss = record.get("loss", line.loss)
         line.clean_loss = record.get("clean_loss", line.clean_loss)
 
-    def end(self, name: str, result: dict[str, Any], *, before: bool = False) -> None:
+    def end(self, name: str, result: TrialResult, *, before: bool = False) -> None:
         """A trial ended, in whatever way; `before` in an earlier part of the sweep."""
         line = self.lines[name]
-        line.status, line.result = result["status"], result
+        line.status, line.result = result.status, result
         line.step = line.step or result.get("num_steps", 0)
         if line.clean_loss is None:
             line.clean_loss = result.get("clean_loss")
         if self._live is None:
             spent = "before" if before else f"{time.monotonic() - line.began:.1f} s"
-            told = score_text(result) or f"{result['kind']}: {result['reason']}"
-            self.say(f"{name:<24} {line.status:<9} {told}  {spent}")
+            found = score_text(result) or failure_text(result)
+            self.say(f"{name:<24} {line.status:<9} {found}  {spent}")
 
     def summary(self) -> None:
         """The table for good, and why trials failed."""
         self.console.print(self.table())
         for line in self.lines.values():
-            if line.result.get("reason"):
-                told = f"{line.result['kind']}: {line.result['reason']}"
-                self.say(f"{line.name} {line.status}, {told}")
+            if line.result is not None and line.result.reason:
+                self.say(f"{line.name} {line.status}, {failure_text(line.result)}")
 
     def table(self) -> Table:
         """All trials, those of the confirmation last."""

@@ -13,10 +13,13 @@ from typing import Any, NamedTuple
 
 from symnoise_ray.noise.types import is_paired
 from symnoise_ray.records.metrics import PHASES
+from symnoise_ray.records.results import Comparison, TrialResult
 from symnoise_ray.report.markup import clean, element
-from symnoise_ray.report.words import Trial, interval, percent, role, setting
+from symnoise_ray.report.words import interval, percent, role, setting
 
-Line = tuple[Trial, list[tuple[float, float]]]
+Row = TrialResult | Comparison
+"""What has a win rate with an interval."""
+Line = tuple[TrialResult, list[tuple[float, float]]]
 Curves = dict[str, list[dict[str, Any]]]
 
 WIDTH = 940
@@ -53,7 +56,7 @@ class Scale(NamedTuple):
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
-def _arm_class(arm: object) -> str:
+def _arm_class(arm: str) -> str:
     return f"arm-{arm}" if arm in ARM_COLOURS else "arm-other"
 
 
@@ -86,14 +89,14 @@ svg .curve.hollow { stroke-dasharray: 6 4; fill: none; }
 """
 
 
-def dot(arm: object) -> str:
+def dot(arm: str) -> str:
     """A noise type's mark for tables and legends: a diamond where rows come in pairs."""
-    return element("span", class_=f"dot {_arm_class(arm)}{' pair' if is_paired(str(arm)) else ''}")
+    return element("span", class_=f"dot {_arm_class(arm)}{' pair' if is_paired(arm) else ''}")
 
 
-def _legend(trials: Iterable[Trial]) -> str:
+def _legend(trials: Iterable[TrialResult]) -> str:
     """The noise types that occur, in the order of the colour table."""
-    present = {str(trial.get("arm")) for trial in trials}
+    present = {trial.arm for trial in trials}
     known = [arm for arm in ARM_COLOURS if arm in present]
     names = [*known, *sorted(present - set(known))]
     items = (element("li", dot(name), clean(name)) for name in names)
@@ -107,10 +110,10 @@ def _phase_legend(phases: Iterable[str]) -> str:
     return element("ul", *items, class_="legend")
 
 
-def _title(trial: Trial) -> str:
-    name = f"{trial['trial']}: " if "trial" in trial else ""
-    rate = f"{percent(trial.get('win_rate'))} % wins, 95 % interval {interval(trial)}"
-    return element("title", clean(f"{name}{setting(trial)}, {rate}"))
+def _title(row: Row) -> str:
+    name = f"{row.trial}: " if isinstance(row, TrialResult) else ""
+    rate = f"{percent(row.win_rate)} % wins, 95 % interval {interval(row.interval_95)}"
+    return element("title", clean(f"{name}{setting(row)}, {rate}"))
 
 
 def _svg(title: str, height: int, parts: Iterable[str]) -> str:
@@ -127,10 +130,10 @@ def _line(x1: float, y1: float, x2: float, y2: float, class_: str) -> str:
     return element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
 
 
-def _mark(x: float, y: float, trial: Trial, size: float = 5.0) -> str:
+def _mark(x: float, y: float, row: Row, size: float = 5.0) -> str:
     """A circle, or a diamond for pairs; hollow for a baseline."""
-    class_ = "mark hollow" if trial.get("baseline") else "mark"
-    if is_paired(trial.get("arm", "")):
+    class_ = "mark hollow" if isinstance(row, TrialResult) and row.baseline else "mark"
+    if is_paired(row.arm):
         d = f"M{x:.2f} {y - size - 1:.2f} l{size + 1} {size + 1} l{-size - 1} {size + 1} "
         return element("path", d=f"{d}l{-size - 1} {-size - 1} z", class_=class_)
     return element("circle", cx=x, cy=y, r=size, class_=class_)
@@ -145,11 +148,11 @@ def ticks(low: float, high: float, most: int = 8) -> list[float]:
     return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def _rate_range(trials: Iterable[Trial]) -> tuple[float, float]:
+def _rate_range(rows: Iterable[Row]) -> tuple[float, float]:
     """Whole tens of percent around all rates, intervals and one half."""
     rates = [0.45, 0.55]
-    for trial in trials:
-        rates += [trial["win_rate"], *(trial.get("interval_95") or ())]
+    for row in rows:
+        rates += [_rate(row), *(row.interval_95 or ())]
     return math.floor(10 * min(rates) + 1e-6) / 10, math.ceil(10 * max(rates) - 1e-6) / 10
 
 
@@ -173,45 +176,46 @@ def _rate_labels(scale: Scale) -> dict[float, str]:
     return {rate: f"{100 * rate:.0f} %" for rate in ticks(scale.low, scale.high)}
 
 
-def _with_rate(trials: Iterable[Trial]) -> list[Trial]:
-    return [trial for trial in trials if trial.get("win_rate") is not None]
+def _rate(row: Row) -> float:
+    assert row.win_rate is not None, "rows without a win rate are not drawn"
+    return row.win_rate
 
 
-def win_rates(trials: Sequence[Trial], title: str) -> str:
+def win_rates(trials: Sequence[Row], title: str) -> str:
     """One row per trial or comparison, in the given order: win rate and 95 % interval.
 
     Returns:
         An SVG figure, empty where no row has a win rate.
     """
-    rows = _with_rate(trials)
+    rows = [row for row in trials if row.win_rate is not None]
     if not rows:
         return ""
     scale = Scale(*_rate_range(rows), LABEL_END + 20, WIDTH - 60)
     bottom = 8 + _ROW * len(rows)
     parts = [*_columns(scale, bottom, _rate_labels(scale))]
-    for number, trial in enumerate(rows):
-        parts.append(_rate_row(trial, 8 + _ROW * (number + 0.5), scale))
+    for number, row in enumerate(rows):
+        parts.append(_rate_row(row, 8 + _ROW * (number + 0.5), scale))
     return _svg(title, bottom + 26, parts)
 
 
-def _rate_row(trial: Trial, y: float, scale: Scale) -> str:
-    label = setting(trial) + role(trial)
+def _rate_row(row: Row, y: float, scale: Scale) -> str:
+    label = setting(row) + (role(row) if isinstance(row, TrialResult) else "")
     if len(label) > 38:
         label = label[:37] + "\u2026"
-    low, high = trial.get("interval_95") or (trial["win_rate"], trial["win_rate"])
-    name, rate = _text(LABEL_END, y + 4, label, "end"), percent(trial["win_rate"])
+    low, high = row.interval_95 or (_rate(row), _rate(row))
+    name, rate = _text(LABEL_END, y + 4, label, "end"), percent(row.win_rate)
     line = _line(scale(low), y, scale(high), y, "interval")
-    mark = _mark(scale(trial["win_rate"]), y, trial) + _text(WIDTH - 8, y + 4, rate, "end")
-    return element("g", _title(trial), name, line, mark, class_=_arm_class(trial.get("arm")))
+    mark = _mark(scale(_rate(row)), y, row) + _text(WIDTH - 8, y + 4, rate, "end")
+    return element("g", _title(row), name, line, mark, class_=_arm_class(row.arm))
 
 
-def _alpha(trial: Trial) -> float:
-    return float((trial.get("params") or {}).get("noise.alpha") or 0)
+def _alpha(trial: TrialResult) -> float:
+    return float(trial.params.get("noise.alpha") or 0)
 
 
-def by_alpha(trials: Sequence[Trial], title: str) -> str:
+def by_alpha(trials: Sequence[TrialResult], title: str) -> str:
     """Win rate against alpha on a logarithmic axis; empty where no trial varied alpha."""
-    rows = [trial for trial in _with_rate(trials) if _alpha(trial) > 0]
+    rows = [trial for trial in trials if trial.win_rate is not None and _alpha(trial) > 0]
     if not rows:
         return ""
     alphas = [_alpha(trial) for trial in rows]
@@ -235,13 +239,13 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return [value for value in values if low <= math.log10(value) <= high]
 
 
-def _rate_point(trial: Trial, x: float, y: Scale) -> str:
-    low, high = trial.get("interval_95") or (trial["win_rate"], trial["win_rate"])
-    line, mark = _line(x, y(low), x, y(high), "interval"), _mark(x, y(trial["win_rate"]), trial)
-    return element("g", _title(trial), line, mark, class_=_arm_class(trial.get("arm")))
+def _rate_point(trial: TrialResult, x: float, y: Scale) -> str:
+    low, high = trial.interval_95 or (_rate(trial), _rate(trial))
+    line, mark = _line(x, y(low), x, y(high), "interval"), _mark(x, y(_rate(trial)), trial)
+    return element("g", _title(trial), line, mark, class_=_arm_class(trial.arm))
 
 
-def clean_loss(trials: Sequence[Trial], curves: Curves, title: str) -> str:
+def clean_loss(trials: Sequence[TrialResult], curves: Curves, title: str) -> str:
     """Clean loss by step, a line per trial; empty where nothing was measured.
 
     A trial that diverges would press all others flat, so the axis ends at 1.2 times the largest
@@ -255,16 +259,16 @@ def clean_loss(trials: Sequence[Trial], curves: Curves, title: str) -> str:
     return _by_step(held, "clean loss", title)
 
 
-def curvature(trials: Sequence[Trial], curves: Curves, title: str) -> str:
+def curvature(trials: Sequence[TrialResult], curves: Curves, title: str) -> str:
     """Curvature of the loss by step, a line per trial; empty where nothing was measured."""
     return _by_step(_lines(trials, curves, "curvature"), "curvature", title)
 
 
-def _lines(trials: Sequence[Trial], curves: Curves, field: str) -> list[Line]:
+def _lines(trials: Sequence[TrialResult], curves: Curves, field: str) -> list[Line]:
     """The finite values of a field by step, for the trials that have any."""
     lines = []
     for trial in trials:
-        rows = curves.get(str(trial.get("trial")), [])
+        rows = curves.get(trial.trial, [])
         values = [(float(row["step"]), row[field]) for row in rows if row.get(field) is not None]
         points = [(step, float(value)) for step, value in values if math.isfinite(value)]
         if points:
@@ -290,20 +294,19 @@ def _by_step(lines: list[Line], axis: str, title: str) -> str:
     return _legend(trial for trial, _ in lines) + _svg(title, 346, parts)
 
 
-def _curve(trial: Trial, places: list[tuple[float, float]]) -> str:
+def _curve(trial: TrialResult, places: list[tuple[float, float]]) -> str:
     path = " ".join(f"{x:.2f},{y:.2f}" for x, y in places)
-    class_ = "curve hollow" if trial.get("baseline") else "curve"
+    class_ = "curve hollow" if trial.baseline else "curve"
     marks = [_mark(x, y, trial, 2.5) for x, y in places]
     line = element("polyline", points=path, class_=class_)
-    return element("g", _title(trial), line, *marks, class_=_arm_class(trial.get("arm")))
+    return element("g", _title(trial), line, *marks, class_=_arm_class(trial.arm))
 
 
-def time_spent(trials: Sequence[Trial], title: str) -> str:
+def time_spent(trials: Sequence[TrialResult], title: str) -> str:
     """One stacked bar of seconds by phase per trial; empty where no time was taken."""
     rows = {}
     for trial in trials:
-        seconds = trial.get("seconds") or {}
-        rows[str(trial["trial"])] = [float(seconds.get(phase) or 0) for phase in OWN_PHASES]
+        rows[trial.trial] = [float(trial.seconds.get(phase) or 0) for phase in OWN_PHASES]
     rows = {name: values for name, values in rows.items() if sum(values) > 0}
     if not rows:
         return ""

@@ -1,15 +1,15 @@
-"""The sections of a report: headings, paragraphs and tables, made from results.json.
+"""The sections of a report: headings, paragraphs and tables, made from what a sweep found.
 
-In: the content of results.json. Out: `Section`s, from which HTML and Markdown are made alike.
+In: a `SweepResult`. Out: `Section`s, from which HTML and Markdown are made alike.
 A number that is missing is shown as missing, never as 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from symnoise_ray.records.metrics import PHASES
+from symnoise_ray.records.results import Comparison, SweepResult
 from symnoise_ray.report import charts, words
 from symnoise_ray.report.page import Section, Table
 from symnoise_ray.report.trial_tables import (
@@ -20,7 +20,7 @@ from symnoise_ray.report.trial_tables import (
     trial_tables,
     upstream_tables,
 )
-from symnoise_ray.report.words import DASH, Trial, duration, interval, percent
+from symnoise_ray.report.words import DASH, duration, interval, percent
 from symnoise_ray.statistics.words import in_points
 
 READING = (
@@ -43,29 +43,15 @@ READING = (
 )
 
 
-def trials_of(results: dict[str, Any]) -> list[Trial]:
-    """All trials of a sweep."""
-    return list(results.get("trials") or ())
-
-
-def part(results: dict[str, Any], name: str) -> list[Trial]:
-    """Trials of the search, or of the confirmation (`confirm`)."""
-    return [trial for trial in trials_of(results) if trial.get("part") == name]
-
-
-def comparisons_of(results: dict[str, Any]) -> list[dict[str, Any]]:
+def comparisons_of(results: SweepResult) -> list[Comparison]:
     """The comparisons with plain fine-tuning of the confirmation, best first."""
-    return ranked(row for row in _compared(results) if not row.get("over"))
+    return ranked(each for each in results.comparisons if not each.over)
 
 
-def _compared(results: dict[str, Any]) -> list[dict[str, Any]]:
-    return list((results.get("verdict") or {}).get("comparisons") or ())
-
-
-def confirmation(results: dict[str, Any]) -> Section:
+def confirmation(results: SweepResult) -> Section:
     """The best settings against plain fine-tuning, and the verdict on each."""
     comparisons = comparisons_of(results)
-    trials = part(results, "confirm")
+    trials = results.part("confirm")
     if not comparisons:
         return Section(
             "Confirmation",
@@ -73,12 +59,12 @@ def confirmation(results: dict[str, Any]) -> Section:
             trial_tables(trials, "The confirmation's trials, one by one"),
         )
     first = comparisons[0]
-    seeds = first.get("num_seeds", DASH)
+    seeds = first.num_seeds
     return Section(
         "Confirmation",
         (
             f"The best settings of the search against plain fine-tuning, on "
-            f"{first.get('num_prompts', DASH)} fresh prompts and {seeds} fresh "
+            f"{first.num_prompts} fresh prompts and {seeds} fresh "
             f"seed{'' if seeds == 1 else 's'}. A verdict needs p < 0.05 after Holm's correction "
             "for the number of comparisons.",
         ),
@@ -95,7 +81,7 @@ def confirmation(results: dict[str, Any]) -> Section:
                     "would be decided by",
                 ),
                 [_comparison_row(row) for row in comparisons],
-                tuple(str(row.get("arm")) for row in comparisons),
+                tuple(row.arm for row in comparisons),
             ),
             *_contrasts(results),
             *trial_tables(trials, "The confirmation's trials, one by one"),
@@ -104,9 +90,9 @@ def confirmation(results: dict[str, Any]) -> Section:
     )
 
 
-def _contrasts(results: dict[str, Any]) -> tuple[Table, ...]:
+def _contrasts(results: SweepResult) -> tuple[Table, ...]:
     """Noise types against each other: the difference of their win rates over plain."""
-    rows = [row for row in _compared(results) if row.get("over")]
+    rows = [row for row in results.comparisons if row.over]
     if not rows:
         return ()
     header = ("against each other", "points", "95 % interval", "p (Holm)", "verdict")
@@ -115,46 +101,46 @@ def _contrasts(results: dict[str, Any]) -> tuple[Table, ...]:
             "lrrrll",
             (*header, "would be decided by"),
             [_contrast_row(row) for row in rows],
-            tuple(str(row.get("arm")) for row in rows),
+            tuple(row.arm for row in rows),
         ),
     )
 
 
-def _contrast_row(row: dict[str, Any]) -> tuple[str, ...]:
-    low, high = (f"{in_points(end):+.1f}" for end in row["interval_95"])
+def _contrast_row(row: Comparison) -> tuple[str, ...]:
+    low, high = (f"{in_points(end):+.1f}" for end in row.interval_95)
     return (
         words.setting(row),
-        f"{in_points(row['win_rate']):+.1f}",
+        f"{in_points(row.win_rate):+.1f}",
         f"{low} to {high}",
-        number(row.get("p_holm"), 2),
-        str(row.get("verdict") or DASH),
+        number(row.p_holm, 2),
+        row.verdict or DASH,
         _needed(row),
     )
 
 
-def _needed(row: dict[str, Any]) -> str:
+def _needed(row: Comparison) -> str:
     """How many prompts or seeds would decide, in words."""
-    numbers = (("prompts_needed", "prompts"), ("seeds_needed", "seeds"))
-    needed = [f"{row[name]:,} {what}" for name, what in numbers if row.get(name)]
-    link = " and " if row.get("needed_together") else " or "
+    numbers = ((row.prompts_needed, "prompts"), (row.seeds_needed, "seeds"))
+    needed = [f"{count:,} {what}" for count, what in numbers if count]
+    link = " and " if row.needed_together else " or "
     return link.join(needed) or DASH
 
 
-def _comparison_row(row: dict[str, Any]) -> tuple[str, ...]:
+def _comparison_row(row: Comparison) -> tuple[str, ...]:
     return (
         words.setting(row),
-        percent(row.get("win_rate")),
-        interval(row),
-        at_equal_lengths(row),
-        number(row.get("p_holm"), 2),
-        str(row.get("verdict") or DASH),
+        percent(row.win_rate),
+        interval(row.interval_95),
+        at_equal_lengths(row.length_controlled_win_rate, row.length_controlled_interval_95),
+        number(row.p_holm, 2),
+        row.verdict or DASH,
         _needed(row),
     )
 
 
-def search(results: dict[str, Any]) -> Section:
+def search(results: SweepResult) -> Section:
     """The trials of the search, best first."""
-    trials = part(results, "search")
+    trials = results.part("search")
     if not trials:
         return Section("Search", ("No trial was run.",))
     stopped = sum(bool(trial.get("stopped_early")) for trial in trials)
@@ -170,10 +156,9 @@ STOPPED_EARLY = (
 )
 
 
-def time(results: dict[str, Any]) -> Section:
+def time(results: SweepResult) -> Section:
     """Where the time went, by phase and by part of the sweep."""
-    seconds = results.get("seconds") or {}
-    by_phase = seconds.get("by_phase") or {}
+    seconds, by_phase = results.seconds, results.by_phase
     known = {name: by_phase[name] for name in PHASES if by_phase.get(name) is not None}
     total = sum(known.get(name, 0.0) for name in charts.OWN_PHASES) or 1.0
     phases = [
@@ -198,11 +183,11 @@ def time(results: dict[str, Any]) -> Section:
     return Section("Where the time went", (note,), tuple(tables))
 
 
-def left_out(results: dict[str, Any]) -> Section:
+def left_out(results: SweepResult) -> Section:
     """Counts of what did not reach training or judging, over all trials."""
     by_name: dict[str, list[int]] = {}
-    for trial in trials_of(results):
-        counts = dict(trial.get("counts") or {})
+    for trial in results.trials:
+        counts = dict(trial.counts)
         if trial.get("n_invalid"):
             counts["prompts without a valid verdict"] = trial["n_invalid"]
         for name, count in counts.items():
@@ -220,6 +205,6 @@ def _span(counts: Sequence[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def reading(results: dict[str, Any]) -> Section:
+def reading(results: SweepResult) -> Section:
     """What the numbers mean, and what they do not."""
     return Section("How to read this", READING)

@@ -1,29 +1,30 @@
 """Tables of trials: their scores, their answers, their upstream check, and why some have none.
 
-In: rows of results.json. Out: `Table`s, best trial first. A number that is missing is shown as
+In: results of trials. Out: `Table`s, best trial first. A number that is missing is shown as
 missing, never as 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TypeVar
 
 from symnoise_ray.records.metrics import UPSTREAM
+from symnoise_ray.records.results import Comparison, TrialResult
 from symnoise_ray.report import charts, words
 from symnoise_ray.report.page import Table
-from symnoise_ray.report.words import DASH, Trial, interval, percent
+from symnoise_ray.report.words import DASH, interval, percent
+
+Row = TypeVar("Row", TrialResult, Comparison)
 
 EXTRAPOLATED = 0.05
 """Where the longer answer is the trial's on less than this share of the prompts, or on more than
 the rest, the rate at equal lengths is an extrapolation."""
 
 
-def ranked(trials: Iterable[Trial]) -> list[Trial]:
+def ranked(trials: Iterable[Row]) -> list[Row]:
     """By win rate, best first; those without one last."""
-    return sorted(
-        trials, key=lambda row: (row.get("win_rate") is None, -(row.get("win_rate") or 0))
-    )
+    return sorted(trials, key=lambda row: (row.win_rate is None, -(row.win_rate or 0)))
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -35,13 +36,13 @@ def _fixed(value: float | None, decimals: int) -> str:
     return DASH if value is None else f"{value:.{decimals}f}"
 
 
-def at_equal_lengths(row: dict[str, Any]) -> str:
+def at_equal_lengths(
+    rate: float | None, ends: Sequence[float] | None, longer: float | None = None
+) -> str:
     """The length-controlled win rate with its interval, and a warning where it reaches too far."""
-    rate, ends = (row.get(f"length_controlled_{name}") for name in ("win_rate", "interval_95"))
     if rate is None:
         return DASH
-    text = f"{percent(rate)} ({interval({'interval_95': ends})})" if ends else percent(rate)
-    longer = row.get("longer_rate")
+    text = f"{percent(rate)} ({interval(ends)})" if ends else percent(rate)
     if longer is None or EXTRAPOLATED <= longer <= 1 - EXTRAPOLATED:
         return text
     return f"{text}, longer on {percent(longer)} %"
@@ -60,44 +61,42 @@ ANSWER_COLUMNS: dict[str, tuple[str, Callable[[float | None], str]]] = {
 """Statistic of the answers -> its heading and how it is shown."""
 
 
-def answer_tables(trials: Sequence[Trial]) -> tuple[Table, ...]:
+def answer_tables(trials: Sequence[TrialResult]) -> tuple[Table, ...]:
     """What the answers of each trial look like; lengths are in characters."""
     told = [trial for trial in ranked(trials) if trial.get("num_answers")]
     if not told:
         return ()
     rows = [
         (
-            str(trial.get("trial")),
+            trial.trial,
             *(show(trial.get(name)) for name, (_, show) in ANSWER_COLUMNS.items()),
         )
         for trial in told
     ]
     header = ("trial", *(heading for heading, _ in ANSWER_COLUMNS.values()))
-    arms = tuple(str(trial.get("arm")) for trial in told)
+    arms = tuple(trial.arm for trial in told)
     align = "l" + "r" * len(ANSWER_COLUMNS)
     return (Table(align, header, rows, arms, "What the answers look like"),)
 
 
-def upstream_tables(trials: Sequence[Trial]) -> tuple[Table, ...]:
+def upstream_tables(trials: Sequence[TrialResult]) -> tuple[Table, ...]:
     """Scores in the tasks of lm-evaluation-harness, plain fine-tuning first."""
-    scored = sorted(ranked(trials), key=lambda trial: trial.get("arm") != "none")
+    scored = sorted(ranked(trials), key=lambda trial: trial.arm != "none")
     scored = [trial for trial in scored if _upstream(trial)]
     names = list(dict.fromkeys(name for trial in scored for name in _upstream(trial)))
     if not names:
         return ()
-    rows = [
-        (str(trial.get("trial")), *(_with_error(trial, name) for name in names)) for trial in scored
-    ]
+    rows = [(trial.trial, *(_with_error(trial, name) for name in names)) for trial in scored]
     header = ("trial", *(name.removeprefix(UPSTREAM).replace("/", " ") for name in names))
-    arms = tuple(str(trial.get("arm")) for trial in scored)
+    arms = tuple(trial.arm for trial in scored)
     heading = "Scores in lm-evaluation-harness, \u00b1 their standard errors"
     return (Table("l" + "r" * len(names), header, rows, arms, heading),)
 
 
-def _upstream(trial: Trial) -> list[str]:
+def _upstream(trial: TrialResult) -> list[str]:
     """Names of a trial's scores, without those of their standard errors."""
-    errors = {_error_of(name) for name in trial if name.startswith(UPSTREAM)}
-    return [name for name in trial if name.startswith(UPSTREAM) and name not in errors]
+    errors = {_error_of(name) for name in trial.values if name.startswith(UPSTREAM)}
+    return [name for name in trial.values if name.startswith(UPSTREAM) and name not in errors]
 
 
 def _error_of(name: str) -> str:
@@ -107,7 +106,7 @@ def _error_of(name: str) -> str:
     return f"{task}/{first}_stderr{dot}{rest}"
 
 
-def _with_error(trial: Trial, name: str) -> str:
+def _with_error(trial: TrialResult, name: str) -> str:
     value, error = trial.get(name), trial.get(_error_of(name))
     return _fixed(value, 3) + (f" \u00b1 {_fixed(error, 3)}" if error is not None else "")
 
@@ -118,11 +117,11 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def trial_tables(trials: Sequence[Trial], summary: str = "") -> tuple[Table, ...]:
+def trial_tables(trials: Sequence[TrialResult], summary: str = "") -> tuple[Table, ...]:
     """Trials with a win rate, best first, and those without one with their reasons."""
-    rated = [trial for trial in ranked(trials) if trial.get("win_rate") is not None]
-    unrated = [trial for trial in trials if trial.get("win_rate") is None]
-    more = {key for trial in trials for key in trial.get("params") or ()}
+    rated = [trial for trial in ranked(trials) if trial.win_rate is not None]
+    unrated = [trial for trial in trials if trial.win_rate is None]
+    more = {key for trial in trials for key in trial.params}
     more -= {"noise.type", "noise.alpha", "optim.lr"}
     others = tuple(sorted(more))
     tables = []
@@ -132,7 +131,7 @@ def trial_tables(trials: Sequence[Trial], summary: str = "") -> tuple[Table, ...
                 "llrrrrrrrr" + "r" * len(others),
                 (*COLUMNS, *others),
                 [_trial_row(trial, others) for trial in rated],
-                tuple(str(trial.get("arm")) for trial in rated),
+                tuple(trial.arm for trial in rated),
                 summary,
             )
         )
@@ -142,37 +141,35 @@ def trial_tables(trials: Sequence[Trial], summary: str = "") -> tuple[Table, ...
                 "lllll",
                 ("trial without a result", "setting", "status", "kind", "reason"),
                 [_reason_row(trial) for trial in unrated],
-                tuple(str(trial.get("arm")) for trial in unrated),
+                tuple(trial.arm for trial in unrated),
             )
         )
     return tuple(tables)
 
 
-def _trial_row(trial: Trial, others: Iterable[str]) -> tuple[str, ...]:
-    params = trial.get("params") or {}
+def _trial_row(trial: TrialResult, others: Iterable[str]) -> tuple[str, ...]:
     before, after = trial.get("first_clean_loss"), trial.get("clean_loss")
-    spent = [(trial.get("seconds") or {}).get(phase) for phase in charts.OWN_PHASES]
+    spent = [trial.seconds.get(phase) for phase in charts.OWN_PHASES]
     seconds = [value for value in spent if value is not None]
     return (
-        f"{trial.get('trial')}{words.role(trial)}",
-        str(trial.get("label") or trial.get("arm")),
-        number(params.get("optim.lr"), 2),
-        percent(trial.get("win_rate")),
-        interval(trial),
-        at_equal_lengths(trial),
+        f"{trial.trial}{words.role(trial)}",
+        trial.label or trial.arm,
+        number(trial.params.get("optim.lr"), 2),
+        percent(trial.win_rate),
+        interval(trial.interval_95),
+        at_equal_lengths(
+            trial.get("length_controlled_win_rate"),
+            trial.get("length_controlled_interval_95"),
+            trial.get("longer_rate"),
+        ),
         DASH if after is None else f"{_fixed(before, 2)} \u2192 {_fixed(after, 2)}",
         number(trial.get("curvature"), 2),
         _fixed(trial.get("avg_length"), 0),
         _fixed(sum(seconds), 1) if seconds else DASH,
-        *(str(params.get(key, DASH)) for key in others),
+        *(str(trial.params.get(key, DASH)) for key in others),
     )
 
 
-def _reason_row(trial: Trial) -> tuple[str, ...]:
-    return (
-        str(trial.get("trial")),
-        words.setting(trial),
-        str(trial.get("status")),
-        str(trial.get("kind") or DASH),
-        str(trial.get("reason") or DASH),
-    )
+def _reason_row(trial: TrialResult) -> tuple[str, ...]:
+    kind, reason = trial.kind or DASH, trial.reason or DASH
+    return (trial.trial, words.setting(trial), trial.status, kind, reason)

@@ -1,10 +1,11 @@
-"""Rates, intervals, settings and durations as the report prints them."""
+"""Rates, intervals, settings and durations as the report and the board print them."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
-Trial = dict[str, Any]
+from symnoise_ray.records.results import Comparison, TrialResult
+
 DASH = "\u2013"
 
 
@@ -13,22 +14,21 @@ def percent(rate: float | None) -> str:
     return DASH if rate is None else f"{100 * rate:.1f}"
 
 
-def interval(row: dict[str, Any]) -> str:
-    """The 95 % interval in percent."""
-    low, high = row.get("interval_95") or (None, None)
-    return DASH if low is None else f"{percent(low)} to {percent(high)}"
+def interval(ends: Sequence[float] | None) -> str:
+    """An interval in percent."""
+    return f"{percent(ends[0])} to {percent(ends[1])}" if ends else DASH
 
 
-def role(trial: Trial) -> str:
+def role(trial: TrialResult) -> str:
     """What a trial is beside a candidate, in brackets."""
-    baseline = " (baseline)" if trial.get("baseline") else ""
-    return " (reference)" if trial.get("is_reference") else baseline
+    baseline = " (baseline)" if trial.baseline else ""
+    return " (reference)" if trial.is_reference else baseline
 
 
-def setting(trial: Trial) -> str:
-    """A trial's noise and learning rate in a few words."""
-    label = str(trial.get("label") or trial.get("arm"))
-    rate = (trial.get("params") or {}).get("optim.lr")
+def setting(row: TrialResult | Comparison) -> str:
+    """The noise and learning rate of a trial or a compared arm in a few words."""
+    label = row.label or row.arm
+    rate = row.params.get("optim.lr") if isinstance(row, TrialResult) else None
     return label if rate is None or "lr " in label else f"{label}, lr {rate:.2g}"
 
 

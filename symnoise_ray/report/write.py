@@ -1,6 +1,6 @@
 """A finished sweep's directory to `report.html` and `report.md`.
 
-In: the content of results.json and the trials' curves, answers and preferences. Out: one page
+In: a `SweepResult`, and the trials' curves, answers and preferences. Out: one page
 that opens offline, without scripts or outside resources, and its text as Markdown. Both are made
 from the same sections; a number that is missing is shown as missing, never as 0.
 """
@@ -14,7 +14,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from symnoise_ray.noise.types import adds_noise
 from symnoise_ray.records.files import read_lines, write_text
+from symnoise_ray.records.layout import COMPLETIONS, METRICS, PREFERENCES, REPORT_MARKDOWN
+from symnoise_ray.records.results import SweepResult, TrialResult
 from symnoise_ray.report import charts, words
 from symnoise_ray.report.markup import clean, element
 from symnoise_ray.report.page import (
@@ -29,14 +32,12 @@ from symnoise_ray.report.sections import (
     comparisons_of,
     confirmation,
     left_out,
-    part,
     reading,
     search,
     time,
-    trials_of,
 )
 from symnoise_ray.report.trial_tables import ranked
-from symnoise_ray.report.words import DASH, Trial, duration
+from symnoise_ray.report.words import DASH, duration
 
 NUM_EXAMPLES = 8
 STATUS = {
@@ -54,26 +55,24 @@ CURVATURE = (
 MARKS = "Diamonds are paired noise, circles all else; hollow marks and dashed lines are baselines."
 
 
-def write_report(directory: Path, results: dict[str, Any]) -> None:
-    """Write report.html and report.md into a sweep's directory.
+def write_report(results: SweepResult) -> None:
+    """Write report.html and report.md into the sweep's directory.
 
     Raises:
         OSError: a file of the sweep cannot be read, or a report cannot be written.
     """
-    curves = {
-        trial["trial"]: read_lines(directory / "trials" / trial["trial"] / "metrics.jsonl")
-        for trial in part(results, "search")
-    }
-    best = _best_noise(part(results, "search"))
-    examples = [] if best is None else _examples(directory / "trials" / best["trial"], best)
-    write_text(html(results, curves, examples), directory / "report.html")
-    write_text(markdown(results), directory / "report.md")
+    paths, searched = results.paths, results.part("search")
+    curves = {trial.trial: read_lines(paths.trial(trial.trial) / METRICS) for trial in searched}
+    best = _best_noise(searched)
+    examples = [] if best is None else _examples(paths.trial(best.trial), best)
+    write_text(html(results, curves, examples), paths.report)
+    write_text(markdown(results), paths.directory / REPORT_MARKDOWN)
 
 
-def markdown(results: dict[str, Any]) -> str:
+def markdown(results: SweepResult) -> str:
     """The report as Markdown: all text and tables, no figures and no answers."""
     parts = [
-        f"# {escape_markdown(results['name'])}",
+        f"# {escape_markdown(results.name)}",
         escape_markdown(_status(results)),
         f"> **{escape_markdown(_sentence(results))}**",
     ]
@@ -87,25 +86,25 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def html(
-    results: dict[str, Any],
+    results: SweepResult,
     curves: dict[str, list[dict[str, Any]]],
     examples: list[dict[str, Any]],
 ) -> str:
     """The report as one page.
 
     Args:
-        results: The content of results.json.
+        results: What the sweep found.
         curves: Trial -> the lines of its metrics.jsonl.
         examples: Answers side by side: instruction, gold, reference, trial, and winner (one of
             reference, trial, tie or none), with the names of both in reference_name, trial_name.
     """
-    trials = ranked(part(results, "search"))
+    trials = ranked(results.part("search"))
     confirmed = charts.win_rates(comparisons_of(results), "Win rates in the confirmation")
     searched = charts.win_rates(trials, "Win rates in the search")
     by_alpha = charts.by_alpha(trials, "Win rate against alpha")
     by_step = charts.clean_loss(trials, curves, "Clean loss by step")
     curvature = charts.curvature(trials, curves, "Curvature by step")
-    time_spent = charts.time_spent(trials_of(results), "Seconds of each trial by phase")
+    time_spent = charts.time_spent(results.trials, "Seconds of each trial by phase")
     no_alpha = () if by_alpha else ("No trial with a result varied noise.alpha.",)
     about_loss = CLIPPED if by_step else "No trial measured a clean loss."
     about_curvature = CURVATURE if curvature else "No trial measured the curvature."
@@ -122,7 +121,7 @@ def html(
         section_as_html(reading(results)),
     ]
     return page(
-        results["name"],
+        results.name,
         status=_status(results),
         verdict=_sentence(results),
         footer=_footer(results),
@@ -130,16 +129,15 @@ def html(
     )
 
 
-def _status(results: dict[str, Any]) -> str:
-    status = str(results.get("status"))
-    finished = results.get("finished")
+def _status(results: SweepResult) -> str:
+    finished = results.finished
     when = datetime.fromisoformat(finished).strftime("%Y-%m-%d %H:%M %Z") if finished else DASH
-    ends = [str(trial.get("status")) for trial in trials_of(results)]
-    told = ", ".join(f"{ends.count(end)} {end}" for end in sorted(set(ends), key=_end_order))
-    wall = (results.get("seconds") or {}).get("wall")
+    ends = [trial.status for trial in results.trials]
+    counted = ", ".join(f"{ends.count(end)} {end}" for end in sorted(set(ends), key=_end_order))
     return (
-        f"{STATUS.get(status, status)}. {len(ends)} trials ({told or 'none'}) in "
-        f"{duration(wall)}, {when}. symnoise_ray {results.get('version', DASH)}."
+        f"{STATUS.get(results.status, results.status)}. {len(ends)} trials ({counted or 'none'}) "
+        f"in {duration(results.seconds.get('wall'))}, {when}. "
+        f"symnoise_ray {results.version or DASH}."
     )
 
 
@@ -147,35 +145,27 @@ def _end_order(status: str) -> tuple[bool, str]:
     return status != "done", status
 
 
-def _sentence(results: dict[str, Any]) -> str:
-    sentence = (results.get("verdict") or {}).get("sentence")
-    return str(sentence or "The sweep ended before a verdict could be given.")
+def _sentence(results: SweepResult) -> str:
+    return results.verdict.sentence or "The sweep ended before a verdict could be given."
 
 
-def _footer(results: dict[str, Any]) -> str:
-    tracking = results.get("tracking") or {}
+def _footer(results: SweepResult) -> str:
     # A report is passed on, a password in a tracking address is not.
-    address = re.sub(r"//[^/@]*@", "//", str(tracking.get("uri") or DASH))
-    return f"Runs are logged in MLflow at {address}, experiment {tracking.get('experiment', DASH)}."
+    address = re.sub(r"//[^/@]*@", "//", results.tracking_uri or DASH)
+    return f"Runs are logged in MLflow at {address}, experiment {results.experiment or DASH}."
 
 
-def _best_noise(trials: Iterable[Trial]) -> Trial | None:
+def _best_noise(trials: Iterable[TrialResult]) -> TrialResult | None:
     """The searched trial with noise that won most; a baseline where nothing was searched."""
-    noisy = [
-        trial
-        for trial in trials
-        if trial.get("win_rate") is not None and trial.get("arm") not in ("none", "duplicate")
-    ]
-    return max(
-        noisy, key=lambda trial: (not trial.get("baseline"), trial["win_rate"]), default=None
-    )
+    noisy = [trial for trial in trials if trial.win_rate is not None and adds_noise(trial.arm)]
+    return max(noisy, key=lambda trial: (not trial.baseline, trial["win_rate"]), default=None)
 
 
-def _examples(directory: Path, trial: Trial) -> list[dict[str, Any]]:
+def _examples(directory: Path, trial: TrialResult) -> list[dict[str, Any]]:
     """A few answers of a trial beside the reference's, drawn by chance but always the same."""
-    golds = [str(row.get("gold") or "") for row in read_lines(directory / "completions.jsonl")]
+    golds = [str(row.get("gold") or "") for row in read_lines(directory / COMPLETIONS)]
     by_item: dict[int, list[dict[str, Any]]] = {}
-    for row in read_lines(directory / "preferences.jsonl"):
+    for row in read_lines(directory / PREFERENCES):
         by_item.setdefault(row["item"], []).append(row)
     drawn = random.Random(0).sample(sorted(by_item), min(NUM_EXAMPLES, len(by_item)))
     return [
@@ -185,7 +175,7 @@ def _examples(directory: Path, trial: Trial) -> list[dict[str, Any]]:
             "reference": by_item[item][0]["output_1"],
             "reference_name": by_item[item][0]["generator_1"],
             "trial": by_item[item][0]["output_2"],
-            "trial_name": f"{trial['trial']}: {words.setting(trial)}",
+            "trial_name": f"{trial.trial}: {words.setting(trial)}",
             "winner": _winner([row["preference"] for row in by_item[item]]),
         }
         for item in sorted(drawn)

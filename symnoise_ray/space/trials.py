@@ -22,6 +22,8 @@ from symnoise_ray.config.loading import (
     parse_override,
     put,
 )
+from symnoise_ray.records.layout import COMPLETIONS, trial_directory
+from symnoise_ray.records.results import TrialResult
 from symnoise_ray.space.parameters import (
     Params,
     Space,
@@ -49,19 +51,25 @@ class TrialPlan:
     part: str = "search"
     baseline: bool = False
 
-    def record(self, **values: Any) -> dict[str, Any]:
-        """The trial's line in results.json."""
-        return {
-            "trial": self.name,
-            "part": self.part,
-            "baseline": self.baseline,
-            "is_reference": self.reference == self.directory / "completions.jsonl",
-            "arm": arm_of(self.config),
-            "label": describe(self.config),
-            "params": self.params,
-            "seed": self.config.train.seed,
+    @property
+    def arm(self) -> str:
+        """The noise type."""
+        return arm_of(self.config)
+
+    def result(self, status: str, **values: Any) -> TrialResult:
+        """The trial's result; `values` are further fields of `TrialResult`."""
+        return TrialResult(
+            trial=self.name,
+            part=self.part,
+            baseline=self.baseline,
+            is_reference=self.reference == self.directory / COMPLETIONS,
+            arm=self.arm,
+            label=describe(self.config),
+            params=self.params,
+            seed=self.config.train.seed,
+            status=status,
             **values,
-        }
+        )
 
 
 @dataclass(frozen=True)
@@ -111,7 +119,7 @@ class SweepPlans:
             name=name,
             config=self.config({**point, **fresh}),
             directory=self._trial_directory(name),
-            reference=plain / "completions.jsonl",
+            reference=plain / COMPLETIONS,
             params=point,
             part="confirm",
             baseline=arm == "none",
@@ -123,10 +131,10 @@ class SweepPlans:
         index = plain_baseline(self.sweep)
         assert index is not None
         plain = self.config(self.sweep.baselines[index])
-        return self._trial_directory(self._search_name(index, plain)) / "completions.jsonl"
+        return self._trial_directory(self._search_name(index, plain)) / COMPLETIONS
 
     def _trial_directory(self, name: str) -> Path:
-        return self.directory / "trials" / name
+        return trial_directory(self.directory, name)
 
     @staticmethod
     def _search_name(index: int, config: TrialConfig) -> str:

@@ -14,11 +14,12 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 from scipy.special import ndtri, stdtrit
 
+from symnoise_ray.records.results import Comparison
 from symnoise_ray.statistics.bootstrap import Floats, hull, is_one_sided, unseen, unseen_p_value
 
 SIGNIFICANCE = 0.05
@@ -72,36 +73,6 @@ def _half_width(squares: _MeanSquares, num_prompts: float, num_seeds: float, lev
         by_seed = stdtrit(num_seeds - 1, quantile) ** 2 * squares.seeds
         squared += max(0.0, by_seed - ndtri(quantile) ** 2 * squares.rest)
     return math.sqrt(squared / (num_prompts * num_seeds))
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One noise type against plain fine-tuning, over fresh prompts and seeds.
-
-    `verdict` is `better`, `worse` or `cannot tell yet`, at 5 % after Holm's correction. A
-    difference of the observed size would be decided with 80 % power by `prompts_needed` prompts
-    with as many seeds, or by `seeds_needed` seeds with as many prompts; where neither is enough
-    alone, by both (`needed_together`). None where no plan is. The length-controlled win rate is
-    None where no lengths were given; its interval is not corrected over the arms.
-
-    With `over`, another noise type, this is a contrast: the win rates of both over plain
-    fine-tuning are compared with each other, and `win_rate` is one half plus half their difference.
-    """
-
-    arm: str
-    win_rate: float
-    interval_95: tuple[float, float]
-    p_value: float
-    p_holm: float
-    num_prompts: int
-    num_seeds: int
-    verdict: str
-    prompts_needed: int | None
-    seeds_needed: int | None
-    needed_together: bool = False
-    length_controlled_win_rate: float | None = None
-    length_controlled_interval_95: tuple[float, float] | None = None
-    over: str = ""
 
 
 class _Tested(NamedTuple):

@@ -5,9 +5,9 @@ In: the numbers of `win_rate` and `comparison`. Out: the words that reports and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from symnoise_ray.statistics.comparison import Comparison
+from symnoise_ray.records.results import Comparison
 from symnoise_ray.statistics.win_rate import ONE_SIDED, WinRate
 
 ONE_SEED = "One seed cannot show how much another training would differ."
@@ -24,7 +24,7 @@ def needed_text(comparison: Comparison) -> str:
     return f"about {link.join(ways)} would tell" if ways else "the gap is too small to plan for"
 
 
-def verdict_sentence(comparisons: Sequence[Comparison], labels: dict[str, str]) -> str:
+def verdict_sentence(comparisons: Sequence[Comparison], labels: Mapping[str, str]) -> str:
     """The sweep's verdict in one sentence; `labels` gives each arm its setting in words."""
     if not comparisons:
         return "Nothing was confirmed on fresh seeds and prompts, so the sweep names no winner."
@@ -45,7 +45,7 @@ def _ranked(comparisons: Sequence[Comparison]) -> list[Comparison]:
     return sorted(comparisons, key=lambda comparison: comparison.win_rate, reverse=True)
 
 
-def verdict_text(comparison: Comparison, labels: dict[str, str]) -> str:
+def verdict_text(comparison: Comparison, labels: Mapping[str, str]) -> str:
     """One verdict in words; `labels` names the arms."""
     evidence, label = _evidence(comparison), labels[comparison.arm]
     other = f" from {labels[comparison.over]}" if comparison.over else ""

@@ -18,13 +18,13 @@ import numpy as np
 from symnoise_ray.config import ConfirmConfig
 from symnoise_ray.records.completions import Prompt
 from symnoise_ray.records.files import read_json, write_json
-from symnoise_ray.records.layout import PREFERENCES
+from symnoise_ray.records.layout import CHOICES, PREFERENCES
 from symnoise_ray.records.preferences import read_annotations
-from symnoise_ray.records.results import read_result
+from symnoise_ray.records.results import Comparison, TrialResult, read_result
 from symnoise_ray.space.parameters import Params
 from symnoise_ray.space.trials import SweepPlans, TrialPlan, show
 from symnoise_ray.statistics.bootstrap import Floats
-from symnoise_ray.statistics.comparison import Comparison, compare
+from symnoise_ray.statistics.comparison import compare
 from symnoise_ray.statistics.length_control import Items, fit_length, shares
 from symnoise_ray.statistics.win_rate import item_scores, length_differences
 from symnoise_ray.sweep.trial import run_trial
@@ -33,25 +33,28 @@ from symnoise_ray.workers.client import Workers
 from symnoise_ray.workers.session import THREAD_PREFIX
 
 
-def choose(results: list[dict[str, Any]], confirm: ConfirmConfig) -> dict[str, Params]:
+def choose(results: Sequence[TrialResult], confirm: ConfirmConfig) -> dict[str, Params]:
     """The best configuration of plain fine-tuning, of the best noise types, and of the contrasted.
 
     Arm -> its point; plain fine-tuning is tuned like the others, so that it is a fair opponent.
     Empty when plain fine-tuning or every noise type failed.
     """
-    best: dict[str, dict[str, Any]] = {}
-    for result in sorted(results, key=lambda r: str(r["trial"])):
-        arm = result["arm"]
-        if result["status"] == "done" and (
-            arm not in best or result["win_rate"] > best[arm]["win_rate"]
-        ):
-            best[arm] = result
-    noisy = sorted((a for a in best if a != "none"), key=lambda a: -best[a]["win_rate"])
+    best: dict[str, TrialResult] = {}
+    for result in sorted(results, key=lambda result: result.trial):
+        first = best.setdefault(result.arm, result) if result.is_done else result
+        if result.is_done and _rate(result) > _rate(first):
+            best[result.arm] = result
+    noisy = sorted((arm for arm in best if arm != "none"), key=lambda arm: -_rate(best[arm]))
     contrasted = {arm for pair in confirm.contrasts for arm in pair}
     noisy = [arm for rank, arm in enumerate(noisy) if rank < confirm.top_k or arm in contrasted]
     if "none" not in best or not noisy:
         return {}
-    return {arm: best[arm]["params"] for arm in ["none", *noisy]}
+    return {arm: dict(best[arm].params) for arm in ["none", *noisy]}
+
+
+def _rate(result: TrialResult) -> float:
+    assert result.win_rate is not None, "a trial that is done has a score"
+    return result.win_rate
 
 
 def number_choices(arms: dict[str, Params], path: Path) -> dict[str, int]:
@@ -75,7 +78,7 @@ def run_confirmation(
 ) -> dict[str, list[TrialPlan]]:
     """Train and judge every arm on every fresh seed; returns the plans by arm."""
     seeds = range(plans.sweep.confirm.num_seeds)
-    choices = number_choices(arms, plans.directory / "confirm.json")
+    choices = number_choices(arms, plans.directory / CHOICES)
     by_arm = {
         arm: [plans.confirm(arm, point, n, choices[arm], choices["none"]) for n in seeds]
         for arm, point in arms.items()
@@ -159,7 +162,7 @@ def _at_equal_lengths(judged_PV: Floats) -> Floats:
 def _judged(plan: TrialPlan) -> dict[Prompt, tuple[float, float]]:
     """Prompt -> mean score and length difference of a confirmed trial; empty when it failed."""
     result = read_result(plan.directory)
-    if result is None or result["status"] != "done":
+    if result is None or not result.is_done:
         return {}
     preferences = read_annotations(plan.directory / PREFERENCES)
     deltas = length_differences(preferences)

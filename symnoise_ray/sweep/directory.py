@@ -11,8 +11,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from symnoise_ray.errors import UserError
-from symnoise_ray.records.layout import SWEEP
-from symnoise_ray.sweep.lease import OWNER, hold
+from symnoise_ray.records.layout import OWNER, SWEEP
+from symnoise_ray.sweep.lease import hold
 from symnoise_ray.workers.session import in_ray_job
 
 

@@ -23,8 +23,8 @@ from typing import Any
 import psutil
 
 from symnoise_ray.errors import UserError
+from symnoise_ray.records.layout import OWNER
 
-OWNER = "owner.json"
 BEAT_SECONDS = 5.0
 STALE_SECONDS = 30.0
 """An owner on another machine that gave no sign of life for so long is gone."""

@@ -17,9 +17,8 @@ from typing import Any
 from symnoise_ray.config import SweepConfig
 from symnoise_ray.errors import UserError
 from symnoise_ray.records.files import read_json, write_json
-from symnoise_ray.records.layout import SWEEP
+from symnoise_ray.records.layout import LOCK, RESULTS, SWEEP
 
-LOCK = "run.lock.json"
 PACKAGES = ("ray", "torch", "deepspeed", "transformers", "optuna", "mlflow", "numpy", "sacrebleu")
 
 FREE = (
@@ -183,5 +182,5 @@ def _seen_from(root: str, value: Any) -> Any:
 
 
 def _has_verdict(directory: Path) -> bool:
-    path = directory / "results.json"
+    path = directory / RESULTS
     return path.exists() and bool(read_json(path)["verdict"]["comparisons"])

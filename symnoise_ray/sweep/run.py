@@ -21,15 +21,18 @@ from symnoise_ray.config import JudgeConfig, SweepConfig
 from symnoise_ray.judges.protocol import Judge
 from symnoise_ray.preflight.inputs import prepare
 from symnoise_ray.records.files import contents, require_folder, write_json
+from symnoise_ray.records.layout import SLOTS, default_tracking_uri
+from symnoise_ray.records.results import Comparison, SweepResult, TrialResult
 from symnoise_ray.report.board import Board
 from symnoise_ray.report.write import write_report
-from symnoise_ray.space.parameters import flat, search_size
+from symnoise_ray.space.parameters import search_size
 from symnoise_ray.space.paths import input_files
 from symnoise_ray.space.trials import SweepPlans, first_point, known_points, size_text
 from symnoise_ray.sweep.directory import claim_directory
-from symnoise_ray.sweep.results import assemble, exit_code
+from symnoise_ray.sweep.results import assemble
 from symnoise_ray.sweep.resume import Past, begin, has_begun
 from symnoise_ray.sweep.watch import Watch
+from symnoise_ray.tracking import events
 from symnoise_ray.tracking.mlflow_runs import Tracker
 from symnoise_ray.workers.session import ray_session
 
@@ -47,7 +50,7 @@ class Sweep:
     uri: str
     began: float = field(default_factory=time.monotonic)
     seconds: dict[str, float] = field(default_factory=dict)
-    comparisons: list[Any] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
     labels: dict[str, str] = field(default_factory=dict)
     past: Past = field(default_factory=Past)
 
@@ -79,8 +82,8 @@ def run_sweep(
     console: Console,
     *,
     resume: bool = False,
-) -> int:
-    """Run a whole sweep, or what is left of it, and tell what it found; returns the exit status.
+) -> SweepResult:
+    """Run a whole sweep, or what is left of it, and say on the console what it found.
 
     Raises:
         UserError: the input is not usable; nothing was created.
@@ -92,8 +95,8 @@ def run_sweep(
         return _run_in(directory, config, console, began)
 
 
-def _run_in(directory: Path, config: SweepConfig, console: Console, began: float) -> int:
-    uri = config.tracking.uri or f"sqlite:///{directory.parent / 'mlflow.db'}"
+def _run_in(directory: Path, config: SweepConfig, console: Console, began: float) -> SweepResult:
+    uri = config.tracking.uri or default_tracking_uri(directory)
     board = Board(console, f"{config.name}: {directory}")
     sweep = Sweep(config, directory, board, uri, began)
     _check_settings(sweep)  # before anything is written: a key in a wrong place must not be
@@ -102,16 +105,16 @@ def _run_in(directory: Path, config: SweepConfig, console: Console, began: float
     verb = f"part {sweep.past.parts + 1} of the sweep in" if sweep.past.parts else "results in"
     board.say(f"sweep {config.name}: {size_text(config)}; {verb} {_short(directory)}")
     if sweep.past.other_versions:
-        told = ", ".join(sweep.past.other_versions)
-        board.say(f"not as in its first part, so that numbers may differ a little: {told}")
+        changed = ", ".join(sweep.past.other_versions)
+        board.say(f"not as in its first part, so that numbers may differ a little: {changed}")
     if sweep.judge.type != "local":
         _check_judge(sweep)
     with ray_session() as resources:
         num_slots = _count_slots(sweep, resources)
         with _local_judge(sweep) as local:
-            results = _run(sweep, num_slots, local)
-    summarise(results, directory, board)
-    return exit_code(results)
+            result = _run(sweep, num_slots, local)
+    summarise(result, board)
+    return result
 
 
 @contextmanager
@@ -157,7 +160,7 @@ def _count_slots(sweep: Sweep, resources: dict[str, float]) -> int:
     return count_slots(sweep.config.workers, resources, num_trials, sweep.judge)
 
 
-def _run(sweep: Sweep, num_slots: int, judge: Judge | None) -> dict[str, Any]:
+def _run(sweep: Sweep, num_slots: int, judge: Judge | None) -> SweepResult:
     """Everything that needs the cluster, and the results whatever happens."""
     from symnoise_ray.workers.pool import Pool
 
@@ -165,13 +168,13 @@ def _run(sweep: Sweep, num_slots: int, judge: Judge | None) -> dict[str, Any]:
     if not sweep.past.parts:
         begin(config, sweep.directory, sweep.seeds)
     tracker = Tracker(sweep.directory, sweep.uri, config.tracking.experiment)
-    _start_parent(sweep, tracker)
+    events.start_sweep(tracker, plans, sweep.past.parts + 1)
     sweep.board.say(f"starting {num_slots} worker group{'s' if num_slots > 1 else ''} ...")
     watch = Watch(config.name, sweep.board, tracker)
     warm = plans.search(0, first_point(config)).config
     try:
         with (
-            Pool(config.workers, num_slots, warm, sweep.directory / ".slots", judge) as pool,
+            Pool(config.workers, num_slots, warm, sweep.directory / SLOTS, judge) as pool,
             sweep.board,
             watch,
         ):
@@ -204,107 +207,57 @@ def _search_and_confirm(sweep: Sweep, pool: Any, watch: Watch, num_slots: int) -
         sweep.seconds["confirm"] = time.monotonic() - started
 
 
-def _start_parent(sweep: Sweep, tracker: Tracker) -> None:
-    """The sweep's own run: what is fixed, and how it searches; told once, whatever the parts."""
-    config = sweep.config
-    tags = {"symnoise.part": "sweep", "symnoise.parts": str(sweep.past.parts + 1)}
-    if tracker.journal.path.exists():
-        tracker.log("start", config.name, parent=None, params={}, tags=tags)
-        return
-    point = first_point(config)
-    fixed = flat(sweep.plans.config(point))
-    varied = {name for p in config.baselines for name in p} | set(config.parameters)
-    params = {name: value for name, value in fixed.items() if name not in varied}
-    for section in ("search", "confirm", "workers"):
-        values = getattr(config, section).model_dump(mode="json")
-        params |= {f"{section}.{name}": value for name, value in values.items()}
-    for name, parameter in config.parameters.items():
-        params[f"parameters.{name}"] = parameter.model_dump(mode="json", exclude_defaults=True)
-    tracker.log("start", config.name, parent=None, params=params, tags=tags)
-
-
-def _finish(sweep: Sweep, watch: Watch, tracker: Tracker, *, interrupted: bool) -> dict[str, Any]:
+def _finish(sweep: Sweep, watch: Watch, tracker: Tracker, *, interrupted: bool) -> SweepResult:
     """Write results.json and the report, and end the sweep's run in MLflow."""
     started = time.monotonic()
-    for result in watch.results:
-        if result["trial"] in watch.before:
-            continue
-        track = round(tracker.applier.seconds.get(result["trial"], 0.0), 3)
-        result["seconds"]["track"] = track
-        record = {"step": result.get("num_steps", 0), "seconds/track": track}
-        tracker.log("metrics", result["trial"], records=[record])
+    trials = [_with_tracking_time(result, watch, tracker) for result in watch.results]
     sweep.seconds["wall"] = time.monotonic() - sweep.began
-    seconds = {name: round(value, 2) for name, value in sweep.seconds.items()}
-    results = assemble(
+    result = assemble(
         sweep.config,
-        watch.results,
+        sweep.directory,
+        trials,
         sweep.comparisons,
         sweep.labels,
-        seconds,
+        {name: round(value, 2) for name, value in sweep.seconds.items()},
         uri=sweep.uri,
         interrupted=interrupted,
         parts=sweep.past.parts + 1,
         looks=sweep.past.looks + 1,
     )
-    write_json(results, sweep.directory / "results.json")
-    write_report(sweep.directory, results)
-    _end_parent(sweep, results, tracker, time.monotonic() - started)
+    write_json(result.to_json(), result.paths.results)
+    write_report(result)
+    events.end_sweep(tracker, result, time.monotonic() - started)
     problem = tracker.close(INTERRUPTED_CLOSE_SECONDS) if interrupted else tracker.close()
     if problem:
         sweep.board.say(
             f"not everything reached MLflow ({problem}); the journal has it: "
             f"symnoise-ray sync {_short(sweep.directory)}"
         )
-    return results
+    return result
 
 
-def _end_parent(
-    sweep: Sweep, results: dict[str, Any], tracker: Tracker, report_seconds: float
-) -> None:
-    name = sweep.config.name
-    scored = [t for t in results["trials"] if t["part"] == "search" and t["status"] == "done"]
-    # Of a sweep in several parts, each tells its own: the last one counts.
-    record: dict[str, Any] = {"step": sweep.past.parts, "num_trials": len(results["trials"])}
-    if scored:
-        record["best_win_rate"] = max(trial["win_rate"] for trial in scored)
-    for phase, value in {**results["seconds"], "report": report_seconds}.items():
-        if isinstance(value, float | int):
-            record[f"seconds/{phase}"] = value
-    for phase, value in results["seconds"]["by_phase"].items():
-        record[f"seconds/trials/{phase}"] = value
-    for comparison in results["verdict"]["comparisons"]:
-        record[f"confirmed_win_rate/{comparison['arm']}"] = comparison["win_rate"]
-    tracker.log("metrics", name, records=[record])
-    for file in ("results.json", "report.html", "report.md", "sweep.json", "run.lock.json"):
-        tracker.log("file", name, path=file)
-    sentence = results["verdict"]["sentence"]
-    status = {"whole": "FINISHED", "partial": "FINISHED", "failed": "FAILED"}
-    tracker.log(
-        "end",
-        name,
-        status=status.get(results["status"], "KILLED"),
-        tags={"mlflow.note.content": sentence, "symnoise.status": results["status"]},
-    )
+def _with_tracking_time(result: TrialResult, watch: Watch, tracker: Tracker) -> TrialResult:
+    if result.trial in watch.before:
+        return result
+    timed = result.with_seconds(track=round(tracker.applier.seconds.get(result.trial, 0.0), 3))
+    events.log_tracking_time(tracker, timed)
+    return timed
 
 
-def summarise(results: dict[str, Any], directory: Path, board: Board) -> None:
+def summarise(result: SweepResult, board: Board) -> None:
     """The end of a sweep on the screen: table, where the time went, verdict, what to open."""
     board.summary()
-    phases = ", ".join(
-        f"{name} {value:.0f} s" for name, value in results["seconds"]["by_phase"].items()
-    )
-    wall = results["seconds"]["wall"]
-    board.say(f"\n{wall:.0f} s in all; over all trials: {phases}")
-    left_out = {k: v for trial in results["trials"] for k, v in trial.get("counts", {}).items()}
+    phases = ", ".join(f"{name} {value:.0f} s" for name, value in result.by_phase.items())
+    board.say(f"\n{result.seconds['wall']:.0f} s in all; over all trials: {phases}")
+    left_out = {what: number for trial in result.trials for what, number in trial.counts.items()}
     for what, number in left_out.items():
         board.say(f"{number} {what}")
-    board.say(f"\nVerdict: {results['verdict']['sentence']}\n")
+    board.say(f"\nVerdict: {result.verdict.sentence}\n")
     python = _short(Path(sys.executable))
-    uri = results["tracking"]["uri"]
-    board.say(f"report:  {python} -m webbrowser {(directory / 'report.html').as_uri()}")
+    board.say(f"report:  {python} -m webbrowser {result.paths.report.as_uri()}")
     board.say(
         f"runs:    MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {python} -m mlflow ui "
-        f"--backend-store-uri {shlex.quote(uri)}"
+        f"--backend-store-uri {shlex.quote(result.tracking_uri)}"
     )
 
 

@@ -19,7 +19,8 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from symnoise_ray.errors import InfrastructureError
-from symnoise_ray.records.results import read_result
+from symnoise_ray.records.layout import STUDY, TUNE
+from symnoise_ray.records.results import TrialResult, read_result
 from symnoise_ray.space.parameters import search_size
 from symnoise_ray.space.trials import SweepPlans, TrialPlan
 from symnoise_ray.sweep.proposals import Proposals
@@ -70,7 +71,7 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]
         """Remember where the work is done."""
         self.plans, self.workers = plans, workers
         self.plan: TrialPlan = plans.search(config["index"], config["point"])
-        self.records: Iterator[dict[str, Any] | None] | None = None
+        self.records: Iterator[dict[str, Any] | TrialResult | None] | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial in the same process."""
@@ -85,8 +86,8 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]
             self.records = run_trial(self.plan, self.workers)
         until = time.monotonic() + SLICE_SECONDS
         for record in self.records:
-            if record is not None and record.get("status") == "done":
-                return {METRIC: record[METRIC], "done": True}
+            if isinstance(record, TrialResult) and record.is_done:
+                return {METRIC: record.win_rate, "done": True}
             if time.monotonic() >= until:
                 break
         return {"done": False}
@@ -134,7 +135,7 @@ def run_search(
     points.
     """
     _quieten()
-    proposals = Proposals(plans.sweep, storage / "optuna.db")
+    proposals = Proposals(plans.sweep, storage / STUDY)
     waiting = _take_up(plans, proposals, watch)
     if waiting:
         _run_trials(plans, workers, watch, SweepSearch(proposals, waiting), num_slots, storage)
@@ -151,7 +152,7 @@ def _take_up(plans: SweepPlans, proposals: Proposals, watch: Watch) -> list[int]
         plan = plans.search(index, proposals.given[index] if given else known[index].params)
         result = watch.take_up(plan)
         if result is not None:
-            scores[index] = result.get(METRIC)
+            scores[index] = result.win_rate
     proposals.settle(scores)
     total = len(plans.sweep.baselines) + search_size(plans.sweep)
     return [index for index in range(total) if index not in scores]
@@ -166,7 +167,7 @@ def _run_trials(
     storage: Path,
 ) -> None:
     before, num_trials = len(watch.results), len(searcher.waiting)
-    folder = storage / ".tune"
+    folder = storage / TUNE
     shutil.rmtree(folder, ignore_errors=True)  # of a part that was interrupted
     trainable = tune.with_resources(
         tune.with_parameters(SearchTrial, plans=plans, workers=workers),
@@ -197,9 +198,9 @@ def _run_trials(
     _check_told(outcome, watch.results[before:])
 
 
-def _check_told(outcome: Any, results: list[dict[str, Any]]) -> None:
+def _check_told(outcome: Any, results: Sequence[TrialResult]) -> None:
     """Tune, and with it Optuna, must have seen as failed exactly what failed."""
-    failed = sum(result["status"] != "done" for result in results)
+    failed = sum(not result.is_done for result in results)
     if outcome.num_errors != failed:
         first = str(outcome.errors[0]).strip().splitlines()[-1] if outcome.errors else "none"
         raise InfrastructureError(

@@ -9,32 +9,42 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from symnoise_ray.errors import CancelledError, JudgeError, SymnoiseError, kind_of, reason_of
+from symnoise_ray.errors import CancelledError, JudgeError, kind_of, reason_of
 from symnoise_ray.judges.choose import make_judge
 from symnoise_ray.judges.judging import judge_all, require_coverage
 from symnoise_ray.judges.protocol import Judge
 from symnoise_ray.records.completions import Completion, read_completions
 from symnoise_ray.records.files import read_json, write_json, write_lines
-from symnoise_ray.records.layout import RESULT
+from symnoise_ray.records.layout import (
+    COMPLETIONS,
+    CONFIG,
+    OUTCOME,
+    PREFERENCES,
+    RESULT,
+    SCORE,
+    sweep_directory,
+)
 from symnoise_ray.records.metrics import PHASES, timed
+from symnoise_ray.records.results import TrialResult
 from symnoise_ray.space.trials import TrialPlan
 from symnoise_ray.statistics.answer_statistics import answer_statistics
 from symnoise_ray.statistics.win_rate import win_rate
-from symnoise_ray.workers.client import Finished, Workers
+from symnoise_ray.workers.client import Workers
+from symnoise_ray.workers.outcome import Outcome
 
 WAIT_SECONDS = 0.2
 NUM_REASONS = 5
 """Reasons of failed verdicts that a result tells; an endpoint may give each call its own."""
 
 
-def run_trial(plan: TrialPlan, workers: Workers) -> Iterator[dict[str, Any] | None]:
+def run_trial(plan: TrialPlan, workers: Workers) -> Iterator[dict[str, Any] | TrialResult | None]:
     """Run a trial, yielding its records, None when there is nothing new, and last its result.
 
-    The result (with a `status`) is also in trial.json, whatever happened.
+    The result is also in trial.json, whatever happened.
 
     Raises:
         SymnoiseError: the trial failed; its result was written and yielded before.
@@ -42,42 +52,39 @@ def run_trial(plan: TrialPlan, workers: Workers) -> Iterator[dict[str, Any] | No
     seconds: dict[str, float] = {}
     directory = plan.directory
     try:
-        write_json(plan.config.model_dump(mode="json"), directory / "config.json")
+        write_json(plan.config.model_dump(mode="json"), directory / CONFIG)
         trained = yield from _train_and_answer(plan, workers)
         seconds |= trained.seconds
-        completions = read_completions(directory / "completions.jsonl")
+        completions = read_completions(directory / COMPLETIONS)
         reference = yield from _await_reference(plan)
         with timed(seconds, "judge"):
             score = _judge(plan, completions, reference, workers.judge)
     except Exception as error:
-        # Every failure is the trial's own: told as FAILED with its reason, never as a score.
-        yield _finish(plan, seconds, **_failure(error))
+        # Every failure is the trial's own: FAILED with its reason, never a score.
+        yield fail(plan, error, seconds)
         raise
-    yield _finish(
-        plan,
-        seconds,
-        status="done",
-        counts=trained.counts,
-        attempts=trained.attempts,
+    values = {
+        "attempts": trained.attempts,
         **trained.summary,
         **answer_statistics(completions, **plan.config.answers.model_dump()),
         **score,
-    )
+    }
+    yield _finish(plan, "done", seconds, counts=trained.counts, values=values)
 
 
 def _train_and_answer(
     plan: TrialPlan, workers: Workers
-) -> Generator[dict[str, Any] | None, None, Finished]:
+) -> Generator[dict[str, Any] | None, None, Outcome]:
     """The worker's part, once: a sweep that goes on may find it done."""
-    outcome = plan.directory / "outcome.json"
-    if outcome.exists():
-        return Finished(**read_json(outcome))
+    path = plan.directory / OUTCOME
+    if path.exists():
+        return Outcome.from_json(read_json(path))
     for record in workers.run(plan.name, plan.config, plan.directory):
-        if isinstance(record, Finished):
-            write_json(record._asdict(), outcome)
+        if isinstance(record, Outcome):
+            write_json(record.to_json(), path)
             return record
         yield record
-    raise AssertionError("a worker's last word is Finished or an exception")
+    raise AssertionError("a worker's last word is an Outcome or an exception")
 
 
 def _await_reference(plan: TrialPlan) -> Generator[None, None, list[Completion]]:
@@ -105,7 +112,7 @@ def _judge(
     Raises:
         JudgeError: too few verdicts could be had, or the score is not a number.
     """
-    sweep = plan.directory.parents[1]
+    sweep = sweep_directory(plan.directory)
     config = plan.config.judge
     judge = make_judge(config, sweep.parent, str(sweep), local)
     # The verdict of a sweep rests on the confirmation, so that one judges full sets.
@@ -118,33 +125,38 @@ def _judge(
         min_coverage=config.min_coverage,
         orders=config.orders,
     )
-    write_lines(judged.preferences, plan.directory / "preferences.jsonl")
+    write_lines(judged.preferences, plan.directory / PREFERENCES)
     require_coverage(judged, config.min_coverage)
     score = win_rate(judged.preferences)
     if not math.isfinite(score.win_rate):
         raise JudgeError(f"the win rate must be a number, but is {score.win_rate}")
     told = score.to_json() | judged.early_fields()
-    write_json(told, plan.directory / "score.json")
+    write_json(told, plan.directory / SCORE)
     took: dict[str, Any] = {"judge_usage": asdict(judged.usage)} if judged.usage.calls else {}
     if judged.failures:
         took["judge_failures"] = dict(judged.failures.most_common(NUM_REASONS))
     return {**told, **took}
 
 
-def _failure(error: Exception) -> dict[str, Any]:
-    status = "cancelled" if isinstance(error, CancelledError) else "failed"
-    notes = "\n".join(getattr(error, "__notes__", []))
-    return {"status": status, "kind": kind_of(error), "reason": reason_of(error), "detail": notes}
+def fail(
+    plan: TrialPlan, error: Exception, seconds: Mapping[str, float] | None = None
+) -> TrialResult:
+    """Write the result of a trial that failed, or that could not even be started."""
+    return _finish(
+        plan,
+        "cancelled" if isinstance(error, CancelledError) else "failed",
+        seconds or {},
+        kind=kind_of(error),
+        reason=reason_of(error),
+        detail="\n".join(getattr(error, "__notes__", [])),
+    )
 
 
-def _finish(plan: TrialPlan, seconds: dict[str, float], **values: Any) -> dict[str, Any]:
+def _finish(
+    plan: TrialPlan, status: str, seconds: Mapping[str, float], **values: Any
+) -> TrialResult:
     """Write trial.json: the trial's result, whatever it is."""
     phases = {name: round(seconds[name], 3) for name in PHASES if name in seconds}
-    result = plan.record(**values, seconds=phases)
-    write_json(result, plan.directory / RESULT)
+    result = plan.result(status, seconds=phases, **values)
+    write_json(result.to_json(), plan.directory / RESULT)
     return result
-
-
-def fail(plan: TrialPlan, error: SymnoiseError) -> dict[str, Any]:
-    """The result of a trial that could not even be started."""
-    return _finish(plan, {}, **_failure(error))

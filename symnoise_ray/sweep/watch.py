@@ -7,17 +7,15 @@ is the contract, so it does not matter where the trial runs or who started it.
 from __future__ import annotations
 
 import threading
-from typing import Any, Self
+from typing import Self
 
 from symnoise_ray.errors import DataError, DivergedError, OutOfMemoryError, UserError
-from symnoise_ray.records.layout import RESULT
-from symnoise_ray.records.metrics import UPSTREAM, Tail
-from symnoise_ray.records.results import read_result
+from symnoise_ray.records.layout import METRICS, RESULT
+from symnoise_ray.records.metrics import Tail
+from symnoise_ray.records.results import TrialResult, read_result
 from symnoise_ray.report.board import Board
-from symnoise_ray.space.parameters import flat
 from symnoise_ray.space.trials import TrialPlan, show
-from symnoise_ray.tracking.events import SCORES
-from symnoise_ray.tracking.journal import KILLED
+from symnoise_ray.tracking import events
 from symnoise_ray.tracking.mlflow_runs import Tracker
 
 POLL_SECONDS = 0.25
@@ -30,10 +28,10 @@ class Watch:
 
     def __init__(self, sweep: str, board: Board, tracker: Tracker) -> None:
         self.sweep, self.board, self.tracker = sweep, board, tracker
-        self.results: list[dict[str, Any]] = []
+        self.results: list[TrialResult] = []
         self.before: set[str] = set()
         """Trials that ended in an earlier part of the sweep."""
-        self._last_steps, self._told = tracker.journal.history()
+        self._last_steps, self._logged = tracker.journal.history()
         self._plans: dict[str, TrialPlan] = {}
         self._tails: dict[str, Tail] = {}
         self._lock = threading.Lock()
@@ -49,20 +47,20 @@ class Watch:
         self._thread.join()
         self.poll()
 
-    def take_up(self, plan: TrialPlan) -> dict[str, Any] | None:
+    def take_up(self, plan: TrialPlan) -> TrialResult | None:
         """The result of a trial that ended for good in an earlier part of the sweep.
 
         None for one that is still to be run: it never ended, or it was not its own fault that it
-        failed. What it was told then goes out of the way.
+        failed. The file with that failure is removed.
         """
         result = read_result(plan.directory)
         if result is None:
             return None
-        if result["status"] != "done" and result["kind"] not in FINAL:
+        if not result.is_done and result.kind not in FINAL:
             (plan.directory / RESULT).unlink()
             return None
         self.before.add(plan.name)
-        if plan.name in self._told:
+        if plan.name in self._logged:
             self._show(plan)
             with self._lock:
                 self._close(plan, result)
@@ -74,22 +72,11 @@ class Watch:
     def add(self, plan: TrialPlan) -> None:
         """A trial was started."""
         self._show(plan)
-        self.tracker.log(
-            "start",
-            plan.name,
-            parent=self.sweep,
-            params={**flat(plan.config), "config.digest": plan.config.digest()},
-            tags={
-                "symnoise.part": plan.part,
-                "symnoise.arm": plan.record()["arm"],
-                "symnoise.baseline": str(plan.baseline).lower(),
-                "symnoise.varied": ", ".join(plan.params),
-            },
-        )
+        events.start_trial(self.tracker, self.sweep, plan)
         with self._lock:
             self._plans[plan.name] = plan
             last_step = self._last_steps.get(plan.name, -1)
-            self._tails[plan.name] = Tail(plan.directory / "metrics.jsonl", last_step)
+            self._tails[plan.name] = Tail(plan.directory / METRICS, last_step)
 
     def _show(self, plan: TrialPlan) -> None:
         confirms = plan.part == "confirm"
@@ -113,38 +100,22 @@ class Watch:
         for record in records:
             self.board.move(plan.name, record)
         if records:
-            self.tracker.log("metrics", plan.name, records=records)
+            events.log_records(self.tracker, plan.name, records)
 
-    def _end(self, plan: TrialPlan, result: dict[str, Any]) -> None:
+    def _end(self, plan: TrialPlan, result: TrialResult) -> None:
         del self._plans[plan.name]
         self._close(plan, result)
-        scores = {name: result[name] for name in SCORES if result.get(name) is not None}
-        scores |= {name: result[name] for name in result if name.startswith(UPSTREAM)}
-        for prefix in ("", "length_controlled_"):
-            if result.get(f"{prefix}interval_95"):
-                low, high = result[f"{prefix}interval_95"]
-                scores |= {f"{prefix}win_rate_low_95": low, f"{prefix}win_rate_high_95": high}
-        scores |= {f"seconds/{name}": value for name, value in result["seconds"].items()}
-        step = result.get("num_steps", 0)
-        self.tracker.log("metrics", plan.name, records=[{"step": step, **scores}])
-        for file in ("completions", "preferences"):
-            if (plan.directory / f"{file}.jsonl").exists():
-                path = f"trials/{plan.name}/{file}.jsonl"
-                shown = {"completions": "answers.json", "preferences": "verdicts.json"}[file]
-                self.tracker.log("table", plan.name, path=path, file=shown)
-        status = {"done": "FINISHED", "failed": "FAILED"}.get(result["status"], KILLED)
-        tags = {"symnoise.reason": result["reason"]} if result.get("reason") else {}
-        self.tracker.log("end", plan.name, status=status, tags=tags)
+        events.end_trial(self.tracker, plan, result)
 
-    def _close(self, plan: TrialPlan, result: dict[str, Any]) -> None:
+    def _close(self, plan: TrialPlan, result: TrialResult) -> None:
         self.results.append(result)
         self.board.end(plan.name, result, before=plan.name in self.before)
 
     def abandon(self) -> None:
-        """The sweep was interrupted: trials still running are told as killed."""
+        """The sweep was interrupted: the runs of trials still running end as killed."""
         with self._lock:
             for name in self._plans:
-                self.tracker.log("end", name, status=KILLED, tags={})
+                events.abandon_trial(self.tracker, name)
             self._plans.clear()
 
     @property

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from symnoise_ray.records.files import read_lines
+from symnoise_ray.records.layout import JOURNAL
 
 KILLED = "KILLED"
 """Status of a run that was interrupted."""
@@ -21,7 +22,7 @@ class Journal:
     """The events of a sweep in order, in one file that any process may append to."""
 
     def __init__(self, directory: Path) -> None:
-        self.path = directory / "journal.jsonl"
+        self.path = directory / JOURNAL
         self._lock = threading.Lock()
         _cut_broken_line(self.path)
 

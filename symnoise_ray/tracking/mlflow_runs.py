@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from symnoise_ray.records.files import read_lines, write_json
+from symnoise_ray.records.layout import APPLIED, JOURNAL
 from symnoise_ray.tracking.journal import Journal
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class Applier:
         self.uri = uri
         self.experiment = experiment
         self.seconds: dict[str, float] = {}
-        self._state_path = directory / "journal.applied.json"
+        self._state_path = directory / APPLIED
         state = json.loads(self._state_path.read_text()) if self._state_path.exists() else {}
         self._num_applied: int = state.get("num_applied", 0)
         self._runs: dict[str, str] = state.get("runs", {})
@@ -73,7 +74,7 @@ class Applier:
         Raises:
             mlflow.exceptions.MlflowException: the tracker refused or did not answer.
         """
-        events = read_lines(self.directory / "journal.jsonl")[self._num_applied :]
+        events = read_lines(self.directory / JOURNAL)[self._num_applied :]
         for event in events:
             began = time.monotonic()
             getattr(self, f"_{event['kind']}")(event)

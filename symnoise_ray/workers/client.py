@@ -7,22 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import ray
 
 from symnoise_ray.config import TrialConfig
-from symnoise_ray.errors import ERRORS, CancelledError, SymnoiseError
 from symnoise_ray.judges.protocol import Judge
-
-
-class Finished(NamedTuple):
-    """A worker's part of a trial that went well."""
-
-    seconds: dict[str, float]
-    summary: dict[str, Any]
-    counts: dict[str, int]
-    attempts: int
+from symnoise_ray.workers.outcome import Outcome
 
 
 class Workers:
@@ -36,11 +27,11 @@ class Workers:
 
     def run(
         self, name: str, config: TrialConfig, directory: Path, *, patience: float = 2.0
-    ) -> Iterator[dict[str, Any] | Finished | None]:
+    ) -> Iterator[dict[str, Any] | Outcome | None]:
         """Run a trial on the next free slot.
 
-        Yields records as they come, None when `patience` seconds brought none, and last of all
-        `Finished`.
+        Yields records as they come, None when `patience` seconds brought none, and last of all the
+        `Outcome` of a trial that went well.
 
         Raises:
             SymnoiseError: the trial failed, as the kind of error that its worker met.
@@ -54,7 +45,8 @@ class Workers:
             yield from events
             seen += len(events)
             if outcome is not None:
-                yield _finished(outcome)
+                outcome.raise_failure()
+                yield outcome
                 return
             if not events:
                 yield None
@@ -62,14 +54,3 @@ class Workers:
     def cancel(self, name: str) -> None:
         """Stop a trial at its next step; a finished or unknown one is left alone."""
         ray.get(self.hub.cancel.remote(name))
-
-
-def _finished(outcome: dict[str, Any]) -> Finished:
-    if outcome["status"] == "cancelled":
-        raise CancelledError(outcome["reason"])
-    if outcome["status"] == "failed":
-        error = ERRORS.get(outcome["kind"], SymnoiseError)(outcome["reason"])
-        error.add_note(outcome.get("detail", ""))
-        raise error
-    seconds = {**outcome["seconds"], "start": round(outcome["waited_seconds"], 4)}
-    return Finished(seconds, outcome["summary"], outcome["counts"], outcome["attempts"])

@@ -20,6 +20,7 @@ from typing import Any
 import ray
 
 from symnoise_ray.errors import OutOfMemoryError
+from symnoise_ray.workers.outcome import Outcome
 
 POLL_SECONDS = 20.0
 """Longest a slot's question for work stays open before it asks again."""
@@ -43,7 +44,7 @@ class Task:
     events: list[dict[str, Any]] = field(default_factory=list)
     last_step: int = -1
     cancelled: bool = False
-    outcome: dict[str, Any] | None = None
+    outcome: Outcome | None = None
     waited_seconds: float = 0.0
 
 
@@ -58,7 +59,7 @@ class Slot:
     pids: dict[int, int] = field(default_factory=dict)
     bound: dict[int, str] = field(default_factory=dict)
     task: str = ""
-    ended: dict[int, dict[str, Any]] = field(default_factory=dict)
+    ended: dict[int, Outcome] = field(default_factory=dict)
     last_beat: float = 0.0
     last_progress: float = 0.0
 
@@ -110,7 +111,7 @@ class Hub:
 
     async def events(
         self, name: str, after: int, timeout: float
-    ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    ) -> tuple[list[dict[str, Any]], Outcome | None]:
         """Events from number `after` on, and the outcome once there is one."""
         task = self.tasks[name]
         await self._until(lambda: len(task.events) > after or task.outcome is not None, timeout)
@@ -124,7 +125,7 @@ class Hub:
         task.cancelled = True
         if not task.slot:
             self.queues[task.pool].remove(name)
-            self._end(name, {"status": "cancelled", "kind": "cancelled", "reason": "cancelled"})
+            self._end(name, Outcome.cancelled("cancelled"))
         await self._notify()
 
     async def close(self) -> None:
@@ -235,7 +236,7 @@ class Hub:
         return True
 
     async def finish(
-        self, name: str, incarnation: str, task_name: str, rank: int, outcome: dict[str, Any]
+        self, name: str, incarnation: str, task_name: str, rank: int, outcome: Outcome
     ) -> str:
         """A rank is through with a trial; `die` when its peers are stuck in a collective."""
         slot = self.slots[name]
@@ -256,14 +257,14 @@ class Hub:
             await self._notify()
         return "ok" if whole else "die"
 
-    def _settle(self, task_name: str, outcome: dict[str, Any]) -> None:
+    def _settle(self, task_name: str, outcome: Outcome) -> None:
         """End a task, or queue it again with half the micro-batch when memory ran out.
 
         The gradient of a step does not depend on it, and later tasks start with what fitted.
         """
         task = self.tasks[task_name]
         train = task.payload["config"]["train"]
-        if outcome["kind"] != OutOfMemoryError.kind or train["micro_batch_size"] == 1:
+        if outcome.kind != OutOfMemoryError.kind or train["micro_batch_size"] == 1:
             self._end(task_name, outcome)
             return
         half = train["micro_batch_size"] // 2
@@ -272,16 +273,16 @@ class Hub:
         self.queues[task.pool].appendleft(task_name)
 
     @staticmethod
-    def _worst(ended: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    def _worst(ended: dict[int, Outcome]) -> Outcome:
         """One outcome of all ranks: a failure wins, then rank 0's word."""
         for outcome in ended.values():
-            if outcome["status"] == "failed":
+            if outcome.status == "failed":
                 return outcome
         return ended.get(0) or next(iter(ended.values()))
 
-    def _end(self, task_name: str, outcome: dict[str, Any]) -> None:
+    def _end(self, task_name: str, outcome: Outcome) -> None:
         task = self.tasks[task_name]
-        task.outcome = {**outcome, "waited_seconds": task.waited_seconds, "attempts": task.attempt}
+        task.outcome = outcome.after(task.waited_seconds, task.attempt)
 
     # When things break.
 
@@ -304,9 +305,10 @@ class Hub:
         if task is None or task.outcome is not None:
             return
         if task.cancelled:
-            self._end(slot.task, {"status": "cancelled", "kind": "cancelled", "reason": reason})
+            self._end(slot.task, Outcome.cancelled(reason))
         elif task.attempt >= MAX_ATTEMPTS:
-            self._end(slot.task, _lost(f"lost {task.attempt} times, last because {reason}"))
+            reason = f"lost {task.attempt} times, last because {reason}"
+            self._end(slot.task, Outcome.lost(reason))
         else:
             task.slot, task.submitted = "", time.monotonic()
             self.queues[task.pool].appendleft(slot.task)
@@ -318,10 +320,9 @@ class Hub:
             while queue:
                 name = queue.popleft()
                 if self.closing:
-                    outcome = {"status": "cancelled", "kind": "cancelled", "reason": reason}
+                    self._end(name, Outcome.cancelled(reason))
                 else:
-                    outcome = _lost(f"no worker group could be started: {reason}")
-                self._end(name, outcome)
+                    self._end(name, Outcome.lost(f"no worker group could be started: {reason}"))
 
     async def _watch(self) -> None:
         """Kill slots that are silent, or that run a trial without a step for too long."""
@@ -338,7 +339,3 @@ class Hub:
                     for actor in slot.ranks.values():
                         ray.kill(actor, no_restart=True)
                     await self._notify()
-
-
-def _lost(reason: str) -> dict[str, Any]:
-    return {"status": "failed", "kind": "infrastructure", "reason": reason}

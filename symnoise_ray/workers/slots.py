@@ -160,7 +160,7 @@ class _Rank:
         outcome = run_task(config, Path(task["directory"]), report=report, cancelled=cancelled)
         ray.get(sent)
         verdict = ray.get(
-            self.hub.finish.remote(self.slot, self.incarnation, name, self.rank, outcome.to_json())
+            self.hub.finish.remote(self.slot, self.incarnation, name, self.rank, outcome)
         )
         if verdict == "die":
             # Only a restart of the whole group frees a peer that hangs in a collective.

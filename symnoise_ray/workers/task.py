@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,14 @@ from symnoise_ray.generation.harness import harness_scores, load_tasks
 from symnoise_ray.models.process import give_memory_back
 from symnoise_ray.models.weights import export
 from symnoise_ray.records.files import write_lines
+from symnoise_ray.records.layout import (
+    CHECKPOINTS,
+    COMPLETIONS,
+    METRICS,
+    MODEL,
+    TOKENS,
+    sweep_directory,
+)
 from symnoise_ray.records.metrics import Metrics, timed
 from symnoise_ray.training.loop import Report, Trained, train
 from symnoise_ray.workers.outcome import Outcome
@@ -48,8 +57,7 @@ def run_task(
         # The one place where a worker meets any failure of a trial: the process must survive it.
         outcome = Outcome("failed", kind_of(error), reason_of(error), traceback.format_exc())
     give_memory_back()
-    outcome.seconds = {phase: round(value, 4) for phase, value in seconds.items()}
-    return outcome
+    return replace(outcome, seconds={phase: round(spent, 4) for phase, spent in seconds.items()})
 
 
 def _train_and_answer(
@@ -59,26 +67,12 @@ def _train_and_answer(
     cancelled: Callable[[], bool],
     seconds: dict[str, float],
 ) -> Outcome:
-    checkpoints = directory / "checkpoints"
     tasks: Any = None
     if config.harness.tasks:
         with timed(seconds, "harness"):
             tasks = load_tasks(config.harness)
-    with Metrics(directory / "metrics.jsonl") as metrics:
-
-        def record(values: dict[str, Any]) -> None:
-            if dist.get_rank() == 0:
-                metrics.write(values)
-                report(values)
-
-        trained = train(
-            config,
-            record,
-            cancelled=cancelled,
-            seconds=seconds,
-            caches=directory.parents[1] / "tokens",  # beside trials/, for the whole sweep
-            checkpoints=checkpoints,
-        )
+    caches = sweep_directory(directory) / TOKENS  # for the whole sweep
+    trained = train_in(directory, config, report, cancelled, seconds=seconds, caches=caches)
     try:
         with timed(seconds, "generate"):
             counts = trained.counts + _answer(config, directory, trained, cancelled)
@@ -86,13 +80,58 @@ def _train_and_answer(
             with timed(seconds, "harness"):
                 trained.summary |= _check_upstream(config, tasks, trained, cancelled)
         if config.train.save_model:
-            merge = config.lora.merge
-            export(trained.model, trained.tokenizer, directory / "model", merge=merge)
-        if dist.get_rank() == 0:
-            shutil.rmtree(checkpoints, ignore_errors=True)
+            export_in(directory, config, trained)
+        remove_checkpoints(directory)
         return Outcome("done", summary=trained.summary, counts=dict(counts))
     finally:
         trained.release()
+
+
+def train_in(
+    directory: Path,
+    config: TrialConfig,
+    report: Report,
+    cancelled: Callable[[], bool] = lambda: False,
+    *,
+    seconds: dict[str, float] | None = None,
+    caches: Path,
+) -> Trained:
+    """Train in a trial's directory: metrics.jsonl on the way, checkpoints to go on from.
+
+    Args:
+        directory: Of the trial; training that was cut off goes on from its newest checkpoint.
+        config: The trial.
+        report: Called on rank 0 with every record that was written to metrics.jsonl.
+        cancelled: Asked on rank 0 between steps.
+        seconds: Wall seconds by phase are added to it.
+        caches: Folder for tokenised rows.
+    """
+    with Metrics(directory / METRICS) as metrics:
+
+        def record(values: dict[str, Any]) -> None:
+            if dist.get_rank() == 0:
+                metrics.write(values)
+                report(values)
+
+        return train(
+            config,
+            record,
+            cancelled=cancelled,
+            seconds=seconds,
+            caches=caches,
+            checkpoints=directory / CHECKPOINTS,
+        )
+
+
+def export_in(directory: Path, config: TrialConfig, trained: Trained) -> None:
+    """Write the fine-tuned model into a trial's directory."""
+    export(trained.model, trained.tokenizer, directory / MODEL, merge=config.lora.merge)
+
+
+def remove_checkpoints(directory: Path) -> None:
+    """Remove what a trial that came to its end need not go on from."""
+    if dist.get_rank() == 0:
+        shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
 
 
 def _answer(
@@ -118,7 +157,7 @@ def _answer(
         between_batches=check,
     )
     if dist.get_rank() == 0:
-        write_lines(completions, directory / "completions.jsonl")
+        write_lines(completions, directory / COMPLETIONS)
     return counts + prompts.left_out
 
 

@@ -18,11 +18,13 @@ from rich.console import Console
 
 from symnoise_ray.config import HarnessConfig, ModelConfig, NoiseConfig, TrialConfig
 from symnoise_ray.errors import CancelledError, DataError, UserError
+from symnoise_ray.generation import harness_tasks
 from symnoise_ray.generation.harness import harness_scores, load_tasks
 from symnoise_ray.models.weights import Loaded, load
-from symnoise_ray.preflight import inputs
 from symnoise_ray.preflight.inputs import check_inputs
 from symnoise_ray.records.files import write_json
+from symnoise_ray.records.layout import RESULT, SweepPaths
+from symnoise_ray.records.results import SweepResult, TrialResult
 from symnoise_ray.report import write as report
 from symnoise_ray.report.board import Board
 from symnoise_ray.space.trials import TrialPlan
@@ -389,16 +391,16 @@ def test_report_and_mlflow_show_the_scores_with_plain_fine_tuning_first(tmp_path
     tracker = Tracker(tmp_path, uri, "tests")
     tracker.log("start", "sweep", parent="", params={}, tags={})
     with Watch("sweep", Board(Console(file=io.StringIO()), "sweep"), tracker) as watch:
-        for name, found in told.items():
+        for name, values in told.items():
             noise = NoiseConfig(type="symnoise", alpha=5) if "sym" in name else NoiseConfig()
             directory = tmp_path / "trials" / name
             plan = TrialPlan(name, TrialConfig(noise=noise), directory, directory, {})
-            result = plan.record(status="done", seconds={}, interval_95=[0, 1], **found)
-            write_json(result, directory / "trial.json")
+            result = plan.result("done", values={"interval_95": [0, 1], **values})
+            write_json(result.to_json(), directory / RESULT)
             watch.add(plan)
     assert tracker.close() == ""
-    results = {"name": "sweep", "status": "whole", "trials": watch.results}
-    table = report.markdown(results)
+    found = SweepResult(SweepPaths(tmp_path), "sweep", "whole", trials=tuple(watch.results))
+    table = report.markdown(found)
     rows = ["| 000-none | 0.750 ± 0.062 | 0.500 |", "| 001-symnoise | 0.750 ± 0.062 | 0.250 |"]
     assert "| trial | words exact_match.last-word | kinds acc |" in table
     assert "\n".join(rows) in table
@@ -410,8 +412,8 @@ def test_report_and_mlflow_show_the_scores_with_plain_fine_tuning_first(tmp_path
 
 
 def test_a_report_without_scores_does_not_speak_of_them() -> None:
-    trials = [{"trial": "000-none", "part": "search", "status": "done", "win_rate": 0.5}]
-    text = report.markdown({"name": "sweep", "status": "whole", "trials": trials})
+    trial = TrialResult("000-none", values={"win_rate": 0.5})
+    text = report.markdown(SweepResult(SweepPaths(Path()), "sweep", "whole", trials=(trial,)))
     assert "harness" not in text
 
 
@@ -458,7 +460,7 @@ def test_a_task_that_nobody_knows_is_refused_with_the_nearest_names(
 
     # All of lm_eval's own take ten seconds to read; a slow test does.
     monkeypatch.setattr(
-        inputs, "_all_tasks", lambda f: TaskManager(include_path=f, include_defaults=False)
+        harness_tasks, "_all_tasks", lambda f: TaskManager(include_path=f, include_defaults=False)
     )
     settings = {"harness__include_path": str(tasks_dir)}
     check_inputs([trial(**settings, harness__tasks=("kinds", "all"))])

@@ -12,6 +12,7 @@ from symnoise_ray.records.completions import Completion
 from symnoise_ray.records.files import write_lines
 from symnoise_ray.records.metrics import PHASES
 from symnoise_ray.records.preferences import Preference
+from symnoise_ray.records.results import SweepResult, TrialResult
 from symnoise_ray.report import charts, sections
 from symnoise_ray.report import write as report
 
@@ -70,7 +71,8 @@ COMPARISON = {
 }
 
 
-def _results(**values: Any) -> dict[str, Any]:
+def _content(**values: Any) -> dict[str, Any]:
+    """The content of a results.json."""
     results = {
         "name": "quickstart",
         "version": "0.1.0",
@@ -88,6 +90,18 @@ def _results(**values: Any) -> dict[str, Any]:
         "tracking": {"uri": "sqlite:///runs/mlflow.db", "experiment": "symnoise_ray"},
     }
     return copy.deepcopy(results | values)
+
+
+def _read(content: dict[str, Any], directory: Path = Path("sweep")) -> SweepResult:
+    return SweepResult.from_json(content, directory)
+
+
+def _results(**values: Any) -> SweepResult:
+    return _read(_content(**values))
+
+
+def _rows(trials: list[dict[str, Any]]) -> list[TrialResult]:
+    return [TrialResult.from_json(trial) for trial in trials]
 
 
 CURVES: dict[str, list[dict[str, Any]]] = {
@@ -137,8 +151,8 @@ def test_everything_is_told(kind: str) -> None:
         text = _words(report.html(_results(), CURVES, [EXAMPLE]))
     else:
         text = report.markdown(_results())
-    for trial in _results()["trials"]:
-        assert trial["trial"] in text
+    for trial in _results().trials:
+        assert trial.trial in text
     for words in (
         "It cannot be told yet.",
         "Finished, but some trials have no result",
@@ -189,38 +203,38 @@ def _controlled(rate: float, **values: Any) -> dict[str, Any]:
 
 
 def test_the_rate_at_equal_lengths_is_shown_and_warns_where_lengths_hardly_overlap() -> None:
-    results = _results()
+    results = _content()
     results["verdict"]["comparisons"][0] |= _controlled(0.532)
     results["trials"][1] |= _controlled(0.412, longer_rate=0.96)
     results["trials"][2] |= _controlled(0.583, longer_rate=0.95)
-    for text in (report.markdown(results), _words(report.html(results, CURVES, []))):
+    for text in (report.markdown(_read(results)), _words(report.html(_read(results), CURVES, []))):
         assert "53.2 (47.2 to 61.2)" in text
         assert "41.2 (35.2 to 49.2), longer on 96.0 %" in text
         assert "58.3 (52.3 to 66.3)" in text
         assert text.count(", longer on ") == 1
     assert "| 000-none (reference) | none | 0.003 | 50.0 | 45.0 to 57.0 | \u2013 |" in (
-        report.markdown(results)
+        report.markdown(_read(results))
     )
 
 
 def test_trials_that_stopped_early_are_told() -> None:
-    results = _results()
-    assert "stopped once the side" not in report.markdown(results)
+    results = _content()
+    assert "stopped once the side" not in report.markdown(_read(results))
     results["trials"][2]["stopped_early"] = True
     results["trials"][1]["stopped_early"] = False
-    text = report.markdown(results)
+    text = report.markdown(_read(results))
     assert "The judging of 1 of 4 trials stopped once the side of 50 % was decided." in text
 
 
 def test_what_the_answers_look_like_is_a_table_where_it_is_known() -> None:
-    results = _results()
+    results = _content()
     heading = "What the answers look like"
-    assert heading not in report.markdown(results)
+    assert heading not in report.markdown(_read(results))
     told = {"num_answers": 9, "length_median": 30.5, "words_mean": 6.25, "repetition_2": 0.015}
     results["trials"][2] |= told | {"refusal_rate": 0.0, "compression_ratio": 2.345}
-    text = report.markdown(results)
+    text = report.markdown(_read(results))
     assert "| 002-symnoise | 30 | 6.2 | 1.5 | \u2013 | 2.35 | \u2013 | 0.0 | \u2013 |" in text
-    assert heading in _words(report.html(results, CURVES, []))
+    assert heading in _words(report.html(_read(results), CURVES, []))
 
 
 def test_html_needs_nothing_from_outside() -> None:
@@ -244,17 +258,17 @@ def test_every_figure_has_a_title() -> None:
 
 
 def test_hostile_text_is_shown_not_run() -> None:
-    results = _results(name=HOSTILE)
+    results = _content(name=HOSTILE)
     results["verdict"]["sentence"] = HOSTILE
     results["verdict"]["comparisons"][0] |= {"label": HOSTILE, "verdict": HOSTILE, "arm": HOSTILE}
     results["trials"][3] |= {"reason": HOSTILE, "kind": HOSTILE}
     results["trials"][2] |= {"label": HOSTILE, "arm": HOSTILE, "counts": {HOSTILE: 1}}
     example = dict.fromkeys(EXAMPLE, HOSTILE) | {"winner": "tie"}
-    page = report.html(results, CURVES, [example])
+    page = report.html(_read(results), CURVES, [example])
     page.encode()
     assert "<script" not in page
     assert _words(page).count("<script>alert(\"x\")</script> & 'a' | b\nc `d`") >= 10
-    text = report.markdown(results)
+    text = report.markdown(_read(results))
     text.encode()
     assert "<script" not in text
     assert r"&lt;script>" in text
@@ -262,15 +276,15 @@ def test_hostile_text_is_shown_not_run() -> None:
 
 
 def test_underscores_inside_words_stay_plain() -> None:
-    results = _results()
+    results = _content()
     results["trials"][3]["reason"] = "raise warmup_ratio, _not_ this"
-    assert r"raise warmup_ratio, \_not\_ this" in report.markdown(results)
+    assert r"raise warmup_ratio, \_not\_ this" in report.markdown(_read(results))
 
 
 def test_a_password_in_the_tracking_address_is_left_out() -> None:
     tracking = {"uri": "postgresql://me:secret@host/db", "experiment": "e"}
-    results = _results(tracking=tracking)
-    for text in (report.markdown(results), report.html(results, {}, [])):
+    results = _content(tracking=tracking)
+    for text in (report.markdown(_read(results)), report.html(_read(results), {}, [])):
         assert "secret" not in text
         assert "postgresql://host/db" in text
 
@@ -279,21 +293,21 @@ def test_bare_results_break_nothing() -> None:
     bare = {"trial": "000-none", "part": "search", "status": "done"}
     for trials in ([], [bare], [FAILED], [bare | {"win_rate": 0.5}]):
         results = {"name": "n", "status": "interrupted", "trials": trials}
-        words = _words(report.html(results, {}, []))
+        words = _words(report.html(_read(results), {}, []))
         assert "The sweep ended before a verdict could be given." in words
-        assert "Interrupted before its end" in report.markdown(results)
+        assert "Interrupted before its end" in report.markdown(_read(results))
 
 
 def test_no_comparison_is_said_in_words() -> None:
-    results = _results(verdict={"sentence": "No winner.", "comparisons": []})
-    for text in (report.markdown(results), _words(report.html(results, CURVES, []))):
+    results = _content(verdict={"sentence": "No winner.", "comparisons": []})
+    for text in (report.markdown(_read(results)), _words(report.html(_read(results), CURVES, []))):
         assert "No noise type was compared with plain fine-tuning" in text
 
 
 def test_further_settings_get_a_column() -> None:
-    results = _results()
+    results = _content()
     results["trials"][2]["params"]["train.num_epochs"] = 7
-    text = report.markdown(results)
+    text = report.markdown(_read(results))
     assert "| train.num_epochs |" in text
     assert re.search(r"002-symnoise .* 7 \|\n", text)
 
@@ -304,7 +318,7 @@ def test_rows_lie_where_their_win_rates_are() -> None:
         _trial(n, "neftune", rate, interval_95=[rate - 0.1, rate + 0.1])
         for n, rate in enumerate(rates)
     ]
-    figure = _figure(charts.win_rates(trials, "title"))
+    figure = _figure(charts.win_rates(_rows(trials), "title"))
     (half,) = _numbers(figure, ".//line[@class='half']", "x1")
     places = _numbers(figure, ".//circle", "cx")
     starts = _numbers(figure, ".//line[@class='interval']", "x1")
@@ -321,7 +335,7 @@ def test_alpha_is_logarithmic_and_higher_is_better() -> None:
         _trial(n, "neftune", rate, params={"noise.alpha": alpha})
         for n, (alpha, rate) in enumerate([(1, 0.4), (10, 0.5), (100, 0.6)])
     ]
-    figure = _figure(charts.by_alpha(trials, "title"))
+    figure = _figure(charts.by_alpha(_rows(trials), "title"))
     x, y = _numbers(figure, ".//circle", "cx"), _numbers(figure, ".//circle", "cy")
     (half,) = _numbers(figure, ".//line[@class='half']", "y1")
     assert x[1] - x[0] == pytest.approx(x[2] - x[1], abs=0.02)
@@ -331,13 +345,13 @@ def test_alpha_is_logarithmic_and_higher_is_better() -> None:
 
 def test_one_alpha_alone_can_be_drawn() -> None:
     assert _numbers(
-        _figure(charts.by_alpha([_trial(1, "neftune", 0.5)], "title")), ".//circle", "cx"
+        _figure(charts.by_alpha(_rows([_trial(1, "neftune", 0.5)]), "title")), ".//circle", "cx"
     )
 
 
 def test_a_diverging_loss_stays_inside_the_figure() -> None:
     trials = [_trial(0, "none", 0.5), _trial(2, "symnoise", 0.5)]
-    figure = _figure(charts.clean_loss(trials, CURVES, "title"))
+    figure = _figure(charts.clean_loss(_rows(trials), CURVES, "title"))
     lines = [line.attrib["points"].split() for line in figure.iterfind(".//polyline")]
     places = [[tuple(map(float, point.split(","))) for point in line] for line in lines]
     (plain_start, plain_end), (noisy_start, noisy_end) = places
@@ -347,17 +361,17 @@ def test_a_diverging_loss_stays_inside_the_figure() -> None:
 
 
 def test_a_negative_curvature_is_drawn_below_a_positive_one() -> None:
-    figure = _figure(charts.curvature([_trial(0, "none", 0.5)], CURVES, "title"))
+    figure = _figure(charts.curvature(_rows([_trial(0, "none", 0.5)]), CURVES, "title"))
     (line,) = [line.attrib["points"].split() for line in figure.iterfind(".//polyline")]
     (_, before), (_, after) = (map(float, point.split(",")) for point in line)
     assert 28 <= before < after <= 300
-    assert charts.curvature([_trial(2, "symnoise", 0.5)], CURVES, "title") == ""
+    assert charts.curvature(_rows([_trial(2, "symnoise", 0.5)]), CURVES, "title") == ""
 
 
 def test_bars_have_the_length_of_their_seconds() -> None:
     trials = [_trial(0, "none", 0.5, seconds={"load": 1, "train": 3, "track": 50})]
     trials.append(_trial(1, "neftune", 0.5, seconds={"train": 2}))
-    figure = _figure(charts.time_spent(trials, "title"))
+    figure = _figure(charts.time_spent(_rows(trials), "title"))
     widths = [width for width in _numbers(figure, ".//rect", "width") if width > 0]
     full = charts.WIDTH - 60 - charts.LABEL_END - 20
     assert widths == pytest.approx([full / 4, full * 3 / 4, full / 2], abs=0.02)
@@ -389,7 +403,7 @@ def _write_trial(directory: Path, name: str, verdicts: dict[str, float | None]) 
 def test_both_files_are_written(tmp_path: Path) -> None:
     verdicts = {"q1": 2.0, "q2": 1.0, "q3": 1.5, "q4": None}
     _write_trial(tmp_path / "trials" / "002-symnoise", "002-symnoise", verdicts)
-    report.write_report(tmp_path, _results())
+    report.write_report(_read(_content(), tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == {"trials", "report.html", "report.md"}
     assert (tmp_path / "report.md").read_text(encoding="utf-8") == report.markdown(_results())
     page = _page((tmp_path / "report.html").read_text(encoding="utf-8"))
@@ -409,20 +423,20 @@ def test_examples_are_few_and_always_the_same(tmp_path: Path) -> None:
     _write_trial(tmp_path / "trials" / name, name, {f"q{n}": 1.5 for n in range(50)})
     pages = []
     for _ in range(2):
-        report.write_report(tmp_path, _results())
+        report.write_report(_read(_content(), tmp_path))
         pages.append((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert pages[0] == pages[1]
     assert pages[0].count("<article>") == report.NUM_EXAMPLES
 
 
 def test_a_sweep_without_any_trial_file_is_reported(tmp_path: Path) -> None:
-    report.write_report(tmp_path, _results(status="failed", trials=[FAILED]))
+    report.write_report(_read(_content(status="failed", trials=[FAILED]), tmp_path))
     assert "the loss is nan at step 31" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("kind", ["html", "markdown"])
 def test_noise_types_against_each_other_are_told_in_points(kind: str) -> None:
-    results = _results()
+    results = _content()
     contrast = COMPARISON | {
         "label": "symnoise 5 over independent 5",
         "over": "independent",
@@ -430,7 +444,11 @@ def test_noise_types_against_each_other_are_told_in_points(kind: str) -> None:
         "interval_95": [0.4795, 0.54],
     }
     results["verdict"]["comparisons"].append(contrast)
-    text = _words(report.html(results, CURVES, [])) if kind == "html" else report.markdown(results)
+    text = (
+        _words(report.html(_read(results), CURVES, []))
+        if kind == "html"
+        else report.markdown(_read(results))
+    )
     assert "symnoise 5 over independent 5" in text
     assert "+1.8" in text
     assert "-4.1 to +8.0" in text.replace("\\", "")

@@ -11,6 +11,7 @@ from symnoise_ray.config import ConfirmConfig, SweepConfig, TrialConfig
 from symnoise_ray.records.files import write_json, write_lines
 from symnoise_ray.records.layout import PREFERENCES, RESULT
 from symnoise_ray.records.preferences import Preference, read_annotations
+from symnoise_ray.records.results import TrialResult
 from symnoise_ray.space.trials import SweepPlans, TrialPlan
 from symnoise_ray.statistics.judged_models import standings
 from symnoise_ray.statistics.words import verdict_sentence
@@ -33,7 +34,7 @@ def confirmed(
     Every prompt is asked so many times; with `same_request` they differ in what came before.
     """
     directory = folder / name
-    write_json({"status": status}, directory / RESULT)
+    write_json({"trial": name, "status": status}, directory / RESULT)
     rows = [
         Preference(
             item + len(scores) * time, "and why?" if same_request else f"question {item}", *TEXTS,
@@ -154,7 +155,7 @@ def test_a_contrast_is_the_difference_of_two_win_rates_on_shared_prompts_and_see
 
 def test_contrasted_arms_are_confirmed_whatever_their_rank() -> None:
     results = [
-        {"trial": str(n), "arm": arm, "status": "done", "win_rate": rate, "params": {"a": arm}}
+        TrialResult(str(n), arm=arm, params={"a": arm}, values={"win_rate": rate})
         for n, (arm, rate) in enumerate(
             [("none", 0.5), ("symnoise", 0.4), ("neftune", 0.6), ("independent", 0.3)]
         )

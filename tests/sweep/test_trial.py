@@ -16,13 +16,14 @@ from symnoise_ray.judges.reference import ReferenceJudge
 from symnoise_ray.records.completions import Completion
 from symnoise_ray.records.files import read_json, write_lines
 from symnoise_ray.records.preferences import read_annotations
+from symnoise_ray.records.results import TrialResult
 from symnoise_ray.space.trials import TrialPlan
 from symnoise_ray.statistics.answer_statistics import answer_statistics
 from symnoise_ray.statistics.early_stopping import judging_order
 from symnoise_ray.statistics.win_rate import win_rate
 from symnoise_ray.sweep.trial import _judge, run_trial
 from symnoise_ray.tracking.events import SCORES
-from symnoise_ray.workers.client import Finished
+from symnoise_ray.workers.outcome import Outcome
 from tests.judges.test_judging import Scripted
 from tests.servers.endpoint import Endpoint, serving
 
@@ -171,10 +172,10 @@ class Answered:
     def __init__(self, completions: list[Completion]) -> None:
         self.completions = completions
 
-    def run(self, name: str, config: TrialConfig, directory: Path) -> Iterator[Finished]:
+    def run(self, name: str, config: TrialConfig, directory: Path) -> Iterator[Outcome]:
         """Write the answers and finish."""
         write_lines(self.completions, directory / "completions.jsonl")
-        yield Finished({"train": 1.0}, {"num_steps": 3}, {}, 1)
+        yield Outcome("done", seconds={"train": 1.0}, summary={"num_steps": 3})
 
 
 def test_a_trial_tells_what_its_answers_look_like(tmp_path: Path) -> None:
@@ -183,13 +184,13 @@ def test_a_trial_tells_what_its_answers_look_like(tmp_path: Path) -> None:
     trial = plan(tmp_path)
     write_lines(other, trial.reference)
     *_, result = run_trial(trial, Answered(own))  # type: ignore[arg-type]
-    assert result is not None
+    assert isinstance(result, TrialResult)
     told = answer_statistics(own)
     assert told["refusal_rate"] == 1 / 20
     assert told["num_diversity"] == 1
     assert {name: result[name] for name in told} == told
     assert set(told) <= set(SCORES), "all of them reach the tracker"
     assert json.loads((trial.directory / "trial.json").read_text()) == json.loads(
-        json.dumps(result)
+        json.dumps(result.to_json())
     )
     assert not set(told) & set(read_json(trial.directory / "score.json"))

@@ -14,8 +14,8 @@ import ray
 from symnoise_ray.config import TrialConfig, WorkersConfig
 from symnoise_ray.errors import CancelledError, DivergedError, InfrastructureError, UserError
 from symnoise_ray.records.files import read_lines
-from symnoise_ray.workers.client import Finished
 from symnoise_ray.workers.hub import MAX_ATTEMPTS, MAX_START_FAILURES, Hub
+from symnoise_ray.workers.outcome import Outcome
 from symnoise_ray.workers.pool import Pool, count_slots
 
 
@@ -45,9 +45,9 @@ def short_trial(**train: object) -> TrialConfig:
     )
 
 
-def run(pool: Pool, name: str, config: TrialConfig, directory: Path) -> Finished:
+def run(pool: Pool, name: str, config: TrialConfig, directory: Path) -> Outcome:
     last = list(pool.workers.run(name, config, directory))[-1]
-    assert isinstance(last, Finished)
+    assert isinstance(last, Outcome)
     return last
 
 
@@ -114,7 +114,7 @@ def test_records_come_while_the_trial_runs(pool: Pool, tmp_path: Path):
     steps = [record["step"] for record in records[:-1] if isinstance(record, dict)]
     assert steps == list(range(7))
     finished = records[-1]
-    assert isinstance(finished, Finished)
+    assert isinstance(finished, Outcome)
     assert set(finished.seconds) == {"start", "load", "train", "generate"}
 
 
@@ -128,7 +128,7 @@ def test_a_cancelled_trial_frees_its_slot_within_a_second(pool: Pool, tmp_path: 
     following = pool.workers.run("following", short_trial(), tmp_path / "following")
     assert next(following) is not None
     assert time.monotonic() - began < 1.0
-    assert isinstance(list(following)[-1], Finished)
+    assert isinstance(list(following)[-1], Outcome)
 
 
 def test_a_waiting_trial_can_be_cancelled(pool: Pool, tmp_path: Path):
@@ -168,7 +168,7 @@ def test_a_killed_workers_trial_is_finished_all_the_same(pool: Pool, tmp_path: P
     os.kill(worker_pid(pool), signal.SIGKILL)
     records = list(killed)
     finished = records[-1]
-    assert isinstance(finished, Finished)
+    assert isinstance(finished, Outcome)
     assert finished.attempts == 2
     steps = [record["step"] for record in records[:-1] if isinstance(record, dict)]
     assert steps == sorted(set(steps)), "steps that were told before are not told again"
@@ -239,8 +239,8 @@ def test_a_trial_that_is_lost_too_often_fails_with_the_reason():
     asyncio.run(lose_again_and_again())
     outcome = hub.tasks["trial"].outcome
     assert outcome is not None
-    assert outcome["kind"] == InfrastructureError.kind
-    assert outcome["reason"] == f"lost {MAX_ATTEMPTS} times, last because the node went away"
+    assert outcome.kind == InfrastructureError.kind
+    assert outcome.reason == f"lost {MAX_ATTEMPTS} times, last because the node went away"
 
 
 def test_words_of_an_earlier_life_are_not_heard():
@@ -252,7 +252,7 @@ def test_words_of_an_earlier_life_are_not_heard():
         await hub.slot_up("slot", "pool", "second", 0, 1, 1, None)
         await hub.event("slot", "first", "trial", {"step": 1})
         assert await hub.beat("slot", "first", 0.0) is False
-        return await hub.finish("slot", "first", "trial", 0, {"status": "done"})
+        return await hub.finish("slot", "first", "trial", 0, Outcome("done"))
 
     assert asyncio.run(restart_and_talk()) == "die"
     assert [event["step"] for event in hub.tasks["trial"].events] == [0]
@@ -270,7 +270,7 @@ def test_slots_that_never_start_end_the_waiting_trials():
     asyncio.run(fail_to_start())
     outcome = hub.tasks["trial"].outcome
     assert outcome is not None
-    assert "the model cannot be read" in outcome["reason"]
+    assert "the model cannot be read" in outcome.reason
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux limits another process")
