@@ -102,3 +102,8 @@ def reason_of(error: BaseException) -> str:
     """One line that says what went wrong, with the type where it is not one of ours."""
     text = " ".join(str(error).split()) or "no message"
     return text if isinstance(error, SymnoiseError) else f"{type(error).__name__}: {text}"
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """What an exception says, in one line of at most so many characters."""
+    return " ".join(str(error).split())[:limit] or type(error).__name__

@@ -42,8 +42,8 @@ FACES = {
     "judges": {"choose", "judging", "protocol", "remote", "self_check"},
     "report": {"board", "write"},
     "preflight": {"forecast", "inputs", "plan", "preview"},
-    "workers": {"client", "pool", "session"},
-    "tracking": {"events", "journal", "mlflow_runs"},
+    "workers": {"client", "outcome", "pool", "session", "task"},
+    "tracking": {"events", "mlflow_runs"},
     "sweep": {"results", "run"},
     "cli": {"main"},
 }

@@ -25,13 +25,13 @@ from symnoise_ray.cli.sweeps import (
     add_validate,
 )
 from symnoise_ray.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, SymnoiseError, reason_of
+from symnoise_ray.workers.session import leave
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status."""
     status = _run(argv)
-    if session := sys.modules.get("symnoise_ray.workers.session"):
-        session.leave(status)
+    leave(status)
     return status
 
 

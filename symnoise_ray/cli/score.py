@@ -67,7 +67,7 @@ def _run_score(arguments: argparse.Namespace) -> int:
         raise UserError("--strength is AlpacaEval's C and needs --gamed, which was not given")
     names = labels(arguments.preferences)
     judged = dict(zip(names, map(read_annotations, arguments.preferences), strict=True))
-    stopped = {name: told for name, rows in judged.items() if (told := stopped_early(rows))}
+    stopped = {name: note for name, rows in judged.items() if (note := stopped_early(rows))}
     comparisons = [] if stopped else standings(judged)
     rates = {name: win_rate(rows, known) for name, rows in judged.items()}
     show = _scores_as_json if arguments.json else _scores_in_words
@@ -76,7 +76,7 @@ def _run_score(arguments: argparse.Namespace) -> int:
 
 
 class _Sides(NamedTuple):
-    """Whose answers were judged against whose; None where the rows tell no name, or several."""
+    """Whose answers were judged against whose; None where the rows have no name, or several."""
 
     generator: str | None
     reference: str | None
@@ -85,8 +85,8 @@ class _Sides(NamedTuple):
 def _sides(preferences: Sequence[Preference]) -> _Sides:
     from symnoise_ray.records.preferences import names
 
-    told = [names(preferences, field) for field in ("generator_2", "generator_1")]
-    return _Sides(*(side[0] if len(side) == 1 else None for side in told))
+    sides = [names(preferences, field) for field in ("generator_2", "generator_1")]
+    return _Sides(*(side[0] if len(side) == 1 else None for side in sides))
 
 
 def _scores_as_json(
@@ -129,10 +129,10 @@ def _scores_in_words(
         if generator and reference:  # lest rows the other way round go unnoticed
             who = f"generator_2 {generator!r} against generator_1 {reference!r}"
             scores[name] = f"{who}\n{scores[name]}"
-    verdict = "\n".join(f"{name}: {told}" for name, told in stopped.items())
+    verdict = "\n".join(f"{name}: {note}" for name, note in stopped.items())
     if comparisons:
         verdict = standing.in_words(comparisons)
     if len(scores) == 1:
         return "\n".join([*scores.values(), verdict])
-    told = [f"{name}\n{score}" for name, score in scores.items()]
-    return "\n\n".join([*told, verdict])
+    blocks = [f"{name}\n{score}" for name, score in scores.items()]
+    return "\n\n".join([*blocks, verdict])

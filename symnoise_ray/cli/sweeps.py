@@ -1,4 +1,4 @@
-"""The verbs about a whole sweep: run it, check it, forecast it, tell about it again."""
+"""The verbs about a whole sweep: run it, check it, forecast it, report it again."""
 
 from __future__ import annotations
 

@@ -40,12 +40,12 @@ def read_annotations(path: Path) -> list[Preference]:
 
 
 def names(preferences: Iterable[Preference], field: str) -> list[str]:
-    """The names that are told of one side (`generator_1` or `generator_2`), each once."""
+    """The names that one side has (`generator_1` or `generator_2`), each once."""
     return list(dict.fromkeys(name for each in preferences if (name := getattr(each, field))))
 
 
 def _require_one_model(preferences: list[Preference], path: Path) -> None:
-    """Refuse several models in one file, where no item tells that an instruction comes again."""
+    """Refuse several models in one file: without items a repeated instruction is ambiguous."""
     for field in ("generator_2", "generator_1"):
         given = names(preferences, field)
         if len(given) > 1:

@@ -274,6 +274,7 @@ def read_sweep(directory: Path) -> SweepResult:
         UserError: the directory holds no sweep.
         DataError: a file of it is broken.
     """
+    directory = directory.absolute()
     paths = SweepPaths(directory)
     if not (directory / SWEEP).is_file() and not paths.results.is_file():
         raise UserError(

@@ -2,7 +2,7 @@
 
 In: trials with rates as fractions, seconds by phase, loss curves. Out: `<svg>` text that takes
 its colours from classes, so that it follows a light or a dark page. Colours are Okabe and Ito's
-(2008), told apart with any colour vision; every mark has a title, which browsers show on hovering.
+(2008), which differ for any colour vision; every mark has a title, which browsers show on hovering.
 """
 
 from __future__ import annotations

@@ -144,9 +144,9 @@ def search(results: SweepResult) -> Section:
     if not trials:
         return Section("Search", ("No trial was run.",))
     stopped = sum(bool(trial.get("stopped_early")) for trial in trials)
-    told = (STOPPED_EARLY.format(stopped, len(trials)),) if stopped else ()
+    notes = (STOPPED_EARLY.format(stopped, len(trials)),) if stopped else ()
     tables = (*trial_tables(trials), *answer_tables(trials), *upstream_tables(trials))
-    return Section("Search", told, tables)
+    return Section("Search", notes, tables)
 
 
 STOPPED_EARLY = (

@@ -63,18 +63,18 @@ ANSWER_COLUMNS: dict[str, tuple[str, Callable[[float | None], str]]] = {
 
 def answer_tables(trials: Sequence[TrialResult]) -> tuple[Table, ...]:
     """What the answers of each trial look like; lengths are in characters."""
-    told = [trial for trial in ranked(trials) if trial.get("num_answers")]
-    if not told:
+    answered = [trial for trial in ranked(trials) if trial.get("num_answers")]
+    if not answered:
         return ()
     rows = [
         (
             trial.trial,
             *(show(trial.get(name)) for name, (_, show) in ANSWER_COLUMNS.items()),
         )
-        for trial in told
+        for trial in answered
     ]
     header = ("trial", *(heading for heading, _ in ANSWER_COLUMNS.values()))
-    arms = tuple(trial.arm for trial in told)
+    arms = tuple(trial.arm for trial in answered)
     align = "l" + "r" * len(ANSWER_COLUMNS)
     return (Table(align, header, rows, arms, "What the answers look like"),)
 

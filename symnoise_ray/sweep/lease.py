@@ -2,7 +2,7 @@
 
 In: a directory. Out: the right to write into it, or one line that says who has it. A lock of the
 operating system would do on one machine; on shared file systems it is often not there. Ages are
-told by the file system's own clock, so that machines need not agree on the time.
+judged by the file system's own clock, so that machines need not agree on the time.
 """
 
 from __future__ import annotations
@@ -105,9 +105,9 @@ def _require_gone(path: Path, own: dict[str, Any]) -> None:
         return
     if not here and age > STALE_SECONDS:
         return
-    told = f"{owner.get('user')} on {owner.get('host')} (process {owner.get('pid')})"
+    whose = f"{owner.get('user')} on {owner.get('host')} (process {owner.get('pid')})"
     raise UserError(
-        f"{path.parent}: must have one sweep at a time, but {told} has one in it, whose last sign "
+        f"{path.parent}: must have one sweep at a time, but {whose} has one in it, whose last sign "
         f"of life is {age:.0f} s old; wait for its end or stop it"
         + ("" if here else f", or, if it is dead, try again after {STALE_SECONDS:.0f} s")
     )

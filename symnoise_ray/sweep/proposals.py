@@ -95,7 +95,7 @@ class Proposals:
         before = self.known().get(index)
         if before is not None and before.state == TrialState.RUNNING:
             return before.params
-        # Of a trial that failed and is run again, Optuna keeps the failure, and a second trial.
+        # A trial that failed and runs again is a second trial for Optuna, which keeps the failure.
         point = before.params if before is not None else point
         if point is not None:
             self.study.enqueue_trial(point)
@@ -109,16 +109,16 @@ class Proposals:
         """A trial came to its end, without a score if it failed."""
         trial = self.known().get(index)
         if trial is None or trial.state != TrialState.RUNNING:
-            return  # outside the space, or told before
+            return  # outside the space, or recorded before
         self.study.tell(trial.number, score, TrialState.FAIL if score is None else None)
 
     def settle(self, scores: Mapping[int, float | None]) -> None:
-        """Tell what an earlier part of the sweep found out and had no time to tell.
+        """Record what an earlier part of the sweep found out and had no time to record.
 
         A trial that was just being proposed when it ended will be proposed again.
         """
         while self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            self.study.ask()  # the one that waits, which only then can be told
+            self.study.ask()  # a trial that waits must be asked for before it can end
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if INDEX not in trial.user_attrs:
                 self.study.tell(trial.number, state=TrialState.FAIL)

@@ -48,7 +48,7 @@ class Past:
     parts: int = 0
     """Earlier parts: 0 for a sweep that starts."""
     looks: int = 0
-    """How often a verdict was told before the sweep was made larger."""
+    """How many verdicts there were before the sweep was made larger."""
     other_versions: tuple[str, ...] = ()
     """`torch 2.13.0 -> 2.14.0`, for what is not as it was in the first part."""
 

@@ -1,7 +1,7 @@
 """The search: Ray Tune drives, Optuna proposes, thin trials hand their work to the warm slots.
 
 In: a sweep's plans and its workers. Out: an Optuna study on disk and one result per trial.
-The only importer of ray.tune. A trial that fails raises, so that Optuna is told FAIL; no score is
+The only importer of ray.tune. A trial that fails raises, so that Optuna records FAIL; no score is
 ever made up. A sweep goes on from the study and the trials' own files, not from Tune's.
 """
 
@@ -52,7 +52,7 @@ class SweepSearch(Searcher):  # type: ignore[misc]
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tell Optuna the score, or FAIL; reports on the way carry no score, and are not told."""
+        """Tell Optuna the score, or FAIL; reports on the way carry no score and are passed over."""
         score = None if error or result is None else result.get(METRIC)
         self.proposals.tell(self.running.pop(trial_id), score)
 
@@ -195,10 +195,10 @@ def _run_trials(
         ),
     ).fit()
     watch.poll()
-    _check_told(outcome, watch.results[before:])
+    _check_counts(outcome, watch.results[before:])
 
 
-def _check_told(outcome: Any, results: Sequence[TrialResult]) -> None:
+def _check_counts(outcome: Any, results: Sequence[TrialResult]) -> None:
     """Tune, and with it Optuna, must have seen as failed exactly what failed."""
     failed = sum(not result.is_done for result in results)
     if outcome.num_errors != failed:

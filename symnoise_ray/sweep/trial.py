@@ -38,7 +38,7 @@ from symnoise_ray.workers.outcome import Outcome
 
 WAIT_SECONDS = 0.2
 NUM_REASONS = 5
-"""Reasons of failed verdicts that a result tells; an endpoint may give each call its own."""
+"""Most reasons of failed verdicts in a result; an endpoint may give each call its own."""
 
 
 def run_trial(plan: TrialPlan, workers: Workers) -> Iterator[dict[str, Any] | TrialResult | None]:
@@ -130,12 +130,12 @@ def _judge(
     score = win_rate(judged.preferences)
     if not math.isfinite(score.win_rate):
         raise JudgeError(f"the win rate must be a number, but is {score.win_rate}")
-    told = score.to_json() | judged.early_fields()
-    write_json(told, plan.directory / SCORE)
+    values = score.to_json() | judged.early_fields()
+    write_json(values, plan.directory / SCORE)
     took: dict[str, Any] = {"judge_usage": asdict(judged.usage)} if judged.usage.calls else {}
     if judged.failures:
         took["judge_failures"] = dict(judged.failures.most_common(NUM_REASONS))
-    return {**told, **took}
+    return {**values, **took}
 
 
 def fail(

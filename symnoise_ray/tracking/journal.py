@@ -41,8 +41,8 @@ class Journal:
         for event in read_lines(self.path):
             run = event["run"]
             if event["kind"] == "metrics":
-                told = [record["step"] for record in event["records"]]
-                steps[run] = max(told, default=steps.get(run, -1))
+                logged = [record["step"] for record in event["records"]]
+                steps[run] = max(logged, default=steps.get(run, -1))
             elif event["kind"] == "end" and event["status"] != KILLED:
                 ended.add(run)
             elif event["kind"] == "start":

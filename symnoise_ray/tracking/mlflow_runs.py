@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from symnoise_ray.errors import one_line
 from symnoise_ray.records.files import read_lines, write_json
 from symnoise_ray.records.layout import APPLIED, JOURNAL
 from symnoise_ray.tracking.journal import Journal
@@ -211,7 +212,7 @@ class Tracker:
                 self.problem = ""
             except Exception as error:
                 # Whatever the tracker does, trials go on; the journal keeps the events.
-                self.problem = " ".join(str(error).split())[:300] or type(error).__name__
+                self.problem = one_line(error)
                 log.debug("tracking failed", exc_info=True)
             if closing:
                 return

@@ -1,8 +1,8 @@
 """The hub: a 0-CPU actor that hands trials to slots and their events back to the trials.
 
 A slot's ranks each ask for their n-th task; the hub binds it once, so all ranks get the same.
-Everything carries the slot's incarnation: a group that Ray Train restarted never meets its older
-self's words. A trial whose slot died goes back to the head of the queue, a bounded number of
+Every message carries the slot's incarnation, so that messages of a worker group that Ray Train
+has replaced are ignored. A trial whose slot died goes back to the head of the queue, a bounded number of
 times; a slot that is silent or makes no progress is killed and comes back through Ray Train.
 """
 
@@ -217,7 +217,7 @@ class Hub:
     async def event(
         self, name: str, incarnation: str, task_name: str, record: dict[str, Any]
     ) -> None:
-        """A record of the running trial; steps told before (a replay) are dropped."""
+        """A record of the running trial; steps that came before (a replay) are dropped."""
         slot, task = self.slots[name], self.tasks[task_name]
         if slot.incarnation != incarnation or slot.task != task_name:
             return

@@ -58,10 +58,10 @@ def count_slots(
         return max(1, min(fitting, *limits))
     if workers.max_slots:
         return max(1, min(limits))
-    beside = f", of which the judge's workers take {_told(held)}" if held else ""
+    beside = f", of which the judge's workers take {_listed(held)}" if held else ""
     raise UserError(
-        f"workers: one trial needs {_told(wanted)}, but the cluster has "
-        f"{_told({name: resources.get(name, 0) for name in wanted}, zeros=True)}{beside}; lower "
+        f"workers: one trial needs {_listed(wanted)}, but the cluster has "
+        f"{_listed({name: resources.get(name, 0) for name in wanted}, zeros=True)}{beside}; lower "
         "workers.num_workers, cpus_per_worker or gpus_per_worker, or, where the cluster grows on "
         "demand, set workers.max_slots"
     )
@@ -77,7 +77,7 @@ def judge_resources(judge: JudgeConfig | None) -> dict[str, float]:
     }
 
 
-def _told(resources: dict[str, float], zeros: bool = False) -> str:
+def _listed(resources: dict[str, float], zeros: bool = False) -> str:
     return ", ".join(f"{count:g} {name}" for name, count in resources.items() if count or zeros)
 
 

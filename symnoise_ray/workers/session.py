@@ -18,7 +18,7 @@ from types import FrameType
 
 import psutil
 
-from symnoise_ray.errors import EXIT_SIGINT, EXIT_SIGTERM, InfrastructureError
+from symnoise_ray.errors import EXIT_SIGINT, EXIT_SIGTERM, InfrastructureError, one_line
 
 OBJECT_STORE_BYTES = 200 * 2**20
 """Of a private local Ray; trials pass files, not objects."""
@@ -32,7 +32,7 @@ END_SECONDS = 1.0
 
 
 class Interrupted(KeyboardInterrupt):
-    """The sweep was told to stop; carries the exit status of the signal."""
+    """A signal stopped the sweep; carries the exit status of the signal."""
 
     def __init__(self, exit_code: int = EXIT_SIGINT) -> None:
         super().__init__(exit_code)
@@ -46,7 +46,7 @@ def in_ray_job() -> bool:
 
 @contextmanager
 def ray_session() -> Iterator[dict[str, float]]:
-    """Connect to Ray; yields the cluster's resources.
+    """Connect to Ray, or use the connection that this process has; yields its resources.
 
     Raises:
         InfrastructureError: Ray does not start, or the cluster that RAY_ADDRESS names does not
@@ -54,6 +54,9 @@ def ray_session() -> Iterator[dict[str, float]]:
     """
     import ray  # half a second, which a check of the configuration need not pay
 
+    if ray.is_initialized():  # by the notebook or script around the sweep, which also ends it
+        yield ray.cluster_resources()
+        return
     previous = signal.signal(signal.SIGTERM, _interrupt)
     private = "RAY_ADDRESS" not in os.environ and not in_ray_job()
     try:
@@ -94,8 +97,7 @@ def _connect(private: bool) -> None:
         else:
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InfrastructureError(f"Ray must start or answer, but {reason}") from None
+        raise InfrastructureError(f"Ray must start or answer, but {one_line(error)}") from None
 
 
 def _kill(processes: list[psutil.Process]) -> None:

@@ -29,7 +29,7 @@ _ORPHANED = 18  # exit status of a rank whose sweep is gone
 
 
 class _TellHub(ray.train.UserCallback):  # type: ignore[misc]
-    """In Ray Train's controller: tell the hub of a death at once, so its trial moves on."""
+    """In Ray Train's controller: report a death to the hub at once, so its trial moves on."""
 
     def __init__(self, hub: Any, slot: str, pool: str) -> None:
         self.hub, self.slot, self.pool = hub, slot, pool
