@@ -2,8 +2,9 @@
 
 A slot's ranks each ask for their n-th task; the hub binds it once, so all ranks get the same.
 Every message carries the slot's incarnation, so that messages of a worker group that Ray Train
-has replaced are ignored. A trial whose slot died goes back to the head of the queue, a bounded number of
-times; a slot that is silent or makes no progress is killed and comes back through Ray Train.
+has replaced are ignored. A trial whose slot died goes back to the head of the queue, a bounded
+number of times; a slot that is silent or makes no progress is killed and comes back through Ray
+Train.
 """
 
 from __future__ import annotations
