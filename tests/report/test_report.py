@@ -9,10 +9,11 @@ from xml.etree import ElementTree
 import pytest
 
 from symnoise_ray.records.completions import Completion
-from symnoise_ray.records.files import write_lines
+from symnoise_ray.records.files import write_json, write_lines
+from symnoise_ray.records.layout import RESULT, SWEEP
 from symnoise_ray.records.metrics import PHASES
 from symnoise_ray.records.preferences import Preference
-from symnoise_ray.records.results import SweepResult, TrialResult
+from symnoise_ray.records.results import SweepResult, TrialResult, read_sweep
 from symnoise_ray.report import charts, sections
 from symnoise_ray.report import write as report
 
@@ -453,3 +454,14 @@ def test_noise_types_against_each_other_are_told_in_points(kind: str) -> None:
     assert "+1.8" in text
     assert "-4.1 to +8.0" in text.replace("\\", "")
     assert "50.9" not in text
+
+
+def test_a_sweep_that_was_killed_has_a_report_of_what_ended(tmp_path: Path) -> None:
+    tracking = {"uri": None, "experiment": "symnoise_ray"}
+    write_json({"name": "quickstart", "tracking": tracking}, tmp_path / SWEEP)
+    write_json(_trial(2, "symnoise", 0.61), tmp_path / "trials" / "002-symnoise" / RESULT)
+    report.write_report(read_sweep(tmp_path))
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "Interrupted before its end. 1 trials (1 done)" in text
+    assert "The sweep was interrupted before its end, so it gives no verdict." in text
+    assert "| 002-symnoise |" in text

@@ -34,7 +34,7 @@ async def cell():
     print(json.dumps([result.status, list(table.trial), table.win_rate.tolist()]))
     assert symnoise_ray.load("out") == result
     try:
-        symnoise_ray.run("space.yaml", output="out")
+        symnoise_ray.run("space.yaml", json.loads(sys.argv[1]), output="out")
     except symnoise_ray.errors.UserError as error:
         print(error)
 
