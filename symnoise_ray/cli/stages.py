@@ -5,15 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from symnoise_ray.cli.verbs import Verbs, add_overrides, add_verb
 from symnoise_ray.errors import EXIT_OK, UserError
-
-if TYPE_CHECKING:
-    from symnoise_ray.config import JudgeConfig
 
 
 def add_inspect(verbs: Verbs) -> None:
@@ -194,6 +191,7 @@ def add_judge(verbs: Verbs) -> None:
 
 
 def _run_judge(arguments: argparse.Namespace) -> int:
+    from symnoise_ray.config.loading import load_judge, redacted
     from symnoise_ray.judges.choose import make_judge
     from symnoise_ray.judges.judging import judge_all, require_coverage
     from symnoise_ray.judges.self_check import self_check
@@ -201,7 +199,10 @@ def _run_judge(arguments: argparse.Namespace) -> int:
     from symnoise_ray.records.files import require_folder, require_writable, write_lines
     from symnoise_ray.statistics.judged_models import stopped_early
 
-    config = _judge_settings(arguments.overrides)
+    config = load_judge(arguments.overrides)
+    shown = redacted(str(arguments.completions))
+    if shown != str(arguments.completions):
+        raise UserError(f"the first word must name the answers to judge, but got {shown}")
     _require_other(arguments.output, [arguments.completions, arguments.reference])
     completions = read_completions(arguments.completions)
     reference = read_completions(arguments.reference)
@@ -231,17 +232,3 @@ def _run_judge(arguments: argparse.Namespace) -> int:
         )
     require_coverage(judged, config.min_coverage)
     return EXIT_OK
-
-
-def _judge_settings(overrides: Sequence[str]) -> JudgeConfig:
-    from symnoise_ray.config import TrialConfig
-    from symnoise_ray.config.loading import Document, build, parse_override, put
-
-    document = Document({}, {}, "key=value")
-    for text in overrides:
-        key, value = parse_override(text)
-        if key[0] != "judge":
-            raise UserError(f"override {text}: only judge.* has a meaning for this verb")
-        put(document.values, key, value)
-        document.places[key] = f"override {'.'.join(key)}"  # a value may be a key by mistake
-    return build(TrialConfig, document).judge

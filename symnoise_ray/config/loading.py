@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args
 
@@ -17,11 +17,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
-from symnoise_ray.config import SweepConfig, TrialConfig
+from symnoise_ray.config import JudgeConfig, SweepConfig, TrialConfig
 from symnoise_ray.errors import UserError
 
 Config = TypeVar("Config", bound=BaseModel)
 KeyPath = tuple[str | int, ...]
+Names = tuple[str, ...]
 
 
 class Document(NamedTuple):
@@ -88,26 +89,75 @@ def _plain(node: Any, path: KeyPath, lines: dict[KeyPath, int]) -> Any:
     return node
 
 
-_SECRET = re.compile("key|token|secret|password", re.IGNORECASE)
+_SECRET = re.compile(
+    # Settings that count tokens hold no secret.
+    r"key|secret|password|auth|credential|(?<!max_new_)(?<!max_total_)token(?!s_per_minute)",
+    re.IGNORECASE,
+)
+_INNER_SECRET = re.compile(rf"({_SECRET.pattern})\w*[\"']?\s*[:=]", re.IGNORECASE)
 
 
-def told(override: str) -> str:
-    """An override as errors may show it: a value that may be a secret is left out."""
-    name, _, value = override.partition("=")
-    return f"{name}=..." if value and _SECRET.search(name.rpartition(".")[2]) else override
+def redacted(override: str) -> str:
+    """An override as errors may show it: without its value where that may be a secret.
+
+    Decided by the name, since keys look like any other text. A word that is no override, such as
+    `judge.api_key: ...`, is shown up to its first colon or space.
+    """
+    name, sign, value = re.split(r"([=:\s]|$)", override, maxsplit=1)
+    if value and (_may_be_secret(name.split(".")) or _INNER_SECRET.search(value)):
+        return f"{name}{sign}..."
+    return override
 
 
-def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
+def _may_be_secret(path: Sequence[str | int]) -> bool:
+    """Whether the value at this path may be a key in the wrong place: its error shows no value.
+
+    A key that somebody tries to give to the judge ends up under some name in its section.
+    """
+    parts = [str(part) for part in path]
+    if any(_SECRET.search(part) for part in parts):
+        return True
+    if "judge" not in parts:
+        return False
+    below = parts[parts.index("judge") + 1 :]
+    return not below or below[0] not in JudgeConfig.model_fields
+
+
+def apply_overrides(
+    document: Document,
+    overrides: Sequence[str],
+    place: Callable[[Names, str], Names] = lambda path, _: path,
+) -> None:
+    """Put `a.b=value` words into a document, the later ones over the earlier ones.
+
+    Args:
+        document: Changed in place.
+        overrides: As they stand on the command line.
+        place: From an override's own path and its name for messages to the path in the document.
+
+    Raises:
+        UserError: a word is no override, its value is not YAML, or its path leads into a value.
+            Values that may be secrets are not shown, here or when the document is built.
+    """
+    for text in overrides:
+        path, value = parse_override(text)
+        name = f"override {redacted(text)}"
+        path = place(path, name)
+        put(document.values, path, value)
+        document.places[path] = name
+
+
+def parse_override(text: str) -> tuple[Names, Any]:
     """Split `a.b=value`; the value is read as YAML 1.2."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise UserError(f"an override must be key=value, but got {text!r}")
+        raise UserError(f"an override must be key=value, but got {redacted(text)!r}")
     try:
         read = read_yaml(f"value: {value}", text)
     except UserError:
-        if told(text) == text:
+        if redacted(text) == text:
             raise
-        raise UserError(f"override {told(text)}: the value must be valid YAML") from None
+        raise UserError(f"override {redacted(text)}: the value must be valid YAML") from None
     return tuple(key.strip().split(".")), read.values["value"]
 
 
@@ -147,7 +197,7 @@ def _explain(
     message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     given = first.get("input")
     shown = "" if isinstance(given, dict | list | tuple | BaseModel) else f", but got {given!r}"
-    if first["type"] == "value_error" or "api_key" in key:
+    if first["type"] == "value_error" or _may_be_secret((*prefix, *path)):
         shown = ""
     return f"{where}: {key}: {message[0].lower()}{message[1:]}{shown}"
 
@@ -182,57 +232,66 @@ def find_space(space: str) -> Path:
         return known[space]
     raise UserError(
         f"the search space must be a file or one of the shipped names ({', '.join(known)}), "
-        f"but got {space!r}"
+        f"but got {redacted(space)!r}"
     )
 
 
 def load_sweep(space: str, overrides: Sequence[str] = ()) -> tuple[SweepConfig, Document]:
     """Read a search space; overrides name sweep settings or, more often, trial settings.
 
-    The trial's own settings are checked where they are resolved, in `space.py`.
+    The trial's own settings are checked where they are resolved, in `space/parameters.py`.
     """
     path = find_space(space)
     document = read_yaml(_read_text(path), str(path))
-    for text in overrides:
-        key, value = parse_override(text)
-        key = _sweep_key(key, text, document.values)
-        put(document.values, key, value)
-        document.places[key] = f"override {told(text)}"
+    apply_overrides(
+        document, overrides, lambda names, shown: _sweep_path(names, shown, document.values)
+    )
     return build(SweepConfig, document), document
 
 
-def _sweep_key(key: tuple[str, ...], text: str, values: dict[str, Any]) -> tuple[str, ...]:
+def _sweep_path(path: Names, name: str, values: dict[str, Any]) -> Names:
     """Where an override belongs: into the trial, or under a varied parameter with dots."""
-    if key[0] in TrialConfig.model_fields:
-        return ("trial", *key)
-    if key[0] not in SweepConfig.model_fields:
+    section, *rest = path
+    if section in TrialConfig.model_fields:
+        return ("trial", *path)
+    if section not in SweepConfig.model_fields:
         known = [*SweepConfig.model_fields, *TrialConfig.model_fields]
-        raise UserError(
-            f"override {told(text)}: '{key[0]}' is not a section.{nearest(key[0], known)}"
-        )
-    if key[0] == "parameters" and len(key) > 1:
-        parent = ".".join(key[1:-1])
+        raise UserError(f"{name}: '{section}' is not a section.{nearest(section, known)}")
+    if section == "parameters" and rest:
+        parent = ".".join(rest[:-1])
         if parent in (values.get("parameters") or {}):
-            return ("parameters", parent, key[-1])
-        return ("parameters", ".".join(key[1:]))
-    return key
+            return ("parameters", parent, rest[-1])
+        return ("parameters", ".".join(rest))
+    return path
 
 
-def load_trial(path: Path, overrides: Sequence[str] = ()) -> TrialConfig:
-    """Read one trial's configuration (YAML, or the `config.json` of an earlier trial)."""
-    document = read_yaml(_read_text(path), str(path))
-    for text in overrides:
-        key, value = parse_override(text)
-        put(document.values, key, value)
-        document.places[key] = f"override {told(text)}"
+def load_trial(path: Path | None, overrides: Sequence[str] = ()) -> TrialConfig:
+    """One trial: its file (YAML, or the `config.json` of an earlier trial), or overrides alone."""
+    document = Document({}, {}, "overrides")
+    if path is not None:
+        document = read_yaml(_read_text(path), str(path))
+    apply_overrides(document, overrides)
     return build(TrialConfig, document)
+
+
+def load_judge(overrides: Sequence[str]) -> JudgeConfig:
+    """The judge that overrides describe, each of them named `judge.*`."""
+
+    def place(path: Names, name: str) -> Names:
+        if path[0] != "judge":
+            raise UserError(f"{name}: only judge.* has a meaning for this verb")
+        return path
+
+    document = Document({}, {}, "key=value")
+    apply_overrides(document, overrides, place)
+    return build(TrialConfig, document).judge
 
 
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path}: the configuration file must exist") from None
+        raise UserError(f"{redacted(str(path))}: the configuration file must exist") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: must be readable UTF-8 text, but {error}") from None
 

@@ -13,21 +13,14 @@ from typing import Any
 
 from symnoise_ray.config import SweepConfig, TrialConfig
 from symnoise_ray.config.data import HELD_BACK
-from symnoise_ray.config.loading import (
-    Document,
-    build,
-    is_space,
-    load_sweep,
-    load_trial,
-    parse_override,
-    put,
-)
+from symnoise_ray.config.loading import is_space, load_sweep, load_trial
 from symnoise_ray.records.layout import COMPLETIONS, trial_directory
 from symnoise_ray.records.results import TrialResult
 from symnoise_ray.space.parameters import (
     Params,
     Space,
     arm_of,
+    check_sweep,
     corners,
     describe,
     plain_baseline,
@@ -189,18 +182,14 @@ def settings(source: str | None, overrides: Sequence[str]) -> TrialConfig:
     """A trial by its file, by overrides alone, or model and data of a search space's `trial`.
 
     Raises:
-        UserError: no such file, or a setting that is not right.
+        UserError: there is no such file, or a setting is wrong.
     """
     if source is None:
-        document = Document({}, {}, "overrides")
-        for text in overrides:
-            key, value = parse_override(text)
-            put(document.values, key, value)
-            document.places[key] = f"override {text}"
-        return build(TrialConfig, document)
+        return load_trial(None, overrides)
     path = Path(source)
     if path.is_file() and not is_space(path):
         return load_trial(path, overrides)
     sweep, document = load_sweep(source, overrides)
+    check_sweep(sweep, document)
     trial = {name: sweep.trial[name] for name in ("model", "data") if name in sweep.trial}
     return resolve(sweep.model_copy(update={"trial": trial}), {}, document)
