@@ -1,6 +1,6 @@
 """The judge that a configuration asks for, with its store of verdicts around it.
 
-In: a `JudgeConfig`. Out: a `Judge`. A judge's own libraries are imported only when it is chosen.
+In: a `JudgeConfig`. Out: a `Judge`. The libraries of a judge are imported when it is chosen.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from pathlib import Path
 
 from symnoise_ray.config import JudgeConfig
 from symnoise_ray.judges.protocol import Judge
-from symnoise_ray.judges.reference import ReferenceJudge
 from symnoise_ray.judges.store import CachedJudge, VerdictStore
 
 
@@ -28,20 +27,20 @@ def make_judge(
         UserError: the key, the prompt, the annotators or the local model cannot be read.
     """
     if config.type == "reference":
+        from symnoise_ray.judges.reference import ReferenceJudge  # sacrebleu
+
         return ReferenceJudge()
     store = VerdictStore(folder / config.cache, scope)
-    if config.type == "local":
-        return CachedJudge(local or _in_this_process(config), store)
     if config.type == "alpaca_eval":
-        from symnoise_ray.judges.alpaca_eval import AlpacaEvalJudge  # the import takes seconds
+        from symnoise_ray.judges.alpaca_eval import AlpacaEvalJudge  # takes seconds
 
         return CachedJudge(AlpacaEvalJudge(config), store)
-    from symnoise_ray.judges.api import ApiJudge  # openai takes half a second
+    if config.type == "api":
+        from symnoise_ray.judges.api import ApiJudge  # openai takes half a second
 
-    return CachedJudge(ApiJudge(config, store.spent_elsewhere), store)
+        return CachedJudge(ApiJudge(config, store.spent_elsewhere), store)
+    if local is None:
+        from symnoise_ray.judges.local import local_judge  # torch and transformers
 
-
-def _in_this_process(config: JudgeConfig) -> Judge:
-    from symnoise_ray.judges.local import local_judge  # torch: only for those who use it
-
-    return local_judge(config)
+        local = local_judge(config)
+    return CachedJudge(local, store)

@@ -100,7 +100,7 @@ def check_settings(config: JudgeConfig) -> None:
     if config.type == "api":
         read_key(config)
     if config.type == "alpaca_eval":
-        from symnoise_ray.judges.alpaca_eval import AlpacaEvalJudge  # seconds, for its users alone
+        from symnoise_ray.judges.alpaca_eval import AlpacaEvalJudge  # takes seconds
 
         AlpacaEvalJudge(config)
 

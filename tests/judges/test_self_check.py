@@ -1,6 +1,8 @@
 """A judge that cannot judge is refused before the first trial; a verdict that fails is no score."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from symnoise_ray.records.files import write_lines
 from symnoise_ray.records.preferences import read_annotations
 from symnoise_ray.space.trials import TrialPlan
 from symnoise_ray.sweep.trial import _judge
+from tests.conftest import ROOT
 from tests.judges.test_judging import Scripted
 from tests.servers.endpoint import Endpoint, parts, serving
 
@@ -91,6 +94,27 @@ def test_the_check_asks_once_and_not_at_all_for_the_offline_judge(
     )
     self_check(JudgeConfig(), tmp_path)
     assert len(endpoint.requests) == 40
+
+
+IMPORTS = """
+import sys
+from pathlib import Path
+from symnoise_ray.config import JudgeConfig
+import symnoise_ray.judges.protocol
+assert "sacrebleu" not in sys.modules
+from symnoise_ray.judges.self_check import check_settings, self_check
+check_settings(JudgeConfig(type="local", model="m"))
+check_settings(JudgeConfig(type="api", model="m"))
+self_check(JudgeConfig(), Path("nowhere"))
+print(sorted({"sacrebleu", "openai", "torch", "transformers", "ray"} & set(sys.modules)))
+"""
+
+
+def test_the_check_imports_no_library_that_its_judge_does_not_need() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", IMPORTS], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "[]"
 
 
 # In a trial
