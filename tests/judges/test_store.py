@@ -163,7 +163,7 @@ def test_threads_share_a_store(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from symnoise_ray.judges import judge_all
+from symnoise_ray.judges.judging import judge_all
 from symnoise_ray.judges.store import VerdictStore
 from symnoise_ray.judges.protocol import Usage, Verdict
 store = VerdictStore(Path(sys.argv[1]), "sweep")
@@ -203,7 +203,7 @@ CALLER = """
 import sys
 from pathlib import Path
 from symnoise_ray.config import JudgeConfig
-from symnoise_ray.judges import make_judge
+from symnoise_ray.judges.choose import make_judge
 from symnoise_ray.judges.protocol import Pair
 config = JudgeConfig(type="api", model="judge", base_url=sys.argv[1], concurrency=4)
 judge = make_judge(config, Path(sys.argv[2]), "sweep")
