@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self, get_args
 
 from pydantic import Field, model_validator
 
 from symnoise_ray.config.section import Section
 
 ENVIRONMENT_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
-LOCAL_ALONE = (
-    *("engine", "dtype", "batch_size", "max_length"),
-    *("num_workers", "cpus_per_worker", "gpus_per_worker"),
-)
-"""Settings that only a local judge has."""
+JudgeType = Literal["reference", "api", "local", "alpaca_eval"]
+
+
+class For(NamedTuple):
+    """A mark in a setting's annotation: the judges that the setting has a meaning for."""
+
+    types: tuple[JudgeType, ...]
+
+
+MODEL = For(("api", "local", "alpaca_eval"))
+PROMPT = For(("api", "local"))
+ENDPOINT = For(("api",))
+OWN = For(("local",))
+"""A setting that no mark stands at is for every judge."""
 
 
 def judge_types(name: str) -> tuple[str, ...]:
-    """Judges that a setting of `JudgeConfig` means something for."""
-    if name in ("type", "reference", "orders", "min_coverage", "cache", "self_check", "early"):
-        return ("reference", "api", "local", "alpaca_eval")
-    if name in ("model", "revision"):
-        return ("api", "local", "alpaca_eval")
-    if name == "prompt":
-        return ("api", "local")
-    return ("local",) if name in LOCAL_ALONE else ("api",)
+    """Judges that a setting of `JudgeConfig` has a meaning for."""
+    marks = [mark for mark in JudgeConfig.model_fields[name].metadata if isinstance(mark, For)]
+    return marks[0].types if marks else get_args(JudgeType)
 
 
 class JudgeConfig(Section):
     """Who says which of two answers is better, and against what."""
 
-    type: Literal["reference", "api", "local", "alpaca_eval"] = "reference"
+    type: JudgeType = "reference"
     """`reference`: the answer nearer to the gold answer wins; deterministic and offline. `api`: a
     model behind an OpenAI-compatible endpoint. `local`: a Hugging Face model of your own, in
     a sweep on Ray workers that all trials share. `alpaca_eval`: an annotator of AlpacaEval's
@@ -39,71 +43,71 @@ class JudgeConfig(Section):
     reference: str = "baseline"
     """`baseline` (the plain fine-tuned trial of this sweep) or a file of AlpacaEval model
     outputs."""
-    model: str | None = None
+    model: Annotated[str | None, MODEL] = None
     """The judging model: its name at the endpoint (`api`), a Hugging Face name or folder
     (`local`), or the name or folder of an annotators' configuration (`alpaca_eval`)."""
-    revision: str | None = None
+    revision: Annotated[str | None, MODEL] = None
     """Branch, tag or commit of a hub model (`local`), or your own word for what the endpoint serves
     (`api`, `alpaca_eval`); a new one means new verdicts."""
     orders: Literal["both", "published"] = "both"
     """`both`: every item is judged in both orders of the two answers. `published`: in one, which
     AlpacaEval draws from the instruction, as in its published numbers; the judge's preference for a
     position is not seen then, and not averaged out."""
-    engine: Literal["transformers", "vllm"] = "transformers"
+    engine: Annotated[Literal["transformers", "vllm"], OWN] = "transformers"
     """What runs a local judge: plain transformers, or vLLM (the extra `vllm`, on CUDA)."""
-    num_workers: int = Field(1, ge=1)
+    num_workers: Annotated[int, OWN] = Field(1, ge=1)
     """Copies of a local judge in a sweep, each on a Ray worker of its own."""
-    cpus_per_worker: int = Field(1, ge=1)
+    cpus_per_worker: Annotated[int, OWN] = Field(1, ge=1)
     """CPU cores of such a worker; also its number of compute threads."""
-    gpus_per_worker: float = Field(0.0, ge=0, allow_inf_nan=False)
+    gpus_per_worker: Annotated[float, OWN] = Field(0.0, ge=0, allow_inf_nan=False)
     """GPUs of such a worker: a fraction shares one with others, several (vLLM only) hold one model
     together; 0 judges on the CPU."""
-    dtype: Literal["fp32", "bf16"] = "fp32"
+    dtype: Annotated[Literal["fp32", "bf16"], OWN] = "fp32"
     """Type of a local judge's weights."""
-    batch_size: int = Field(16, ge=1)
+    batch_size: Annotated[int, OWN] = Field(16, ge=1)
     """Items that a local judge in transformers reads together, each in both orders."""
-    max_length: int = Field(4096, ge=64)
+    max_length: Annotated[int, OWN] = Field(4096, ge=64)
     """Tokens of a local judge's prompt at most; a longer one is a failed verdict."""
-    prompt: str = "pairwise"
+    prompt: Annotated[str, PROMPT] = "pairwise"
     """What the judge is asked: `pairwise`, or a YAML file with `system`, `user` and `labels`, where
     `{instruction}`, `{first}` and `{second}` stand for JSON strings."""
-    verdict: Literal["auto", "logprobs", "text"] = "auto"
+    verdict: Annotated[Literal["auto", "logprobs", "text"], ENDPOINT] = "auto"
     """How an endpoint's verdict is read: from the log-probabilities of the two labels, from the
     text, or `auto`: the former where the endpoint gives them."""
-    temperature: float | None = Field(0.0, ge=0, le=2)
+    temperature: Annotated[float | None, ENDPOINT] = Field(0.0, ge=0, le=2)
     """Sampling temperature at the endpoint; null asks for none, which some models want."""
-    max_new_tokens: int = Field(8, ge=1)
+    max_new_tokens: Annotated[int, ENDPOINT] = Field(8, ge=1)
     """Tokens that the endpoint may answer with; a model that thinks first needs thousands."""
-    base_url: str = "https://api.openai.com/v1"
+    base_url: Annotated[str, ENDPOINT] = "https://api.openai.com/v1"
     """The endpoint."""
-    api_key_env: str | None = None
+    api_key_env: Annotated[str | None, ENDPOINT] = None
     """NAME of the environment variable that holds the key; the key itself never stands here."""
-    api_key_file: str | None = None
+    api_key_file: Annotated[str | None, ENDPOINT] = None
     """File that holds the key, in place of a variable; an endpoint without keys needs neither."""
-    concurrency: int = Field(8, ge=1, le=256)
+    concurrency: Annotated[int, ENDPOINT] = Field(8, ge=1, le=256)
     """Calls on their way to the endpoint at once, per trial that is being judged."""
-    requests_per_minute: float | None = Field(None, gt=0, allow_inf_nan=False)
+    requests_per_minute: Annotated[float | None, ENDPOINT] = Field(None, gt=0, allow_inf_nan=False)
     """Calls per minute at most, per trial that is being judged."""
-    tokens_per_minute: float | None = Field(None, gt=0, allow_inf_nan=False)
+    tokens_per_minute: Annotated[float | None, ENDPOINT] = Field(None, gt=0, allow_inf_nan=False)
     """Tokens per minute at most, in and out, per trial that is being judged."""
-    timeout_seconds: float = Field(60.0, gt=0, allow_inf_nan=False)
+    timeout_seconds: Annotated[float, ENDPOINT] = Field(60.0, gt=0, allow_inf_nan=False)
     """Seconds within which a call must be answered whole."""
-    max_retries: int = Field(5, ge=0)
+    max_retries: Annotated[int, ENDPOINT] = Field(5, ge=0)
     """How often a call that failed, or brought no verdict, is made again."""
-    retry_seconds: float = Field(1.0, gt=0, allow_inf_nan=False)
+    retry_seconds: Annotated[float, ENDPOINT] = Field(1.0, gt=0, allow_inf_nan=False)
     """First wait before a retry, doubled each time and spread at random by up to its half; an
     endpoint's Retry-After goes before it."""
-    max_wait_seconds: float = Field(120.0, gt=0, allow_inf_nan=False)
+    max_wait_seconds: Annotated[float, ENDPOINT] = Field(120.0, gt=0, allow_inf_nan=False)
     """Longest wait before a retry; an endpoint that asks for more has failed."""
-    max_calls: int | None = Field(None, ge=1)
+    max_calls: Annotated[int | None, ENDPOINT] = Field(None, ge=1)
     """Budget of the sweep: calls at most, retries counted."""
-    max_total_tokens: int | None = Field(None, ge=1)
+    max_total_tokens: Annotated[int | None, ENDPOINT] = Field(None, ge=1)
     """Budget of the sweep: tokens at most, in and out."""
-    max_cost: float | None = Field(None, gt=0, allow_inf_nan=False)
+    max_cost: Annotated[float | None, ENDPOINT] = Field(None, gt=0, allow_inf_nan=False)
     """Budget of the sweep: money at most, in the currency of the two prices."""
-    price_input: float = Field(0.0, ge=0, allow_inf_nan=False)
+    price_input: Annotated[float, ENDPOINT] = Field(0.0, ge=0, allow_inf_nan=False)
     """Price of a million tokens read by the endpoint."""
-    price_output: float = Field(0.0, ge=0, allow_inf_nan=False)
+    price_output: Annotated[float, ENDPOINT] = Field(0.0, ge=0, allow_inf_nan=False)
     """Price of a million tokens written by the endpoint."""
     min_coverage: float = Field(0.95, gt=0, le=1)
     """Fraction of the items that must have all their verdicts; below it a trial is invalid."""
