@@ -1,7 +1,7 @@
 """A local judging model: sharing changes no verdict, and no answer becomes a special token."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ CHAT = (
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 KEEPING = CHAT.replace(" | trim", "")
+SHORT = str(Path(__file__).parent / "short_prompt.yaml")
+"""A question of a fifth of the tokens, for tests to which its words do not matter."""
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('none') }}{% endif %}" + CHAT
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
@@ -92,7 +94,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def judge(folder: Path) -> LocalJudge:
-    return local_judge(JudgeConfig(type="local", model=str(folder)))
+    return local_judge(settings(folder))
+
+
+def settings(folder: Path, **more: Any) -> JudgeConfig:
+    return JudgeConfig(**{"type": "local", "model": str(folder), "prompt": SHORT, **more})
 
 
 def pairs(count: int = 9) -> list[Pair]:
@@ -140,7 +146,8 @@ def test_sharing_keys_and_values_changes_no_verdict(judge: LocalJudge) -> None:
     assert max(found) - min(found) > 0.05
 
 
-def test_what_prompts_have_in_common_is_computed_once(judge: LocalJudge) -> None:
+def test_what_prompts_have_in_common_is_computed_once(folder: Path) -> None:
+    judge = local_judge(settings(folder, prompt="pairwise"))
     asked = pairs(8)
     computed: list[int] = []
     hook = judge.engine.model.register_forward_pre_hook(
@@ -158,9 +165,9 @@ def test_what_prompts_have_in_common_is_computed_once(judge: LocalJudge) -> None
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_the_batch_plays_no_part_but_in_the_last_digits(folder: Path, dtype: str) -> None:
     asked = pairs()
-    settings = {"type": "local", "model": str(folder), "dtype": dtype}
     by_size = [
-        values(local_judge(JudgeConfig(**settings, batch_size=size)), asked) for size in (1, 4, 16)
+        values(local_judge(settings(folder, dtype=dtype, batch_size=size)), asked)
+        for size in (1, 4, 16)
     ]
     digits, within = {"fp32": (4, 1.01e-4), "bf16": (2, 0.0301)}[dtype]
     assert by_size[0] == pytest.approx(by_size[1], abs=within)
@@ -171,11 +178,13 @@ def test_the_batch_plays_no_part_but_in_the_last_digits(folder: Path, dtype: str
 
 def test_one_item_at_a_time_is_judged_as_if_there_were_no_other(folder: Path) -> None:
     asked = pairs(20)
-    config = JudgeConfig(type="local", model=str(folder), dtype="bf16", batch_size=1)
+    config = settings(folder, dtype="bf16", batch_size=1)
     alone = [values(local_judge(config), asked[start : start + 2]) for start in range(0, 40, 2)]
     assert values(local_judge(config), asked) == [value for item in alone for value in item]
 
 
+BEYOND_THE_PROBE = 400
+"""A window that no row of the probe fills, and each row of the shipped prompt does."""
 LAYERS = {"vocab_size": 400, "hidden_size": 32, "pad_token_id": 0, "eos_token_id": 0}
 HEADS = {"num_attention_heads": 4, "max_position_embeddings": 2048, **LAYERS}
 OTHER_MODELS: dict[str, tuple[str, Callable[[], Any]]] = {
@@ -185,7 +194,7 @@ OTHER_MODELS: dict[str, tuple[str, Callable[[], Any]]] = {
     ),
     "Mistral with a window beyond the probe": (
         "padded",
-        lambda: tr.MistralConfig(sliding_window=400, **{**SIZES, **HEADS}),
+        lambda: tr.MistralConfig(sliding_window=BEYOND_THE_PROBE, **{**SIZES, **HEADS}),
     ),
     "GPT-Neo, with windows in every second layer": (
         "padded",
@@ -221,14 +230,14 @@ OTHER_MODELS: dict[str, tuple[str, Callable[[], Any]]] = {
 }
 
 
-def random_judge(config: Any, dtype: str = "fp32") -> LocalJudge:
+def random_judge(config: Any, dtype: str = "fp32", prompt: str = SHORT) -> LocalJudge:
     """A judge with random weights, large enough that all that was read tells."""
     torch.manual_seed(0)
     model = tr.AutoModelForCausalLM.from_config(config).eval()
     for weight in model.parameters():
         if weight.dim() > 1:
             torch.nn.init.normal_(weight, std=0.3)
-    settings = JudgeConfig(type="local", model="random", dtype=dtype, batch_size=4)
+    settings = JudgeConfig(type="local", model="random", dtype=dtype, batch_size=4, prompt=prompt)
     return on_transformers(settings, model.to(DTYPES[dtype]), chat_tokenizer())
 
 
@@ -238,7 +247,7 @@ def read_as_plainly(judge: LocalJudge, dtype: str) -> None:
     within = 1e-4 if dtype == "fp32" else 0.02
     assert values(judge, asked) == pytest.approx([plainly(judge, p) for p in asked], abs=within)
     items = [
-        [judge.reader.tokens(pair)[: -60 - 3 * number] for pair in asked[2 * number :][:2]]
+        [judge.reader.tokens(pair)[: -12 - 3 * number] for pair in asked[2 * number :][:2]]
         for number in range(5)
     ]
     found = [both for four in (items[:4], items[4:]) for both in judge.engine.label_logprobs(four)]
@@ -248,12 +257,24 @@ def read_as_plainly(judge: LocalJudge, dtype: str) -> None:
     assert np.ptp(wanted) > 1
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize(("way", "config"), OTHER_MODELS.values(), ids=OTHER_MODELS)
+IN_BF16 = ("Mistral with a window", "RecurrentGemma, which reads padding")
+"""One that is padded and one that is not; the others in bf16 prove the same again, slowly."""
+
+
+def in_both_types() -> Iterator[Any]:
+    """Every other model in fp32 and in bf16."""
+    for name, (way, config) in OTHER_MODELS.items():
+        yield pytest.param(way, config, "fp32", id=f"{name}, fp32")
+        again = () if name in IN_BF16 else pytest.mark.slow
+        yield pytest.param(way, config, "bf16", id=f"{name}, bf16", marks=again)
+
+
+@pytest.mark.parametrize(("way", "config", "dtype"), in_both_types())
 def test_a_model_that_cannot_share_or_pad_is_read_whole(
     way: str, config: Callable[[], Any], dtype: str
 ) -> None:
-    judge = random_judge(config(), dtype)
+    beyond = getattr(config(), "sliding_window", None) == BEYOND_THE_PROBE
+    judge = random_judge(config(), dtype, "pairwise" if beyond else SHORT)
     assert judge.engine.way == way
     assert judge.engine.head.num_tokens == 0
     read_as_plainly(judge, dtype)
@@ -273,7 +294,7 @@ def test_a_model_that_cannot_share_or_pad_is_read_whole(
 def test_a_model_that_can_share_does(config: Callable[[], Any], dtype: str) -> None:
     judge = random_judge(config(), dtype)
     assert judge.engine.way == "shared"
-    assert judge.engine.head.num_tokens > 100
+    assert judge.engine.head.num_tokens > 40
     read_as_plainly(judge, dtype)
 
 
@@ -400,7 +421,7 @@ def test_what_is_read_is_the_whole_prompt_as_the_template_writes_it(
 def test_the_verdict_is_that_of_the_prompt_as_the_template_writes_it(
     way: str, config: Callable[[], Any]
 ) -> None:
-    judge = random_judge(config())
+    judge = random_judge(config(), prompt="pairwise")
     assert judge.engine.way == way
     prompt, tokenizer = judge.reader.prompt, judge.reader.tokenizer
     assert prompt.user.endswith("\n")
@@ -484,7 +505,7 @@ def test_a_batch_is_no_larger_than_asked_for_though_all_instructions_are_the_sam
     folder: Path,
 ) -> None:
     asked = [pair._replace(instruction="Go on.") for pair in pairs(30)]
-    judge = local_judge(JudgeConfig(type="local", model=str(folder), batch_size=2))
+    judge = local_judge(settings(folder, batch_size=2))
     rows: list[int] = []
     hook = judge.engine.model.register_forward_pre_hook(
         lambda _module, _args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True

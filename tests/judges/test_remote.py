@@ -21,7 +21,7 @@ from symnoise_ray.judges.remote import JudgeWorker, RemoteJudge, judge_workers
 from symnoise_ray.records.completions import Completion
 from symnoise_ray.records.files import read_json, read_lines
 from symnoise_ray.workers.pool import count_slots
-from tests.judges.test_local import folder, pairs, values
+from tests.judges.test_local import folder, pairs, settings, values
 from tests.sweep.test_run import left_by, tune
 
 __all__ = ["folder"]  # a fixture: the tiny judging model
@@ -37,7 +37,7 @@ def cluster() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def config(folder: Path) -> JudgeConfig:
-    return JudgeConfig(type="local", model=str(folder), batch_size=3, num_workers=2)
+    return settings(folder, batch_size=3, num_workers=2)
 
 
 @pytest.fixture(scope="module")
@@ -118,27 +118,6 @@ def test_a_worker_that_is_killed_is_started_anew_and_asked_again(remote: RemoteJ
             process.kill()
     told += running
     assert [verdict.preference for _, verdict in sorted(told)] == before
-
-
-def test_a_worker_that_is_dead_for_good_takes_no_pairs_with_it(cluster: None, config: JudgeConfig):
-    asked = pairs(40)
-    before = values(local_judge(config), asked)
-    with judge_workers(config, start_minutes=2) as remote:
-        ray.get([worker.load.remote() for worker in remote.workers])
-        running = remote.judge(asked)
-        told = [next(running)]
-        ray.kill(remote.workers[0])
-        told += running
-        assert [verdict.preference for _, verdict in sorted(told)] == nearly(before)
-        (left,) = remote.workers
-        assert verdicts(remote, asked) == nearly(before)
-        ray.kill(left)
-        for _ in range(2):
-            failed = [verdict for _, verdict in remote.judge(asked)]
-            assert len(failed) == len(asked)
-            assert all(verdict.over for verdict in failed)
-            assert {verdict.reason for verdict in failed} == {failed[0].reason}
-            assert failed[0].reason.startswith("the judge has no worker left; the last one: The a")
 
 
 @pytest.mark.slow
@@ -232,6 +211,28 @@ def test_verdicts_of_workers_are_stored_like_all_others(
     assert first.usage.calls == 8
     assert again.usage.calls == 0, "the same judge, here or on workers, is asked nothing twice"
     assert again.preferences == first.preferences
+
+
+def test_a_worker_that_is_dead_for_good_takes_no_pairs_with_it(
+    remote: RemoteJudge, config: JudgeConfig
+):
+    """The last test with the workers that the tests above share: it ends them."""
+    asked = pairs(40)
+    before = values(local_judge(config), asked)
+    running = remote.judge(asked)
+    told = [next(running)]
+    ray.kill(remote.workers[0])
+    told += running
+    assert [verdict.preference for _, verdict in sorted(told)] == nearly(before)
+    (left,) = remote.workers
+    assert verdicts(remote, asked) == nearly(before)
+    ray.kill(left)
+    for _ in range(2):
+        failed = [verdict for _, verdict in remote.judge(asked)]
+        assert len(failed) == len(asked)
+        assert all(verdict.over for verdict in failed)
+        assert {verdict.reason for verdict in failed} == {failed[0].reason}
+        assert failed[0].reason.startswith("the judge has no worker left; the last one: The a")
 
 
 def test_a_model_that_no_worker_can_read_is_told_in_one_line(cluster: None, tmp_path: Path):

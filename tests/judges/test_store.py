@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from symnoise_ray.config import JudgeConfig
 from symnoise_ray.errors import DataError
+from symnoise_ray.judges.choose import make_judge
 from symnoise_ray.judges.judging import judge_all
 from symnoise_ray.judges.protocol import Pair, Usage, Verdict
 from symnoise_ray.judges.store import CachedJudge, VerdictStore, key_of
@@ -208,8 +210,17 @@ from symnoise_ray.judges.protocol import Pair
 config = JudgeConfig(type="api", model="judge", base_url=sys.argv[1], concurrency=4)
 judge = make_judge(config, Path(sys.argv[2]), "sweep")
 pairs = [Pair(f"Prompt {i}?", "x" * i, "y" * (i + i % 2)) for i in range(60)]
-print(sum(verdict.cached for _, verdict in judge.judge(pairs)))
+for _ in judge.judge(pairs):
+    pass
 """
+
+
+def count_cached(url: str, folder: Path) -> int:
+    """The same in this process."""
+    config = JudgeConfig(type="api", model="judge", base_url=url, concurrency=4)
+    pairs = [Pair(f"Prompt {i}?", "x" * i, "y" * (i + i % 2)) for i in range(60)]
+    told = make_judge(config, folder, "sweep").judge(pairs)
+    return sum(verdict.cached for _, verdict in told)
 
 
 def test_a_killed_judge_is_asked_again_only_for_what_was_in_flight(tmp_path: Path) -> None:
@@ -228,13 +239,10 @@ def test_a_killed_judge_is_asked_again_only_for_what_was_in_flight(tmp_path: Pat
         stored = sum(
             json.loads(line)["key"] is not None for line in lines(tmp_path / "verdicts") if line
         )
-        again = start(CALLER, endpoint.url, str(tmp_path))
-        told, _ = again.communicate(timeout=60)
-        assert int(told) == stored >= len(asked) - 8
+        assert count_cached(endpoint.url, tmp_path) == stored >= len(asked) - 8
         asked_again = [parts(body)[0] for body in endpoint.requests[len(asked) :]]
         assert len(asked_again) == 60 - stored
         assert len(set(asked) & set(asked_again)) <= 8, "in flight or just come back, 4 threads"
         before = len(endpoint.requests)
-        told, _ = start(CALLER, endpoint.url, str(tmp_path)).communicate(timeout=60)
-        assert int(told) == 60
+        assert count_cached(endpoint.url, tmp_path) == 60
         assert len(endpoint.requests) == before
