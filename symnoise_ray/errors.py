@@ -15,7 +15,7 @@ EXIT_SIGTERM = 143
 
 
 class SymnoiseError(Exception):
-    """Base of all errors that are told in one line instead of a traceback."""
+    """Base of all errors that a command reports in one line instead of a traceback."""
 
     exit_code = EXIT_FAILED
     kind = "error"
@@ -63,7 +63,7 @@ class InfrastructureError(SymnoiseError, RuntimeError):
 
 
 class CancelledError(SymnoiseError):
-    """The trial was told to stop before its end."""
+    """Somebody stopped the trial before its end."""
 
     kind = "cancelled"
 
@@ -82,7 +82,6 @@ ERRORS: dict[str, type[SymnoiseError]] = {
     )
 }
 """Kind -> class, to rebuild an error from what another process wrote down."""
-
 
 _NO_MEMORY = "can't allocate memory"
 

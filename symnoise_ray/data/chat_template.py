@@ -11,7 +11,7 @@ from typing import Any
 
 from symnoise_ray.data.example import Example
 from symnoise_ray.data.templates import Segment
-from symnoise_ray.errors import DataError
+from symnoise_ray.errors import DataError, one_line
 
 OTHER = "choose another data.template, such as alpaca or a file"
 
@@ -69,9 +69,9 @@ def _apply(tokenizer: Any, messages: list[dict[str, str]], *, add_generation_pro
             messages, tokenize=False, add_generation_prompt=add_generation_prompt
         )
     except Exception as error:  # a template is the model's own code and may raise anything
-        reason = " ".join(str(error).split())[:200]
         raise DataError(
-            f"data.template=tokenizer: the template must take the row, but {reason}; {OTHER}"
+            f"data.template=tokenizer: the template must take the row, but {one_line(error, 200)}; "
+            f"{OTHER}"
         ) from None
     return str(text)
 

@@ -41,11 +41,6 @@ class Example:
         """The right answer to the last request."""
         return self.turns[-1][1]
 
-    @property
-    def is_asked_by_turns(self) -> bool:
-        """Whether the model gives an earlier answer itself before it is asked the last request."""
-        return not all(answer for _, answer in self.turns[:-1])
-
     def is_trained(self, index: int) -> bool:
         """Whether the answer of a turn is trained on."""
         return self.trained[index] if self.trained else True

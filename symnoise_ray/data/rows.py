@@ -17,7 +17,7 @@ from symnoise_ray.config.data import HELD_BACK
 from symnoise_ray.data.example import Example
 from symnoise_ray.data.formats import Fields, RowError, to_example
 from symnoise_ray.data.overlap import Overlap
-from symnoise_ray.data.sources import read_records
+from symnoise_ray.data.sources import locate, read_records
 from symnoise_ray.data.templates import find_template
 from symnoise_ray.demo import content
 from symnoise_ray.errors import DataError
@@ -64,7 +64,7 @@ def read_train(data: DataConfig) -> Rows:
     examples: list[Example] = []
     left_out: Counter[str] = Counter()
     for source, weight in _weights(data.train):
-        rows = _usable(str(content.train_file()) if source == "demo" else source, reading)
+        rows = _usable(locate(source), reading)
         left_out += rows.left_out
         kept = rows.examples
         if overlap is not None:

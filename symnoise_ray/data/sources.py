@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from symnoise_ray.data.formats import RowError
-from symnoise_ray.errors import DataError
+from symnoise_ray.demo import content
+from symnoise_ray.errors import DataError, one_line
 
 PRESETS: dict[str, tuple[str, str | None]] = {
     "alpaca": ("tatsu-lab/alpaca", None),
@@ -31,6 +32,12 @@ FILE_SUFFIXES = (".json", ".jsonl", ".parquet")
 """What is read of a folder, in the order of the names."""
 OTHER_SUFFIXES = (".txt", ".csv", ".tsv", ".yaml", ".arrow", ".gz", ".zip", ".zst")
 HUB_SECONDS = 5.0
+"""How long the hub may take to answer before a cached copy is looked for."""
+
+
+def locate(source: str) -> str:
+    """The file that `demo` names among the training rows; any other name as it is."""
+    return str(content.train_file()) if source == "demo" else source
 
 
 def read_records(source: str) -> Iterator[tuple[str, Any]]:
@@ -112,8 +119,7 @@ def _opening(path: Path) -> Iterator[None]:
     except DataError:
         raise
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: must be a readable file, but {reason}") from None
+        raise DataError(f"{path}: must be a readable file, but {one_line(error)}") from None
 
 
 def _folder_records(folder: Path) -> Iterator[tuple[str, Any]]:
@@ -137,7 +143,9 @@ def _saved_records(folder: Path) -> Iterator[tuple[str, Any]]:
     try:
         rows = datasets.load_from_disk(str(folder))
     except Exception as error:  # it raises all kinds for what is not whole
-        raise DataError(f"{folder}: must be a whole saved data set, but {_line(error)}") from None
+        raise DataError(
+            f"{folder}: must be a whole saved data set, but {one_line(error, 200)}"
+        ) from None
     if isinstance(rows, dict):
         if "train" not in rows:
             raise DataError(f"{folder}: must have a split train, but got {', '.join(rows)}")
@@ -164,12 +172,8 @@ def _hub_records(name: str, file: str | None = None) -> Iterator[tuple[str, Any]
         raise DataError(
             f"{name}: must be a file or folder that exists, one of {', '.join(PRESETS)}, or a "
             "Hugging Face data set that can be loaded or is cached, but "
-            f"{_line(unreachable or error)}"
+            f"{one_line(unreachable or error, 200)}"
         ) from None
     finally:
         datasets.config.HF_HUB_OFFLINE = offline
     yield from ((f"{name} row {number}", row) for number, row in enumerate(rows, 1))
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -16,7 +16,7 @@ from pydantic import ValidationInfo, field_validator
 from symnoise_ray.config import Section
 from symnoise_ray.config.loading import build, read_yaml
 from symnoise_ray.data.example import Example
-from symnoise_ray.errors import UserError
+from symnoise_ray.errors import UserError, one_line
 
 TOKENIZER = "tokenizer"
 """Value of `data.template`: the tokenizer's own chat template, which `chat.py` renders."""
@@ -129,8 +129,9 @@ def find_template(name: str) -> Template:
     try:
         text = Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"data.template={name}: must be a readable file, but {reason}") from None
+        raise UserError(
+            f"data.template={name}: must be a readable file, but {one_line(error)}"
+        ) from None
     return build(Template, read_yaml(text, name))
 
 

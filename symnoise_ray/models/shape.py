@@ -17,8 +17,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from symnoise_ray.config import LoraConfig, ModelConfig
-from symnoise_ray.errors import UserError
-from symnoise_ray.models.source import hub_config, model_source
+from symnoise_ray.errors import UserError, one_line
+from symnoise_ray.models.source import context_length, hub_config, model_source
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -136,8 +136,9 @@ def read_shape(config: ModelConfig, model_config: Path | None = None) -> ModelSh
         stored = _stored(folder) if folder is not None else None
         parameters = stored if stored is not None else _on_meta(config, settings)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{named}: must have a readable configuration, but {reason}") from None
+        raise UserError(
+            f"{named}: must have a readable configuration, but {one_line(error, 200)}"
+        ) from None
     return _shape(named, settings, parameters)
 
 
@@ -221,7 +222,7 @@ def _shape(named: str, settings: Any, parameters: Shapes) -> ModelShape:
             4 * width,
         ),
         vocab_size=text.vocab_size,
-        context=getattr(text, "max_position_embeddings", None),
+        context=context_length(settings),
         activation=str(
             getattr(text, "hidden_act", None) or getattr(text, "activation_function", "")
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from symnoise_ray.config import ModelConfig
 from symnoise_ray.demo import content
@@ -16,6 +17,19 @@ ANSWER_SECONDS = 60.0
 def model_source(config: ModelConfig) -> str:
     """Folder or hub name that a model's name stands for."""
     return str(content.model_dir()) if config.name == "demo" else config.name
+
+
+def context_length(settings: Any) -> int | None:
+    """Tokens that a model takes at most; None where its configuration gives no such number.
+
+    Args:
+        settings: The configuration, as transformers holds it or as config.json holds it.
+    """
+    if isinstance(settings, dict):  # GPT-2 and RWKV name it otherwise, which transformers knows
+        text = settings.get("text_config", settings)
+        names = ("max_position_embeddings", "n_positions", "context_length")
+        return next((text[name] for name in names if name in text), None)
+    return getattr(settings.get_text_config(), "max_position_embeddings", None)
 
 
 def hub_config(config: ModelConfig) -> Path:

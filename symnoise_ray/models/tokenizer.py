@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from symnoise_ray.config import ModelConfig
-from symnoise_ray.errors import UserError
+from symnoise_ray.errors import UserError, one_line
 from symnoise_ray.models.source import model_source
 
 
@@ -20,7 +20,7 @@ def load_tokenizer(config: ModelConfig) -> Any:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(**location(config))
     except Exception as error:
-        raise UserError(f"{unreadable(config, 'tokenizer')}, but {first_line(error)}") from None
+        raise UserError(f"{unreadable(config, 'tokenizer')}, but {one_line(error)}") from None
     if tokenizer.eos_token_id is None:
         raise UserError(f"model.name={config.name}: the tokenizer must have an end-of-text token")
     return tokenizer
@@ -38,8 +38,3 @@ def location(config: ModelConfig) -> dict[str, Any]:
 def unreadable(config: ModelConfig, what: str) -> str:
     """The beginning of the message about a model or tokenizer that cannot be read."""
     return f"model.name={config.name}: must be a folder or hub name with a readable {what}"
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception says, in one line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__

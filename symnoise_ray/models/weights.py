@@ -25,9 +25,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from symnoise_ray.config import LoraConfig, ModelConfig, TrialConfig
-from symnoise_ray.errors import UserError
+from symnoise_ray.errors import UserError, one_line
 from symnoise_ray.models.deepspeed_engine import gathered
-from symnoise_ray.models.tokenizer import first_line, load_tokenizer, location, unreadable
+from symnoise_ray.models.source import context_length
+from symnoise_ray.models.tokenizer import load_tokenizer, location, unreadable
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -50,8 +51,7 @@ def load(config: ModelConfig) -> Loaded:
             tokenizer has more words than the model has embeddings.
     """
     model, tokenizer = _load_once(config)
-    context = getattr(model.config, "max_position_embeddings", None)
-    return Loaded(copy.deepcopy(model), tokenizer, context)
+    return Loaded(copy.deepcopy(model), tokenizer, context_length(model.config))
 
 
 @functools.lru_cache(maxsize=2)
@@ -71,7 +71,7 @@ def _load_once(config: ModelConfig) -> tuple[nn.Module, Any]:
     except Exception as error:
         raise UserError(
             _without_attention(config, error)
-            or f"{unreadable(config, 'model')}, but {first_line(error)}"
+            or f"{unreadable(config, 'model')}, but {one_line(error)}"
         ) from None
     embeddings = model.get_input_embeddings()
     if isinstance(embeddings, nn.Embedding) and len(tokenizer) > embeddings.num_embeddings:
@@ -84,7 +84,7 @@ def _load_once(config: ModelConfig) -> tuple[nn.Module, Any]:
 
 def _without_attention(config: ModelConfig, error: Exception) -> str | None:
     """What to do where the model has no such attention, or its package is missing."""
-    reason = first_line(error).split(". ")[0].removesuffix(".")
+    reason = one_line(error).split(". ")[0].removesuffix(".")
     if not re.search("support an attention|Flash ?Attention", reason):
         return None
     others = "eager" if config.attention == "sdpa" else "sdpa or eager"

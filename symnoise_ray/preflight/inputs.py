@@ -18,9 +18,9 @@ from symnoise_ray.config.judge import needs_gold
 from symnoise_ray.config.loading import load_sweep
 from symnoise_ray.data.rows import read_prompts, read_texts, read_train
 from symnoise_ray.data.tokens import row_limit
-from symnoise_ray.errors import DataError, UserError
+from symnoise_ray.errors import DataError, UserError, one_line
 from symnoise_ray.generation.harness_tasks import task_index
-from symnoise_ray.models.source import hub_config, model_source
+from symnoise_ray.models.source import context_length, hub_config, model_source
 from symnoise_ray.records.completions import read_completions
 from symnoise_ray.space.parameters import check_sweep
 from symnoise_ray.space.paths import anchor_paths, path_exists
@@ -31,8 +31,7 @@ def _check_length(data: DataConfig, model: ModelConfig) -> None:
     """The context of a model on the hub is seen when it is loaded, before the first step."""
     file = Path(model_source(model)) / "config.json"
     if file.exists():
-        settings = json.loads(file.read_text(encoding="utf-8"))
-        row_limit(data, settings.get("max_position_embeddings"))
+        row_limit(data, context_length(json.loads(file.read_text(encoding="utf-8"))))
 
 
 def check_inputs(configs: Iterable[TrialConfig]) -> None:
@@ -95,19 +94,20 @@ def _check_model(config: ModelConfig, setting: str) -> None:
             with safe_open(file, framework="numpy"):
                 pass
     except (OSError, ValueError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{setting}={config.name}: must be readable, but {reason}") from None
+        raise UserError(
+            f"{setting}={config.name}: must be readable, but {one_line(error)}"
+        ) from None
 
 
 def _check_hub_model(config: ModelConfig, setting: str) -> None:
     try:
         hub_config(config)
     except Exception as error:
-        # Every cause (no such name, no network and no cached copy, no access) is told alike.
-        reason = " ".join(str(error).split())[:200]
+        # One message for every cause: no such name, no access, no network and no cached copy.
         raise UserError(
             f"{setting}={config.name}: must be {'demo, ' if setting == 'model.name' else ''}a "
-            f"folder that exists, or the name of a model on the Hugging Face hub, but {reason}"
+            f"folder that exists, or the name of a model on the Hugging Face hub, but "
+            f"{one_line(error, 200)}"
         ) from None
 
 

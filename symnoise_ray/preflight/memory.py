@@ -19,6 +19,7 @@ from typing import Any
 from symnoise_ray.config import TrialConfig
 from symnoise_ray.config.deepspeed_json import merged
 from symnoise_ray.models.shape import ModelShape
+from symnoise_ray.training.schedule import KEPT_CHECKPOINTS
 
 GIB = 2**30
 ELEMENT = {"fp32": 4, "bf16": 2}
@@ -181,11 +182,6 @@ def activations(shape: ModelShape, config: TrialConfig, run: Pass) -> dict[str, 
     }
 
 
-def saved_for_backward(shape: ModelShape, config: TrialConfig, run: Pass) -> float:
-    """Bytes that autograd saves in one forward pass: activations, and log-probabilities in fp32."""
-    return activations(shape, config, run)["activations"] + run.answers * shape.vocab_size * 4
-
-
 def norm_bytes(shape: ModelShape, config: TrialConfig) -> int:
     """Bytes per token and width that a norm keeps, its output left out.
 
@@ -313,7 +309,3 @@ def disk(shape: ModelShape, config: TrialConfig) -> dict[str, float]:
         "checkpoints while one is written": float((KEPT_CHECKPOINTS + 1) * one),
         "saved model": float(saved if config.train.save_model else 0),
     }
-
-
-KEPT_CHECKPOINTS = 2
-"""As `checkpoints.KEEP`, which a light module cannot import."""

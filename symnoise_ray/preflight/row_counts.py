@@ -14,12 +14,12 @@ from pathlib import Path
 from symnoise_ray.config import DataConfig, ModelConfig, TrialConfig
 from symnoise_ray.config.data import HELD_BACK
 from symnoise_ray.data.rows import read_prompts, read_train
+from symnoise_ray.data.sources import locate
 from symnoise_ray.data.templates import choose_template
 from symnoise_ray.data.tokens import row_limit, tokenise, tokenise_prompt
-from symnoise_ray.demo import content
-from symnoise_ray.errors import UserError
 from symnoise_ray.models.shape import ModelShape
 from symnoise_ray.models.source import model_source
+from symnoise_ray.models.tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,7 @@ def read_rows(config: TrialConfig, shape: ModelShape, num_rows: int | None) -> R
 def _sources(data: DataConfig) -> list[str]:
     named = [data.train] if isinstance(data.train, str) else list(data.train)
     given = [name for name in (data.eval_prompts, data.confirm_prompts) if name is not None]
-    files = [str(content.train_file()) if name == "demo" else name for name in named]
-    return files + [name for name in given if name != HELD_BACK]
+    return [*map(locate, named), *(name for name in given if name != HELD_BACK)]
 
 
 def _data_alone(data: DataConfig) -> DataConfig:
@@ -80,17 +79,7 @@ def _counted(data: DataConfig) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=8)
 def _tokenised(data: DataConfig, model: ModelConfig, limit: int) -> Rows:
-    import transformers  # two seconds, and only where there is a tokenizer
-
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            model_source(model), trust_remote_code=model.trust_remote_code
-        )
-    except Exception as error:  # it raises all kinds for what is not whole
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"model.name={model.name}: must have a readable tokenizer, but {reason}"
-        ) from None
+    tokenizer = load_tokenizer(model)
     examples = read_train(data).examples
     template = choose_template(data.template, data.train, examples)
     rows = tokenise(examples, tokenizer, template, limit).rows

@@ -146,14 +146,6 @@ def shares(items: Items, model: LengthModel, strength: float = STRENGTH) -> Floa
     return np.asarray(model.win_rate + moved_P)
 
 
-def predicted_rate(bias: float, difficulty: float, difficulty_P: Floats) -> float:
-    """Length-controlled win rate from published coefficients b and c.
-
-    The difference of two models' coefficients gives that of one against the other, unjudged.
-    """
-    return float(expit(bias + difficulty * difficulty_P).mean())
-
-
 def _rows(items: Items) -> _Rows:
     spread = float(items.deltas.std(ddof=1)) if len(items.deltas) > 1 else 0.0
     tanh_P = np.tanh(items.deltas / spread) if spread > 0 else np.zeros(len(items.deltas))

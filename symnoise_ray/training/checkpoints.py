@@ -25,9 +25,7 @@ from torch import Tensor
 from symnoise_ray.errors import InfrastructureError
 from symnoise_ray.models import deepspeed_engine
 from symnoise_ray.records.files import read_json, write_json
-
-KEEP = 2
-"""Whole checkpoints that stay: the newest, and one to fall back to."""
+from symnoise_ray.training.schedule import KEPT_CHECKPOINTS
 
 _RANDOM = "random state"
 _PEER_SECONDS = 600.0
@@ -87,7 +85,7 @@ class Saver:
                 write_json(about, partial / "manifest.json")
                 shutil.rmtree(self.folder / str(step), ignore_errors=True)
                 partial.rename(self.folder / str(step))
-                for old in _steps(self.folder)[KEEP:]:
+                for old in _steps(self.folder)[KEPT_CHECKPOINTS:]:
                     shutil.rmtree(self.folder / str(old))
         except BaseException as error:
             self._failure = error  # told by `wait`, in the thread that trains

@@ -18,10 +18,10 @@ import torch.distributed as dist
 from symnoise_ray import __version__
 from symnoise_ray.config import DataConfig, ModelConfig, TrialConfig
 from symnoise_ray.data.rows import read_texts, read_train
+from symnoise_ray.data.sources import locate
 from symnoise_ray.data.templates import choose_template
 from symnoise_ray.data.token_table import TokenTable, cached
 from symnoise_ray.data.tokens import TokenRow, TokenRows, row_limit, tokenise
-from symnoise_ray.demo import content
 from symnoise_ray.errors import DataError
 from symnoise_ray.models.source import model_source
 from symnoise_ray.models.tokenizer import load_tokenizer
@@ -95,7 +95,7 @@ def _make(data: DataConfig, model: ModelConfig, context: int | None) -> TokenTab
 def _texts(value: Any) -> Iterator[str]:
     """Every text in a nest of settings; some are names of files."""
     if isinstance(value, str):
-        yield str(content.train_file()) if value == "demo" else value
+        yield locate(value)
     elif isinstance(value, dict | list | tuple):
         parts = [*value, *value.values()] if isinstance(value, dict) else value
         for part in parts:

@@ -1,4 +1,4 @@
-"""How many optimizer steps a trial takes, and the learning rate of each.
+"""How many optimizer steps a trial takes, the learning rate of each, and how many checkpoints stay.
 
 The training loop and the forecast ask the same functions.
 """
@@ -9,6 +9,9 @@ import math
 
 from symnoise_ray.config import OptimConfig, TrialConfig
 from symnoise_ray.noise.types import num_copies
+
+KEPT_CHECKPOINTS = 2
+"""Whole checkpoints that stay: the newest, and one to fall back to."""
 
 _ROUNDING = 1e-6  # 0.1 epochs of 30 rows are 3 rows, not 2.9999999999999996
 

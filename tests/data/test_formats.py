@@ -161,10 +161,7 @@ def test_questions_in_turns_have_open_answers_and_the_last_reference_is_gold() -
     row = {"turns": ["One?", "Two?"], "reference": ["1", "2"]}
     example = to_example(row, prompt=True)
     assert example == Example((("One?", ""), ("Two?", "2")))
-    assert example.is_asked_by_turns
     assert to_example({"turns": ["One?", "Two?"]}, prompt=True).gold == ""
-    assert not to_example({"turns": ["One?"]}, prompt=True).is_asked_by_turns
-    assert not Example((("One?", "1"), ("Two?", ""))).is_asked_by_turns
 
 
 @pytest.mark.parametrize(

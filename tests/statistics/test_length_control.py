@@ -15,7 +15,6 @@ from symnoise_ray.statistics.length_control import (
     GamedRows,
     Items,
     fit_length,
-    predicted_rate,
     replicate,
     shares,
 )
@@ -207,16 +206,6 @@ def test_shares_exist_where_one_side_is_longer_by_the_same_length_always() -> No
     assert shares_P.mean() == pytest.approx(model.win_rate, abs=1e-12)
     replicates = replicate(items, draws(range(805)), model)
     assert shares_P.std(ddof=1) / math.sqrt(805) == pytest.approx(replicates.std(), rel=0.1)
-
-
-# Published coefficients
-
-
-def test_a_published_rate_is_the_mean_over_difficulties() -> None:
-    assert predicted_rate(0.0, 0.0, np.zeros(3)) == 0.5
-    assert predicted_rate(1.0, 2.0, np.array([0.0, -1.0])) == pytest.approx(
-        (expit(1.0) + expit(-1.0)) / 2
-    )
 
 
 # Resampling

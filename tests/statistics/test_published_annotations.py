@@ -13,7 +13,7 @@ from symnoise_ray.judges.judging import is_switched
 from symnoise_ray.judges.logprobs import log_probability_preference
 from symnoise_ray.records.files import write_json
 from symnoise_ray.records.preferences import Preference, read_annotations, verdict
-from symnoise_ray.statistics.length_control import GamedRows, Items, fit_length, predicted_rate
+from symnoise_ray.statistics.length_control import GamedRows, Items, _rates, fit_length
 from symnoise_ray.statistics.win_rate import AlpacaEvalModel, WinRate, win_rate
 
 FEW = 20
@@ -149,12 +149,13 @@ def test_the_fit_agrees_with_alpaca_evals_own_solver(shared_data: Path) -> None:
 
 
 def test_published_coefficients_give_the_published_rates(shared_data: Path) -> None:
-    (difficulty, _), checked = known(shared_data), 0
+    data, checked = known(shared_data), 0
     for row in files(shared_data, "ae2"):
         weights = row.get("published_glm_weights")
         if row["published"] and weights and row["model"] != "NullModel":  # its row is stale
-            at = difficulty[: len(row["index"])]
-            rate = predicted_rate(weights["intercept"], weights["instruction_difficulty"], at)
+            items = length_items(row, *data)
+            coefficients = [0.0, weights["instruction_difficulty"], weights["intercept"]]
+            (rate,) = _rates(items, np.array([coefficients]), np.ones((1, len(items.scores))))
             published = row["published"]["length_controlled_winrate"]
             assert 100 * rate == pytest.approx(published, abs=1e-8), row["model"]
             checked += 1

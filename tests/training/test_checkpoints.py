@@ -15,8 +15,9 @@ import pytest
 from symnoise_ray.config import TrialConfig
 from symnoise_ray.errors import CancelledError
 from symnoise_ray.training import checkpoints
-from symnoise_ray.training.checkpoints import KEEP, newest
+from symnoise_ray.training.checkpoints import newest
 from symnoise_ray.training.loop import identity, train
+from symnoise_ray.training.schedule import KEPT_CHECKPOINTS
 
 Trial = Callable[..., TrialConfig]
 OFTEN = 1e-9
@@ -141,7 +142,7 @@ def test_only_the_newest_checkpoints_stay_and_none_are_written_unasked(
 ) -> None:
     run(trial(train__checkpoint_minutes=OFTEN), tmp_path / "often")
     assert steps(tmp_path / "often") == [6, 5]
-    assert KEEP == 2
+    assert KEPT_CHECKPOINTS == 2
     run(trial(train__checkpoint_minutes=0), tmp_path / "never")
     run(trial(train__checkpoint_minutes=60), tmp_path / "seldom")
     assert not (tmp_path / "never").exists()
