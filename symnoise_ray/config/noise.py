@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from symnoise_ray.config.section import Section
-from symnoise_ray.noise.types import NOISES
+from symnoise_ray.noise.types import NOISES, adds_noise
+
+
+class _RowsOfTheTable:
+    """The JSON Schema of a noise type lists the rows that the table has when it is written."""
+
+    def __get_pydantic_json_schema__(self, _core: Any, _handler: Any) -> dict[str, Any]:
+        return {"enum": list(NOISES), "type": "string"}
 
 
 def _known_type(name: str) -> str:
@@ -20,9 +27,7 @@ def _known_type(name: str) -> str:
     return name
 
 
-NoiseType = Annotated[
-    str, AfterValidator(_known_type), WithJsonSchema({"enum": list(NOISES), "type": "string"})
-]
+NoiseType = Annotated[str, AfterValidator(_known_type), _RowsOfTheTable()]
 """A row of the table of noise types."""
 
 
@@ -57,13 +62,13 @@ class NoiseConfig(Section):
 
     @model_validator(mode="after")
     def _alpha_belongs_to_noise(self) -> Self:
-        noiseless = NOISES[self.type].law is None
-        if noiseless and self.alpha is not None:
+        noisy = adds_noise(self.type)
+        if not noisy and self.alpha is not None:
             raise ValueError(
                 f"noise.alpha has no meaning for noise.type={self.type}, but got "
                 f"noise.alpha={self.alpha:g}; leave it out, or vary it under a `when:`"
             )
-        if not noiseless and self.alpha is None:
+        if noisy and self.alpha is None:
             raise ValueError(f"noise.alpha must be given for noise.type={self.type}")
         return self
 

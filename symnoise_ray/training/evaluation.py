@@ -15,7 +15,7 @@ import torch.distributed as dist
 from symnoise_ray.config import NoiseConfig, TrainConfig
 from symnoise_ray.data.token_table import TokenTable
 from symnoise_ray.noise.embedding import NoisyEmbedding
-from symnoise_ray.noise.types import Copy
+from symnoise_ray.noise.types import NOISES, Copy
 from symnoise_ray.training.batches import Batch, collate, cut
 from symnoise_ray.training.objective import Objective, require_finite
 
@@ -65,7 +65,8 @@ class Evaluation:
             DivergedError: the clean loss is not finite.
         """
         self.objective.engine.eval()
-        copies = [Copy(0), *([Copy(+1), Copy(-1)] if self.probe.config.alpha else [])]
+        noisy_copies = NOISES[self.probe.config.type].copies if self.probe.config.alpha else ()
+        copies = [Copy(0), *noisy_copies]
         clean, *noisy = self._means(self.rows, copies)
         require_finite("clean loss", clean, f"step {step}")
         losses = {"clean_loss": clean}

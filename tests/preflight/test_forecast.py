@@ -45,6 +45,7 @@ from symnoise_ray.preflight.row_counts import read_rows
 from symnoise_ray.training import checkpoints
 from symnoise_ray.training.batches import Batch, Batches
 from symnoise_ray.training.corpus import token_table
+from symnoise_ray.training.loop import train
 from symnoise_ray.training.objective import Objective
 from symnoise_ray.training.schedule import KEPT_CHECKPOINTS, num_steps
 
@@ -400,6 +401,22 @@ def test_steps_and_micro_batches_are_those_of_training(trial: Callable[..., Tria
     assert need.micro_batches == len(batches.micro_batches(samples, 0, 2)) == 1
     with pytest.raises(UserError, match="must be a multiple of the 3 workers"):
         forecast(config, 3, Options())
+
+
+@pytest.mark.usefixtures("process_group")
+@pytest.mark.parametrize(("noise", "steps"), [("none", 4), ("symnoise", 2)])
+def test_a_pair_takes_half_the_steps_where_samples_are_matched(
+    noise: str, steps: int, trial: Callable[..., TrialConfig]
+):
+    config = trial(
+        noise__type=noise,
+        noise__alpha=5.0 if noise == "symnoise" else None,
+        train__compute_match="samples",
+        train__max_steps=4,
+    )
+    trained = train(config, lambda _record: None)
+    trained.release()
+    assert forecast(config, 1, Options()).num_steps == trained.summary["num_steps"] == steps
 
 
 @pytest.mark.usefixtures("process_group")
