@@ -1,8 +1,9 @@
 """What a trial and a sweep are: frozen, complete, strictly checked descriptions.
 
 In: YAML 1.2 text and `key=value` overrides. Out: `TrialConfig` and `SweepConfig`.
-What is not in a `TrialConfig` cannot change a trial's result. Unknown keys are refused with the
-file, the line and the nearest name. Imports neither torch nor ray, so a check takes milliseconds.
+A `TrialConfig` holds every setting that can change a trial's result. An unknown key is refused
+with the file, the line and the nearest known name. The wing imports neither torch nor ray, so a
+check takes milliseconds.
 """
 
 from symnoise_ray.config.data import TEMPLATE_NAMES, DataConfig, RowField

@@ -21,7 +21,7 @@ RowField = Literal[
     "completion",
     "dataset",
 ]
-"""Our names of what a row holds."""
+"""The names that this package has for the columns of a row."""
 TEMPLATE_NAMES = ("auto", "alpaca", "vicuna", "short", "tokenizer")
 
 
@@ -29,49 +29,57 @@ class DataConfig(Section):
     """What is trained on, and the prompts that are answered and judged."""
 
     train: str | tuple[str, ...] | dict[str, float] = "demo"
-    """Training rows: a JSON, JSONL or Parquet file, a folder of them, a Hugging Face data set (its
-    name, or a folder it was saved to), `alpaca`, `evol-instruct`, `sharegpt` or `open-platypus`
-    (the paper's data sets), or `demo`. Several sources: a list, or a mapping of source to weight.
-    A weight is how often a source's rows are seen per epoch: 2 is every row twice, 0.5 a half that
-    is drawn once and stays the same in all epochs and trials."""
+    """Where the training rows come from: a JSON, JSONL or Parquet file; a folder of such files; a
+    Hugging Face data set, by its name or by the folder that it was saved to; `alpaca`,
+    `evol-instruct`, `sharegpt` or `open-platypus`, the data sets of the NEFTune paper; or `demo`,
+    the rows that come with the package. Give several sources as a list, or as a mapping of source
+    to weight. A weight above 0 says how often a source's rows are seen per epoch: 2 takes every row
+    twice; 0.5 takes one half, which is drawn once and is the same in all epochs and trials."""
     fields: dict[RowField, str] = Field({})
-    """Columns of the training rows where they are none of the known shapes: our name -> theirs,
-    such as `{instruction: question, output: answer}`; other columns are not looked at."""
+    """Names of the columns of the training rows, for rows of none of the known shapes: the
+    package's name -> the file's name, such as `{instruction: question, output: answer}`. All other
+    columns are then ignored. Empty: the shape of the rows is recognised."""
     prompt_fields: dict[RowField, str] = Field({})
-    """The same for `eval_prompts` and `confirm_prompts`."""
+    """The same for the rows of `eval_prompts` and `confirm_prompts`."""
     on_bad_row: Literal["error", "skip"] = "error"
-    """What a row that breaks a rule does: it ends everything, told with file and row, or it is
-    left out and counted by reason."""
+    """What happens to a row that breaks a rule. `error`: the command ends, and its message names
+    the file and the row. `skip`: the row is left out, and such rows are counted by reason."""
     eval_prompts: str | None = None
-    """Rows whose prompts are answered and judged in the search; the demo's own by default."""
+    """Where the prompts of the search come from, one source of the kinds of `train`. Every model
+    answers them, and the judge compares the answers. By default the demo's prompts; it must be
+    given where `train` is not `demo`."""
     confirm_prompts: str | None = None
-    """Rows kept for the confirmation; by default the demo's own. `held_back` (what a sweep that
-    confirms sets when there are none) keeps a seeded half of `eval_prompts` for it."""
+    """Where the prompts of the confirmation come from. By default the demo's prompts for the demo.
+    `held_back` keeps a fixed random half of `eval_prompts` for the confirmation; a sweep that
+    confirms sets it where `eval_prompts` is given and this is not."""
     prompts: Literal["eval", "confirm"] = "eval"
-    """Which of the two prompt sets this trial answers."""
+    """Which prompts this trial answers: those of the search or those of the confirmation. A sweep
+    sets it."""
     template: str = "auto"
-    """Prompt text around a row: `alpaca`, `vicuna`, `short` (Alpaca's without the preamble),
-    `tokenizer` (the tokenizer's own chat template), or a YAML file with `request`,
-    `request_with_input`, `preamble` and `preamble_with_input`, where `{request}` and `{input}`
-    stand for the row's; `auto` is `short` for the demo, else `alpaca` for instruction rows and
-    `vicuna` for conversations."""
+    """Text around a row: `alpaca`; `vicuna`; `short` (Alpaca's headers without its preamble);
+    `tokenizer` (the chat template of the tokenizer); or a YAML file with the keys `request`,
+    `request_with_input`, `preamble` and `preamble_with_input`, in which `{request}` and `{input}`
+    stand for the texts of the row. `auto` takes `short` for the demo, else `alpaca` for
+    instructions and `vicuna` for conversations."""
     max_length: int | None = Field(None, ge=8)
-    """Tokens per row at most; longer rows are cut at the end. By default 512, or the model's
-    context where that is shorter; more than the context is refused."""
+    """Most tokens per row, at least 8; a longer row is cut at its end. By default 512, or the
+    model's context where that is shorter. More than the model's context is refused."""
     max_train_rows: int | None = Field(None, ge=1)
-    """Use only the first so many usable training rows of every source."""
+    """Use only the first so many usable training rows of every source. By default all are used."""
     max_eval_prompts: int | None = Field(None, ge=1)
-    """Use only the first so many prompts of each prompt set."""
+    """Use only the first so many prompts of the search, and of the confirmation. By default all
+    are used."""
     texts: str | None = None
-    """Plain texts, to see what fine-tuning forgets: a source of strings, or of rows with `text`, on
-    which the loss per token is measured beside the clean loss."""
+    """Where plain texts come from that show what fine-tuning forgets: strings, or rows with a
+    column `text`. The loss per token on these texts is measured whenever the clean loss is. By
+    default none is measured."""
     num_texts: int = Field(64, ge=1)
-    """Use only the first so many plain texts."""
+    """Use only the first so many plain texts of `texts`."""
     overlap_ngram: int = Field(13, ge=0)
-    """Words in a row that a training row may not share with a judged prompt without being counted
-    as overlapping; a request that is a whole prompt always is. 0 does not look."""
+    """A training row overlaps with a judged prompt if they share so many words in a row, or if its
+    request is the whole prompt. Overlapping rows are counted. 0 does not look for them."""
     drop_overlap: bool = False
-    """Leave overlapping training rows out."""
+    """Leave out the training rows that overlap with a judged prompt."""
 
     def __hash__(self) -> int:
         """Equal settings have equal hashes; Python has none for mappings."""
@@ -122,4 +130,5 @@ class DataConfig(Section):
 
 
 HELD_BACK = "held_back"
-"""Value of `data.confirm_prompts`: a seeded half of `eval_prompts`, kept out of the search."""
+"""Value of `data.confirm_prompts`: a fixed random half of `eval_prompts`, kept out of the
+search."""

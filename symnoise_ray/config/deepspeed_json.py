@@ -1,8 +1,8 @@
-"""A user's own DeepSpeed settings: read, compared with the trial's, laid under them.
+"""A user's own DeepSpeed settings: read, compared with the trial's, and merged with them.
 
-In: a JSON file, or its text or content. Out: its text in one canonical form, so that the content
-and not a file's name is part of a trial, and the merged settings. A key that the trial decides may
-stand in the file with the same value or as "auto"; any other value is refused, none overruled.
+In: a JSON file, or its text or content. Out: the settings as text of one canonical form, so that
+their content and not a file's name is part of a trial; and the merged settings. A key that the
+trial decides may stand in the file with the same value or as "auto"; any other value is refused.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _OPTIMIZERS = ("adamw", "adam")
 
 
 class Fixed(NamedTuple):
-    """What the trial says where DeepSpeed has a key of its own."""
+    """The trial's value of a key that DeepSpeed has too."""
 
     setting: str
     """The trial's setting and its value, for messages: `train.zero_stage=0`."""
     value: Any
-    """The same in DeepSpeed's terms."""
+    """The value in DeepSpeed's terms."""
 
 
 def canonical(value: Any) -> str:
@@ -54,32 +54,38 @@ def canonical(value: Any) -> str:
 
 
 def contradiction(text: str, fixed: dict[str, Fixed]) -> str | None:
-    """The first key that the trial decides otherwise, with both values; None if there is none.
+    """The first key whose value is not the trial's, with both values; None if there is none.
 
     Args:
         text: Settings in canonical form.
-        fixed: DeepSpeed's dotted keys -> what the trial says.
+        fixed: DeepSpeed's dotted keys -> the trial's values of them.
     """
     for key, value in _leaves(json.loads(text)):
-        told = f"{key}={json.dumps(value)}"
+        given = f"{key}={json.dumps(value)}"
         section = key.split(".")[0]
         if value == AUTO:
             continue
         if key in fixed:
             if not _same(value, fixed[key].value):
-                return f'{told} contradicts {fixed[key].setting}; make them equal or write "auto"'
+                return f'{given} contradicts {fixed[key].setting}; make them equal or write "auto"'
         elif key == "optimizer.type":
             if str(value).lower() not in _OPTIMIZERS:
-                return f"{told} contradicts the trial's optimizer, which is AdamW; leave it out"
+                return f"{given} contradicts the trial's optimizer, which is AdamW; leave it out"
         elif section in ("optimizer", "scheduler"):
-            return f"{told} has no place here: the section optim decides; leave it out"
+            return f"{given} has no place here: the section optim decides; leave it out"
         elif section in ("fp16", "amp") and key.endswith(".enabled") and value:
-            return f"{told} contradicts {fixed['bf16.enabled'].setting}; leave it out"
+            return f"{given} contradicts {fixed['bf16.enabled'].setting}; leave it out"
     return None
 
 
 def merged(text: str | None, ours: dict[str, Any], fixed: dict[str, Fixed]) -> dict[str, Any]:
-    """The trial's settings over the user's; what is "auto" or decided by the trial drops out."""
+    """The trial's settings, and of the user's those that are neither "auto" nor the trial's own.
+
+    Args:
+        text: The user's settings in canonical form, or None.
+        ours: The trial's settings.
+        fixed: DeepSpeed's dotted keys -> the trial's values of them.
+    """
     result: dict[str, Any] = {}
     for key, value in _leaves(json.loads(text or "{}")):
         section = key.split(".")[0]

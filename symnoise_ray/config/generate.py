@@ -10,21 +10,26 @@ from symnoise_ray.config.section import Section
 
 
 class GenerateConfig(Section):
-    """How a fine-tuned model answers the prompts: greedily, or by sampling."""
+    """How a fine-tuned model answers the prompts."""
 
     max_new_tokens: int = Field(128, ge=1)
-    """Tokens per answer at most."""
+    """Most tokens per answer."""
     batch_size: int = Field(32, ge=1)
-    """Prompts decoded together on one worker."""
+    """Prompts that one worker answers at the same time. Where memory runs out, the worker goes on
+    with half as many."""
     repetition_penalty: float = Field(1.0, gt=0, allow_inf_nan=False)
-    """Logits of tokens that were read or written are divided by this (negative ones multiplied);
-    1 is none. The preset of the NEFTune and SymNoise papers is greedy with 1.2."""
+    """Divides the positive logits of all tokens that stand in the prompt or the answer so far, and
+    multiplies their negative logits; above 0. 1 has no effect. The NEFTune and SymNoise papers
+    decode greedily with 1.2."""
     temperature: float = Field(0.0, ge=0, le=10)
-    """0 takes the likeliest token; above, tokens are drawn from softmax(logits / temperature)."""
+    """Temperature from 0 to 10. 0 takes the likeliest token (greedy decoding); above 0 a token is
+    drawn from softmax(logits / temperature)."""
     top_p: float = Field(1.0, gt=0, le=1)
-    """Tokens are drawn from the likeliest ones that have this probability together; 1 is all."""
+    """A token is drawn from the smallest set of likeliest tokens whose probabilities add up to this
+    number, above 0 and at most 1. 1 draws from all tokens."""
     seed: int = Field(0, ge=0, lt=2**32)
-    """What is drawn depends on this and the prompt's number alone, not on batches or workers."""
+    """Seed of sampling. The tokens drawn for a prompt depend on this seed and the prompt's number
+    alone, not on batches or workers."""
 
     @model_validator(mode="after")
     def _sampling_is_asked_for(self) -> Self:
@@ -39,10 +44,12 @@ class GenerateConfig(Section):
 
 
 class AnswersConfig(Section):
-    """How repetition and diversity of the answers are told; no score depends on it."""
+    """How the repetition and the diversity of the answers are computed; no score depends on it."""
 
     num_words: int = Field(50, ge=5)
-    """Words of an answer that count; shorter answers are left out. The NEFTune paper takes 50 for
-    Alpaca, 100 for Evol-Instruct, 150 for ShareGPT and OpenPlatypus."""
+    """The first so many words of an answer count, at least 5; answers with fewer words are left
+    out. The NEFTune paper takes 50 words for Alpaca, 100 for Evol-Instruct, and 150 for ShareGPT
+    and OpenPlatypus."""
     formula: Literal["exact", "published"] = "exact"
-    """`published`: as the code behind the published tables computes it, to compare with them."""
+    """`exact` follows the formulas of the NEFTune paper. `published` computes what the code behind
+    the published tables computes; choose it to compare with those tables."""

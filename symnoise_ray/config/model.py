@@ -1,4 +1,4 @@
-"""The model that is fine-tuned, and whether all of it is."""
+"""The model that is fine-tuned, and the adapters that are trained in place of its weights."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ class ModelConfig(Section):
     """Which causal language model is fine-tuned."""
 
     name: str = "demo"
-    """A Hugging Face model name, a folder, or `demo` (the embedded tiny LLaMA)."""
+    """Name of a model on the Hugging Face hub, a folder with a model, or `demo`, the tiny LLaMA
+    that comes with the package."""
     revision: str | None = None
-    """Branch, tag or commit of a hub model; a 40-digit commit is required for remote code."""
+    """Branch, tag or commit of a model on the hub; by default the branch `main`. Remote code needs
+    a commit of 40 digits."""
     dtype: Literal["fp32", "bf16"] = "fp32"
-    """Type of weights and activations; bf16 keeps fp32 master weights in the optimizer."""
+    """Type of the weights and activations. With `bf16` the optimizer keeps a copy of the weights
+    in fp32."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Implementation of attention; `flash_attention_2` needs its package, a GPU and bf16."""
+    """Implementation of attention. `flash_attention_2` needs the package flash-attn, a GPU and
+    `dtype: bf16`."""
     trust_remote_code: bool = False
-    """Run Python code that comes with the model; only with a pinned revision."""
+    """Run the Python code that comes with the model. `revision` must then be a commit."""
 
     @model_validator(mode="after")
     def _flash_attention_has_its_type(self) -> Self:
@@ -43,22 +47,24 @@ class ModelConfig(Section):
 
 
 class LoraConfig(Section):
-    """Low-rank adapters (arXiv 2106.09685); all weights are trained when `rank` is null."""
+    """Low-rank adapters (arXiv 2106.09685). Without a `rank` all weights are trained."""
 
     rank: int | None = Field(None, ge=1)
-    """Rank of the update of each adapted layer; null trains all weights."""
+    """Rank of the update of each adapted layer. Null trains all weights and uses no adapters."""
     alpha: float = Field(16.0, gt=0, allow_inf_nan=False)
-    """The update is scaled by alpha/rank."""
+    """The update of a layer is multiplied by alpha/rank; above 0."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout on an adapter's input."""
+    """Probability with which a component of an adapter's input is set to 0 in training; from 0 to
+    below 1."""
     target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
-    """Names of the linear layers that are adapted (`[q_proj, v_proj]`), or `all-linear`: every one
-    but the output head."""
+    """Names of the linear layers that get an adapter, such as `[q_proj, v_proj]`; or `all-linear`,
+    every linear layer except the output head."""
     merge: bool = True
-    """A saved model has the adapters merged into its weights; false saves the adapter alone."""
+    """Whether a saved model has the adapters merged into its weights. False saves the adapter
+    alone."""
     quantize: Literal["none", "nf4"] = "none"
-    """`nf4` keeps the frozen weights in 4 bits (QLoRA, arXiv 2305.14314); needs a GPU and the
-    extra `qlora`."""
+    """`nf4` stores the frozen weights in 4 bits (QLoRA, arXiv 2305.14314). It needs a GPU, the
+    extra `qlora` and `merge: false`."""
 
     @model_validator(mode="after")
     def _adapters_are_asked_for(self) -> Self:

@@ -1,4 +1,4 @@
-"""The noise: law, pairing, strength, execution."""
+"""The noise: its distribution, the copies of the batch, its strength and its execution."""
 
 from __future__ import annotations
 
@@ -28,30 +28,35 @@ def _known_type(name: str) -> str:
 
 
 NoiseType = Annotated[str, AfterValidator(_known_type), _RowsOfTheTable()]
-"""A row of the table of noise types."""
+"""The name of a row of the table of noise types."""
 
 
 class NoiseConfig(Section):
-    """The noise that is added to the token embeddings in training, as the papers define it."""
+    """The noise that training adds to the token embeddings, as the papers define it."""
 
     type: NoiseType = "none"
-    """Law and pairing of the noise; `symnoise` trains on x+e and x-e with one shared e."""
+    """Distribution of the noise, and the copies of the batch that are trained on. `none` is plain
+    fine-tuning. `symnoise` trains on x+e and x-e with the same e."""
     alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    """Strength, dimensionless: a row of L tokens of width d gets noise of size
-    alpha/sqrt(L*d). Required by every type that adds noise, refused by the others."""
+    """Strength of the noise, dimensionless, at least 0. The noise on a row of L tokens of width d
+    is multiplied by alpha/sqrt(L*d). Types that add noise need it; the others refuse it."""
     scale: Literal["published", "matched"] = "published"
-    """`published`: each law as its paper scales it; `matched`: all laws have the RMS norm
-    alpha/sqrt(3) per row that uniform noise has."""
+    """`published` scales every distribution as its paper does. `matched` gives all distributions
+    the root mean square norm of uniform noise, alpha/sqrt(3) per row."""
     length: Literal["true", "padded"] = "true"
-    """L in the scale: the row's real tokens (the NEFTune paper's code), or the length of the padded
-    or packed line with noise on the padding too (the Hugging Face hook)."""
+    """The length L by which the noise is scaled. `true` counts the row's tokens without padding, as
+    the NEFTune paper's code does. `padded` takes the length of the padded or packed line, and adds
+    noise to the padding too, as the hook of Hugging Face does."""
     execution: Literal["sequential", "concat"] = "sequential"
-    """How the copies of a pair run: one after the other (half the memory) or as one batch."""
+    """How the copies of a batch run: `sequential`, one after the other, which needs less memory; or
+    `concat`, together as one larger batch."""
     include_clean: bool = False
-    """Train on the clean rows as well, as one more copy of the batch (3B rows for a pair)."""
+    """Train on the rows without noise as well, as one more copy of the batch: a pair then has three
+    copies."""
     generator: Literal["counter", "torch"] = "counter"
-    """`counter`: a function of seed, step, sample and position alone; `torch`: torch's own stream,
-    drawn as the Hugging Face hook draws, for `neftune` with `length: padded` only."""
+    """Where the random numbers come from. `counter` makes them a function of seed, step, sample and
+    position alone. `torch` draws from torch's own stream as the hook of Hugging Face does; it works
+    with `type: neftune` and `length: padded` only."""
 
     @model_validator(mode="before")
     @classmethod

@@ -8,14 +8,14 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 
 class Section(BaseModel):
-    """Base of all sections: frozen, and an unknown key is an error."""
+    """Base of all sections: its values cannot be changed, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     @field_validator("*", mode="before")
     @classmethod
     def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Python would take true for 1 where a number is due."""
+        """Refuse true and false where a number or text is expected; Python takes true for 1."""
         field = cls.model_fields[str(info.field_name)]
         if isinstance(value, bool) and "bool" not in str(field.annotation):
             raise ValueError(f"must be a number or text, but got {value}")

@@ -11,22 +11,24 @@ from symnoise_ray.config.section import Section
 
 
 class Parameter(Section):
-    """One varied setting, in Optuna's words; both ends are inclusive."""
+    """One varied setting, with the names that Optuna uses; both ends of a range are included."""
 
     type: Literal["float", "int", "categorical"]
-    """Kind of distribution."""
+    """Kind of the values: numbers, whole numbers, or a list of choices."""
     low: float | None = None
-    """Smallest value."""
+    """Smallest value of a `float` or `int`."""
     high: float | None = None
-    """Largest value."""
+    """Largest value of a `float` or `int`."""
     log: bool = False
-    """Sample the logarithm uniformly."""
+    """Sample the logarithm of the value uniformly; `low` must then be above 0."""
     step: float | None = Field(None, gt=0)
-    """Distance between values; without it a float is continuous."""
+    """Distance between neighbouring values, above 0. By default a `float` is continuous, and an
+    `int` takes every whole number."""
     choices: tuple[bool | int | float | str | None, ...] | None = None
-    """Values of a categorical parameter."""
+    """The values of a `categorical` parameter."""
     when: dict[str, tuple[Any, ...]] = Field({})
-    """Other parameters -> values for which this one is sampled at all."""
+    """Conditions: other parameter -> its values for which this one is sampled. Under all other
+    values this parameter is left out. By default there is no condition."""
 
     @model_validator(mode="after")
     def _range_is_sound(self) -> Self:
@@ -58,23 +60,28 @@ class SearchConfig(Section):
     """How the search proposes configurations."""
 
     sampler: Literal["tpe", "random", "grid"] = "tpe"
-    """`grid` tries every combination once and needs `step` or `choices` everywhere."""
+    """Optuna's sampler: `tpe` learns from the trials before, `random` does not, and `grid` tries
+    every combination once, for which every parameter needs a `step` or `choices`."""
     num_trials: int | None = Field(None, ge=0)
-    """Trials beside the baselines; a grid's size by default, else required."""
+    """Number of searched trials, in addition to the baselines. By default the size of the grid; the
+    other samplers need a number."""
     seed: int = Field(0, ge=0, lt=2**32)
-    """Seed of the sampler."""
+    """Seed of the sampler, from 0."""
 
 
 class ConfirmConfig(Section):
-    """Fresh seeds and fresh prompts for the best of the search, before anything is called best."""
+    """The best configurations are trained again with fresh seeds and judged on fresh prompts; only
+    that decides whether a noise type is better than plain fine-tuning."""
 
     top_k: int = Field(0, ge=0)
-    """Noise types confirmed, each by its best configuration; 0 confirms nothing."""
+    """Number of noise types that are confirmed, each with its best configuration; 0 confirms
+    none."""
     num_seeds: int = Field(2, ge=1)
-    """Fresh training seeds per confirmed configuration."""
+    """Number of fresh training seeds per confirmed configuration."""
     contrasts: tuple[tuple[NoiseType, NoiseType], ...] = ()
     """Pairs of noise types whose win rates over plain fine-tuning are compared with each other,
-    such as `[[symnoise, independent]]`; both are confirmed whatever `top_k` says."""
+    such as `[[symnoise, independent]]`. Both types are confirmed even if `top_k` leaves them
+    out."""
 
     @model_validator(mode="after")
     def _contrasts_can_be_made(self) -> Self:
@@ -90,19 +97,21 @@ class ConfirmConfig(Section):
 
 
 class WorkersConfig(Section):
-    """What one trial runs on, and how many trials run at once."""
+    """What one trial runs on, and how many trials run at the same time."""
 
     num_workers: int = Field(1, ge=1)
-    """Ranks of one trial."""
+    """Number of worker processes that train one trial together."""
     cpus_per_worker: int = Field(1, ge=1)
-    """CPU cores of one rank; also its number of compute threads."""
+    """CPU cores of one worker, which is also its number of compute threads."""
     gpus_per_worker: float = Field(0.0, ge=0, le=1)
-    """GPUs of one rank; a fraction (one rank only) shares a GPU with others, such as a local judge;
-    0 trains on the CPU over gloo."""
+    """GPUs of one worker, from 0 to 1. 0 trains on the CPU. A fraction shares one GPU, for example
+    with a local judge, and needs `num_workers: 1`."""
     max_slots: int | None = Field(None, ge=1)
-    """Trials that train at once at most; by default as many as the cluster's resources hold."""
+    """Most trials that train at the same time. By default as many as the cluster's resources
+    hold."""
     start_minutes: float = Field(15.0, gt=0, allow_inf_nan=False)
-    """Minutes within which the first worker group must be up, new machines included."""
+    """Minutes within which the first trial's workers must have started; the time in which a cluster
+    adds machines counts."""
 
     @model_validator(mode="after")
     def _a_shared_gpu_has_one_rank(self) -> Self:
@@ -118,27 +127,29 @@ class TrackingConfig(Section):
     """Where runs are logged."""
 
     uri: str | None = None
-    """MLflow tracking URI; by default a sqlite file beside the sweep directories."""
+    """Tracking URI of MLflow. By default an SQLite file beside the sweep directories."""
     experiment: str = "symnoise_ray"
-    """MLflow experiment name."""
+    """Name of the MLflow experiment."""
 
 
 class SweepConfig(Section):
-    """A sweep: what is held fixed, what is varied, what runs first, how it is judged at the end."""
+    """A sweep: what is held fixed, what is varied, what runs first, and how it is confirmed."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)
-    """Name of the sweep and of its directory."""
+    """Name of the sweep and of its directory: at most 80 letters, digits, dots, hyphens and
+    underscores, a letter or digit first."""
     trial: dict[str, Any] = Field({})
-    """Settings held fixed; what is left out keeps its default."""
+    """Settings of every trial; what is left out keeps its default."""
     parameters: dict[str, Parameter] = Field({})
-    """Dotted path into the trial -> how it is varied."""
+    """Dotted name of a trial's setting, such as `optim.lr` -> how it is varied."""
     baselines: tuple[dict[str, Any], ...] = ()
-    """Settings that run first, flagged as baselines."""
+    """Trials that run first, each as a mapping of dotted names to values; reports mark them as
+    baselines."""
     search: SearchConfig = SearchConfig()
-    """Sampler and number of trials."""
+    """How the search proposes trials, and how many."""
     confirm: ConfirmConfig = ConfirmConfig()
-    """Confirmation of the best."""
+    """How the best configurations are confirmed."""
     workers: WorkersConfig = WorkersConfig()
-    """Resources."""
+    """Workers and their resources."""
     tracking: TrackingConfig = TrackingConfig()
-    """MLflow."""
+    """Where runs are logged in MLflow."""

@@ -16,65 +16,75 @@ class OptimConfig(Section):
     """AdamW and its learning-rate schedule."""
 
     lr: float = Field(5e-5, gt=0, allow_inf_nan=False)
-    """Peak learning rate."""
+    """Peak learning rate, above 0."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """Course of the learning rate after warm-up; cosine and linear end at 0."""
+    """Course of the learning rate after the warm-up. `cosine` and `linear` fall to 0."""
     warmup_ratio: float = Field(0.03, ge=0, lt=1)
-    """Fraction of the steps over which the learning rate rises from 0."""
+    """Fraction of the steps, from 0 to below 1, in which the learning rate rises from 0 to its
+    peak."""
     weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
-    """Decoupled weight decay."""
+    """Decoupled weight decay of AdamW, at least 0; 0 has no effect."""
     betas: tuple[Decay, Decay] = (0.9, 0.999)
-    """Decay rates of AdamW's two moments."""
+    """Decay rates of AdamW's two moments, each from 0 to below 1."""
     eps: float = Field(1e-8, gt=0, allow_inf_nan=False)
-    """AdamW's denominator offset."""
+    """The number above 0 that AdamW adds to its denominator."""
     max_grad_norm: float = Field(1.0, ge=0, allow_inf_nan=False)
-    """Gradients are clipped to this L2 norm; 0 switches clipping off."""
+    """Gradients are clipped to this L2 norm. 0 switches clipping off."""
 
 
 class TrainConfig(Section):
-    """How long and in which pieces a trial trains."""
+    """How long a trial trains, in which pieces, and what it measures and saves on the way."""
 
     num_epochs: float = Field(3.0, gt=0, allow_inf_nan=False)
-    """Passes over the training rows."""
+    """Passes over the training rows, above 0; fractions are allowed."""
     max_steps: int | None = Field(None, ge=1)
-    """Optimizer steps at most, whatever `num_epochs` says."""
+    """Most optimizer steps. By default `num_epochs` alone decides."""
     compute_match: Literal["steps", "samples"] = "steps"
-    """What all noise types get alike: `steps`, so that a pair pays twice the compute, or `samples`
-    (rows that pass through the model), so that a pair takes half the steps."""
+    """What is equal for all noise types. `steps`: all take the same number of steps, so a pair
+    needs twice the compute. `samples`: the same number of rows passes through the model, so a pair
+    takes half the steps."""
     global_batch_size: int = Field(128, ge=1)
-    """Rows per optimizer step over all workers; the copies of a pair count once."""
+    """Rows per optimizer step over all workers, a multiple of their number. The copies of a row
+    count once."""
     micro_batch_size: int = Field(16, ge=1)
-    """Rows (packed: lines) per forward pass and worker; changes memory and speed, not the
-    gradient."""
+    """Most rows per forward pass of one worker; with packing, most lines. It changes memory and
+    speed, not the gradient."""
     packing: Literal["auto", "on", "off"] = "auto"
-    """Several short rows in one line no longer than the longest row, none seeing another: `auto`
-    packs where a trial forward pass shows that the model keeps them apart."""
+    """Whether several short rows share one line of the batch. No row may see another, and no line
+    is longer than the longest row. `auto` packs if a test pass shows that the model keeps the rows
+    of a line apart; `on` stops with an error if it does not; `off` never packs."""
     seed: int = Field(0, ge=0, lt=2**32)
-    """Seed of data order, noise and dropout."""
+    """Seed of the order of the rows, of the noise and of dropout, from 0."""
     zero_stage: Literal[0, 1, 2, 3] = 0
-    """DeepSpeed ZeRO: 0 replicates, 1 shards optimizer states, 2 gradients too, 3 weights too."""
+    """Stage of DeepSpeed ZeRO. 0: every worker holds everything. 1: the workers share the optimizer
+    states. 2: the gradients too. 3: the weights too."""
     offload: Literal["none", "optimizer", "all"] = "none"
-    """Keep in the CPU's memory: the `optimizer` states (ZeRO 1-3), or `all`, the weights too
-    (ZeRO 3)."""
+    """What is kept in the CPU's memory: `none`; the `optimizer` states, for ZeRO stages 1 to 3; or
+    `all`, the weights too, for stage 3."""
     gradient_checkpointing: bool = False
-    """Recompute each layer's activations in the backward pass: less memory, more time."""
+    """Compute each layer's activations a second time in the backward pass, which needs less memory
+    and more time."""
     compile: bool = False
-    """Compile each layer with torch.compile for training; needs a C++ compiler on the workers."""
+    """Compile each layer with torch.compile for training. The workers need a C++ compiler."""
     deepspeed: str | None = None
-    """Further DeepSpeed settings: a JSON file or its text. What this trial decides itself may
-    stand there only with the same value or as "auto"; the content becomes part of the trial."""
+    """Further DeepSpeed settings: a JSON file, or its text. A key that other settings of the trial
+    decide may stand in it with the same value or as "auto" only. The content becomes part of the
+    trial."""
     num_evals: int = Field(4, ge=1)
-    """How often the clean loss is measured, evenly over the steps, the last step included; it is
-    measured once more before the first."""
+    """How often the clean loss is measured: before the first step, and so many times evenly over
+    the steps, the last step included."""
     num_clean_rows: int = Field(32, ge=1)
-    """Training rows, drawn once by seed, on which the clean (noise-free) loss is measured."""
+    """Number of training rows on which the clean loss (without noise) is measured. They are drawn
+    with a fixed seed, so they are the same in all trials."""
     probe_alpha: float = Field(5.0, ge=0, allow_inf_nan=False)
-    """Strength of the sign noise with which the curvature of the loss is measured on the same rows,
-    alike for every noise type; 0 measures none and saves two thirds of the time."""
+    """Strength of the noise with which the curvature of the loss is measured on the same rows; it
+    is sign noise for every noise type. 0 measures no curvature, and saves two thirds of the time of
+    an evaluation."""
     checkpoint_minutes: float = Field(10.0, ge=0, allow_inf_nan=False)
-    """How much training a lost worker may cost: a checkpoint is written so often; 0 writes none."""
+    """Minutes between two checkpoints, which is the most training that a lost worker costs. 0
+    writes no checkpoints."""
     save_model: bool = False
-    """Keep the fine-tuned weights as a Hugging Face folder beside the results."""
+    """Save the fine-tuned model as a Hugging Face folder beside the results."""
 
     @field_validator("deepspeed", mode="before")
     @classmethod

@@ -23,25 +23,25 @@ class TrialConfig(Section):
     """Everything that can change a trial's result."""
 
     model: ModelConfig = ModelConfig()
-    """The model that is fine-tuned."""
+    """Which model is fine-tuned."""
     data: DataConfig = DataConfig()
-    """Training rows and prompts."""
+    """What it is trained on, and which prompts it answers."""
     noise: NoiseConfig = NoiseConfig()
-    """Embedding noise."""
+    """The noise on the token embeddings."""
     optim: OptimConfig = OptimConfig()
-    """Optimizer."""
+    """The optimizer and its learning rate."""
     train: TrainConfig = TrainConfig()
-    """Steps, batches, seed, sharding."""
+    """Steps, batches, seed, sharding, checkpoints."""
     lora: LoraConfig = LoraConfig()
-    """Low-rank adapters."""
+    """Low-rank adapters, for training fewer weights."""
     generate: GenerateConfig = GenerateConfig()
-    """Decoding."""
+    """How the prompts are answered."""
     answers: AnswersConfig = AnswersConfig()
-    """Statistics of the answers."""
+    """How the answers are described."""
     judge: JudgeConfig = JudgeConfig()
-    """Judge."""
+    """Who judges the answers."""
     harness: HarnessConfig = HarnessConfig()
-    """Upstream check."""
+    """Tasks of lm-evaluation-harness that the model answers."""
 
     @model_validator(mode="after")
     def _weights_can_be_sharded(self) -> Self:
