@@ -1,8 +1,8 @@
-"""The tokenizer's own chat template: which bytes are the prompt, which are answers.
+"""The chat template of the tokenizer: which text is the prompt, and which text is an answer.
 
-In: an example and a tokenizer. Out: segments of text. The template is asked for every beginning
-of the conversation; each must be the beginning of the next, so that a prompt is exactly the
-beginning of the row it was trained in. A template that rewrites earlier turns is refused.
+In: an example and a tokenizer. Out: segments of text. The template renders the conversation up to
+each turn, and every rendering must begin with the one before. So a prompt is exactly the beginning
+of the row that was trained on. A template that rewrites earlier turns is refused.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ OTHER = "choose another data.template, such as alpaca or a file"
 
 
 def render_chat(example: Example, tokenizer: Any, *, prompt: bool = False) -> list[Segment]:
-    """All turns in the tokenizer's words; with `prompt`, all but the last answer.
+    """All turns as the chat template renders them; with `prompt`, all but the last answer.
 
-    An answer is trained on up to and with its end-of-text token. Where the template sets none, the
-    last answer gets one, since generation would not end otherwise.
+    An answer is trained on up to its end-of-text token, which is included. Where the template sets
+    none, the last answer gets one, because generation would not end otherwise.
 
     Raises:
-        DataError: no template, one that fails, or one that is not prefix-stable.
+        DataError: there is no template, it fails, or it changes what it rendered before.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise DataError(
@@ -54,7 +54,7 @@ def render_chat(example: Example, tokenizer: Any, *, prompt: bool = False) -> li
 
 
 def _answer(span: str, answer: str, end: str, trained: bool, last: bool) -> list[Segment]:
-    """The answer with its end token, and what the template sets after that."""
+    """The answer with its end token, and the text that the template sets after it."""
     found = span.find(end, span.index(answer) + len(answer))
     if found < 0:
         return [Segment(span, trained, ended=last)]
@@ -77,7 +77,7 @@ def _apply(tokenizer: Any, messages: list[dict[str, str]], *, add_generation_pro
 
 
 def _added(longer: str, shorter: str) -> str:
-    """What was added at the end."""
+    """The text that the longer rendering adds at the end."""
     if not longer.startswith(shorter):
         raise DataError(
             "data.template=tokenizer: the template must only add to a conversation as it goes on, "

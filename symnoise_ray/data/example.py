@@ -9,9 +9,9 @@ from dataclasses import dataclass
 class Example:
     """One instruction or conversation: turns of (user, assistant), the last answer being gold.
 
-    `gold` is empty for a prompt whose right answer is not known; an earlier answer is empty where
-    the model gives it itself, turn by turn. `input` belongs to the last
-    request. `trained` says of each answer whether it is trained on; empty means all.
+    `gold` is empty for a prompt whose right answer is not known. An earlier answer is empty if the
+    model has to give it itself before the next request. `input` belongs to the last request.
+    `trained` says of each answer whether it is trained on; empty means all.
     """
 
     turns: tuple[tuple[str, str], ...]
@@ -22,13 +22,13 @@ class Example:
 
     @property
     def instruction(self) -> str:
-        """What the judge is shown: the last request, with its input below it."""
+        """The last request with its input below it; the judge sees it in this form."""
         request = self.turns[-1][0]
         return f"{request}\n\n{self.input}" if self.input else request
 
     @property
     def requests(self) -> tuple[str, ...]:
-        """All that is asked, as `Completion.requests` tells it of an answer."""
+        """All requests of the conversation, in the form of `Completion.requests`."""
         return (*(request for request, _ in self.turns[:-1]), self.instruction)
 
     @property
@@ -47,5 +47,5 @@ class Example:
 
     @property
     def teaches(self) -> bool:
-        """Whether there is an answer to train on that is not blank."""
+        """Whether some answer that is trained on is not blank."""
         return any(self.is_trained(i) and turn[1].strip() for i, turn in enumerate(self.turns))

@@ -1,9 +1,9 @@
 """Row shapes: one record of any supported form becomes an `Example`, or a reason why it cannot.
 
 In: a record as a file holds it. Out: an `Example`, or a `RowError` with the rule that is broken.
-Shapes, in the order in which they are looked for: chat `messages`, ShareGPT `conversations`,
-Alpaca (`instruction`, `input`, `output`, `history`), `prompt` and `completion`. What a shape has
-no place for (images, tools, preferences) is refused, since dropping it would change the row.
+The shapes are tried in this order: chat `messages`, ShareGPT `conversations`, Alpaca
+(`instruction`, `input`, `output`, `history`), `prompt` and `completion`. Images, tools and
+preferences have no place in these shapes and are refused, since dropping them would change the row.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ FOREIGN = {
 
 
 class RowError(ValueError):
-    """A row that cannot be used: `rule` is what is counted, the text adds what came."""
+    """A row that cannot be used: `rule` is the broken rule, and the text adds what the row
+    holds."""
 
     def __init__(self, rule: str, came: str = "") -> None:
         super().__init__(f"{rule}, but {came}" if came else rule)
@@ -61,7 +62,7 @@ class RowError(ValueError):
 
 
 class Turn(NamedTuple):
-    """One message: whose it is, its text, and whether it is trained on if it is an answer."""
+    """One message: its role, its text, and whether it is trained on if it is an answer."""
 
     role: str
     text: str
@@ -73,11 +74,11 @@ def to_example(row: Any, fields: Fields | None = None, *, prompt: bool = False) 
 
     Args:
         row: The record.
-        fields: Our name of a field -> the record's; what is not named is not looked at.
-        prompt: The row is asked, not learned, so its last answer may be missing.
+        fields: The package's name of a field -> the record's; other fields are ignored.
+        prompt: Whether the row is a prompt, whose last answer may be missing.
 
     Raises:
-        RowError: no known shape, or one that breaks a rule.
+        RowError: the record has no known shape, or breaks a rule of its shape.
     """
     if not isinstance(row, dict):
         raise RowError("a row must be an object", f"got {type(row).__name__}")
@@ -147,7 +148,7 @@ def _self_instruct(row: dict[str, Any]) -> Example:
 
 
 def _questions(row: dict[str, Any]) -> Example:
-    """Vicuna's and MT-bench's prompts: `turns` lists what is asked, the next when one is answered.
+    """Vicuna's and MT-bench's prompts: `turns` lists the questions, asked one after the other.
 
     MT-bench's `reference` may list right answers; that of the last request is the gold one.
     """
@@ -180,7 +181,7 @@ def _history(pairs: Any) -> list[tuple[str, str]]:
 
 
 def _completion(row: dict[str, Any], prompt: bool) -> Example:
-    """Text, or messages on both sides; then only the completion is trained on."""
+    """Text or messages on both sides; of messages only the completion is trained on."""
     asked, answered = row["prompt"], row.get("completion")
     if not isinstance(asked, list):
         pair = (_text(row, "prompt"), _answer(row, "completion"))
@@ -286,7 +287,7 @@ def _optional(row: dict[str, Any], key: str) -> str:
 
 
 def _checked(text: Any, key: str, got: str = "got ") -> str:
-    """The text, if it is one and has a UTF-8 form; half a surrogate pair has none."""
+    """Return a text that has a UTF-8 form; half a surrogate pair has none."""
     if not isinstance(text, str):
         raise RowError(f"{key} must be text", f"{got}{type(text).__name__}")
     try:

@@ -1,8 +1,8 @@
-"""Training rows that the judge's prompts would give away: a shared run of words, or the same text.
+"""Training rows that share a run of words, or a whole request, with the judged prompts.
 
 In: the prompts that are judged, and training examples. Out: whether an example overlaps.
-Prompts shorter than a run are compared whole, since a few common words prove nothing. Case and
-punctuation do not count; a Chinese or Japanese character is a word.
+A prompt that is shorter than a run is compared as a whole, since a few common words prove nothing.
+Case and punctuation do not count. A Chinese or Japanese character is a word.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff
 
 
 class Overlap:
-    """The runs of `size` words of some prompts, to look up training rows in."""
+    """All runs of `size` words in some prompts; `example in overlap` looks a training row up."""
 
     def __init__(self, prompts: Iterable[Example], size: int) -> None:
         self.size = size
@@ -45,7 +45,7 @@ def words(text: str) -> list[str]:
 
 
 def _requests(example: Example) -> Iterator[str]:
-    """What is asked in every turn, the last one with its input."""
+    """The request of every turn, the last one with its input."""
     yield from (request for request, _ in example.turns[:-1])
     yield example.instruction
 

@@ -1,8 +1,8 @@
 """Files to examples: from JSON, JSONL, Parquet, folders of them, or Hugging Face data sets.
 
-In: sources as `data.train` and its kin name them. Out: `Rows`, the usable examples and what
-happened to the others. A broken file or row is an error with file, row and reason, or with
-`data.on_bad_row=skip` a broken row is counted by reason; nothing is left out uncounted.
+In: sources, as `data.train` and the settings of prompts name them. Out: `Rows`: the usable
+examples, and how many rows were left out for which reason. A broken file or row is an error that
+names file, row and reason; with `data.on_bad_row=skip` a broken row is left out and counted.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class _Reading:
-    """How the rows of a source are read."""
+    """How the rows of a source are read; `gold` leaves out prompts without a right answer."""
 
     fields: Fields
     on_bad_row: Literal["error", "skip"]
@@ -51,11 +51,12 @@ class _Reading:
 def read_train(data: DataConfig) -> Rows:
     """Training rows with an answer to learn, of all sources one after the other.
 
-    Rows without one are counted, and so are rows that overlap with the prompts.
+    Rows without such an answer are left out and counted. Rows that overlap with the prompts are
+    counted, and left out with `data.drop_overlap`.
 
     Raises:
         DataError: a source cannot be read, a row is broken, or no row is left.
-        UserError: `data.template` names a file that is none.
+        UserError: `data.template` names a file that cannot be used.
     """
     if data.template.endswith((".yaml", ".yml")):
         find_template(data.template)
@@ -80,10 +81,13 @@ def read_prompts(data: DataConfig, part: str, *, gold: bool = True) -> Rows:
     """Prompts of the search (`eval`) or of the confirmation (`confirm`).
 
     Args:
-        data: Where they are.
-        part: Which of the two.
-        gold: Leave out, and count, prompts whose right answer is not known; only the offline judge
-            needs one.
+        data: The settings that name the sources of the prompts.
+        part: `eval` or `confirm`.
+        gold: Whether prompts without a known right answer are left out and counted; only the
+            offline judge needs the right answer.
+
+    Raises:
+        DataError: the source cannot be read, a row is broken, or no prompt is left.
     """
     source = str(content.eval_file()) if data.eval_prompts is None else data.eval_prompts
     if part == "confirm" and data.confirm_prompts not in (None, HELD_BACK):
@@ -100,7 +104,8 @@ def read_prompts(data: DataConfig, part: str, *, gold: bool = True) -> Rows:
 
 
 def read_texts(source: str, limit: int) -> list[str]:
-    """The first plain texts of a source: strings, or rows with `text`; empty ones are passed over.
+    """The first `limit` plain texts of a source: strings, or rows with `text`; blank ones are
+    skipped.
 
     Raises:
         DataError: the source cannot be read, or holds something else, or no text.
@@ -132,9 +137,9 @@ def _half(examples: list[Example], part: str) -> list[Example]:
 
 
 def _judged(data: DataConfig) -> list[Example]:
-    """All prompts of the search and the confirmation, whatever part of them a trial answers.
+    """All prompts of the search and the confirmation, whichever of them a trial answers.
 
-    So the rows that are trained on depend neither on `data.prompts` nor on limits.
+    So the training rows depend neither on `data.prompts` nor on `data.max_eval_prompts`.
     """
     whole = data.model_copy(update={"max_eval_prompts": None})
     confirms = data.confirm_prompts is not None or data.eval_prompts is None
@@ -143,14 +148,16 @@ def _judged(data: DataConfig) -> list[Example]:
 
 
 def _weights(train: str | tuple[str, ...] | dict[str, float]) -> list[tuple[str, float]]:
-    """Sources with weights; a mapping's go by name, since its order is not part of the config."""
+    """Sources with weights; those of a mapping are sorted, since its order is not part of the
+    trial."""
     if isinstance(train, dict):
         return sorted(train.items())
     return [(source, 1.0) for source in ([train] if isinstance(train, str) else train)]
 
 
 def _weighted(examples: list[Example], weight: float, source: str) -> list[Example]:
-    """Every example as often as the weight's whole part, and a seeded share of them once more."""
+    """Every example as often as the whole part of the weight, and a fixed random share once
+    more."""
     whole = int(weight)
     share = round((weight - whole) * len(examples))
     order = range(len(examples))

@@ -1,7 +1,7 @@
 """Data sources to raw records: JSON, JSONL, Parquet, folders, Hugging Face data sets.
 
-In: the name of a source. Out: the place and the raw record of every row. What a row means is not
-known here; `formats` knows it.
+In: the name of a source. Out: the place and the raw record of every row. `formats` says what a
+record means.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ PRESETS: dict[str, tuple[str, str | None]] = {
     ),
     "open-platypus": ("garage-bAInd/Open-Platypus", None),
 }
-"""The NEFTune paper's data sets -> Hugging Face data set, and the file where it has many."""
+"""Name of a data set of the NEFTune paper -> its Hugging Face data set, and the file to take if the
+data set has several."""
 
 FILE_SUFFIXES = (".json", ".jsonl", ".parquet")
-"""What is read of a folder, in the order of the names."""
+"""Endings of the files that are read in a folder, in the order of their names."""
 OTHER_SUFFIXES = (".txt", ".csv", ".tsv", ".yaml", ".arrow", ".gz", ".zip", ".zst")
 HUB_SECONDS = 5.0
 """How long the hub may take to answer before a cached copy is looked for."""
@@ -41,7 +42,11 @@ def locate(source: str) -> str:
 
 
 def read_records(source: str) -> Iterator[tuple[str, Any]]:
-    """Place and raw record of every row; a `RowError` stands for a line that is no record."""
+    """Place and raw record of every row; a line that is no record gives a `RowError` in its place.
+
+    Raises:
+        DataError: the source does not exist or cannot be read.
+    """
     if not source:
         raise DataError("a data source must be named, but got an empty name")
     path = Path(source)
@@ -63,7 +68,7 @@ def _file_records(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _json_records(path: Path) -> Iterator[tuple[str, Any]]:
-    """A JSON list, or one JSON object a line, whatever the file is called."""
+    """Records of a JSON list, or of one JSON object per line, whatever the name of the file."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -89,7 +94,7 @@ def _parsed(line: str) -> Any:
 
 
 def _refuse_single_object(text: str, path: Path) -> None:
-    """One object over several lines is no list of rows, and its lines are no objects."""
+    """Refuse one object over several lines: it is no list of rows, and its lines are no objects."""
     first = text.lstrip().partition("\n")[0]
     if not first.startswith("{") or not isinstance(_parsed(first), RowError):
         return
@@ -113,7 +118,7 @@ def _parquet_records(path: Path) -> Iterator[tuple[str, Any]]:
 
 @contextmanager
 def _opening(path: Path) -> Iterator[None]:
-    """What the system or Parquet says of a file, as one line."""
+    """Turn an error of the system or of Parquet into one line that names the file."""
     try:
         yield
     except DataError:
@@ -123,7 +128,8 @@ def _opening(path: Path) -> Iterator[None]:
 
 
 def _folder_records(folder: Path) -> Iterator[tuple[str, Any]]:
-    """A saved Hugging Face data set, or the data files right in a folder, by name."""
+    """Records of a saved Hugging Face data set, or of the data files directly in a folder, by
+    name."""
     if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
         yield from _saved_records(folder)
         return
@@ -131,7 +137,7 @@ def _folder_records(folder: Path) -> Iterator[tuple[str, Any]]:
     if not files:
         raise DataError(
             f"{folder}: a folder must hold {', '.join(FILE_SUFFIXES)} files or a saved Hugging "
-            "Face data set, but has none right in it"
+            "Face data set, but has none directly in it"
         )
     for file in files:
         yield from _file_records(file)
@@ -165,7 +171,7 @@ def _hub_records(name: str, file: str | None = None) -> Iterator[tuple[str, Any]
     except Exception as error:  # no network, no such name, no access: only a cached copy helps
         unreachable = error
     try:
-        # Left to itself the library would try for half a minute where there is no network.
+        # By itself the library tries for half a minute where there is no network.
         datasets.config.HF_HUB_OFFLINE = offline or unreachable is not None
         rows = datasets.load_dataset(name, split="train", data_files=file)
     except Exception as error:

@@ -1,7 +1,7 @@
-"""Rows as text: what a model reads, and which parts of it are trained on.
+"""Rows as text: what the model reads, and which parts of it are trained on.
 
 In: an `Example`. Out: segments of text, each marked as prompt or answer. Training and generation
-render through the same function, so a model is asked in exactly the bytes it was trained on.
+use the same function, so a prompt has exactly the text that it had in training.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from symnoise_ray.data.example import Example
 from symnoise_ray.errors import UserError, one_line
 
 TOKENIZER = "tokenizer"
-"""Value of `data.template`: the tokenizer's own chat template, which `chat.py` renders."""
+"""Value of `data.template`: the chat template of the tokenizer, which `chat_template` renders."""
 
 
 class Segment(NamedTuple):
-    """A piece of a rendered row; `ended` adds the end-of-sequence token, as after answers."""
+    """A piece of a rendered row; `ended` adds the end-of-sequence token, as answers need it."""
 
     text: str
     trained: bool
@@ -63,7 +63,7 @@ class Template(Section):
 
 
 def _placeholders(text: str) -> list[str]:
-    """Names in braces; a format or conversion behind one makes it another name."""
+    """The names in braces, with the format or conversion behind them."""
     try:
         parts = list(string.Formatter().parse(text))
     except ValueError as error:
@@ -80,7 +80,7 @@ _ALPACA_TURN_WITH_INPUT = "### Instruction:\n{request}\n\n### Input:\n{input}\n\
 
 TEMPLATES = {
     # Wording of tatsu-lab/stanford_alpaca train.py, kept to the letter since models know it; one
-    # line break is added after "Response:", in training and generation alike.
+    # line break is added after "Response:", both in training and in generation.
     "alpaca": Template(
         preamble=(
             "Below is an instruction that describes a task. "
@@ -108,7 +108,7 @@ TEMPLATES = {
 
 
 def choose_template(name: str, train: object, examples: list[Example]) -> str:
-    """The template that `auto` stands for: by data set, else by the shape of the rows."""
+    """The template's name; `auto` is chosen by the data set, else by the shape of the rows."""
     if name != "auto":
         return name
     if train == "demo":
@@ -122,7 +122,8 @@ def find_template(name: str) -> Template:
     """A template by name, or from a YAML file with the fields of `Template`.
 
     Raises:
-        UserError: the file is missing, or its fields or placeholders are wrong; with the line.
+        UserError: the file is missing, or a field or placeholder is wrong; the message has the
+        line.
     """
     if name in TEMPLATES:
         return TEMPLATES[name]
@@ -136,7 +137,7 @@ def find_template(name: str) -> Template:
 
 
 def render(example: Example, template: str) -> list[Segment]:
-    """All turns of an example; only answers are trained on."""
+    """All turns of an example as segments; only answers are trained on."""
     form = find_template(template)
     segments: list[Segment] = []
     for index, (request, answer) in enumerate(example.turns):
@@ -146,7 +147,7 @@ def render(example: Example, template: str) -> list[Segment]:
 
 
 def render_prompt(example: Example, template: str) -> list[Segment]:
-    """The same segments without the last answer: what the model completes."""
+    """The segments without the last answer, which the model has to write."""
     return render(example, template)[:-1]
 
 

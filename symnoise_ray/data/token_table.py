@@ -1,8 +1,9 @@
 """Token rows as flat arrays: in memory, or on disk where every worker maps the same copy.
 
-In: token rows, or a folder and what the tokens were made from. Out: a `TokenTable`.
-A folder is named by the hash of what went into it, written beside its place and renamed, so it is
-whole or not there, however many processes write it; whoever comes second throws its own away.
+In: token rows, or a folder and a description of what the tokens are made from. Out: a `TokenTable`.
+On disk a table's folder has the hash of that description as its name. It is written under another
+name and then renamed, so it is complete or absent, however many processes write it; the process
+that comes second deletes its own.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ from symnoise_ray.records.files import read_json, write_json
 
 _ARRAYS = ("input_ids", "labels", "starts")
 _FORMAT = 1
-"""Counted up when the arrays on disk change their meaning."""
+"""Raised by one whenever the arrays on disk change their meaning."""
 
 
 @dataclass(frozen=True)
 class TokenTable:
-    """Rows end to end. Shapes: input_ids, labels (T,), int32; starts (rows + 1,), int64."""
+    """All rows, one behind the other. Shapes: input_ids, labels (T,), int32; starts (rows + 1,),
+    int64."""
 
     input_ids: NDArray[np.int32]
     labels: NDArray[np.int32]
@@ -41,7 +43,7 @@ class TokenTable:
 
     @classmethod
     def of(cls, tokens: TokenRows, template: str = "") -> TokenTable:
-        """The same rows as arrays."""
+        """A table with the given rows."""
         lengths = [len(row.input_ids) for row in tokens.rows]
         ids, labels = (
             np.fromiter((token for row in tokens.rows for token in row[part]), np.int32)
@@ -55,7 +57,7 @@ class TokenTable:
         return len(self.starts) - 1
 
     def row(self, number: int) -> TokenRow:
-        """One row, as views."""
+        """One row, as views of the arrays."""
         place = slice(self.starts[number], self.starts[number + 1])
         return TokenRow(self.input_ids[place], self.labels[place])  # type: ignore[arg-type]
 
@@ -76,8 +78,8 @@ def cached(folder: Path, origin: dict[str, Any], make: Callable[[], TokenTable])
 
     Args:
         folder: Folder of all caches, on storage that the workers share.
-        origin: Everything the tokens depend on, as JSON values.
-        make: Tokenises; called only where no whole cache is found.
+        origin: Everything that the tokens depend on, as JSON values.
+        make: Makes the table; it is called only if the cache does not hold it.
     """
     text = json.dumps({"format": _FORMAT, **origin}, sort_keys=True)
     place = folder / hashlib.sha256(text.encode()).hexdigest()[:32]

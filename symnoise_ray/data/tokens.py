@@ -1,7 +1,7 @@
-"""Examples to tokens: every row's input ids, and which of them are trained on.
+"""Examples to tokens: the input ids of every row, and which of them are trained on.
 
-In: examples, a tokenizer, a template. Out: `TokenRows`. Training rows and the prompts of
-generation are made by the same function, so a prompt is exactly the beginning of its row.
+In: examples, a tokenizer, a template. Out: `TokenRows`. One function makes the training rows and
+the prompts of generation, so a prompt is exactly the beginning of its row.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ IGNORE_INDEX = -100
 
 
 class TokenRow(NamedTuple):
-    """One row: its tokens, and its labels (the tokens of answers, else `IGNORE_INDEX`)."""
+    """One row: its tokens, and its labels, which are the tokens of answers and else
+    `IGNORE_INDEX`."""
 
     input_ids: list[int]
     labels: list[int]
@@ -34,14 +35,14 @@ class TokenRow(NamedTuple):
 
 @dataclass(frozen=True)
 class TokenRows:
-    """Tokenised rows, and what happened to the others."""
+    """Tokenised rows, and how many rows were cut or left out, by reason."""
 
     rows: list[TokenRow]
     counts: Counter[str]
 
 
 def tokenise(examples: list[Example], tokenizer: Any, template: str, max_length: int) -> TokenRows:
-    """Tokenise, cut to `max_length`, and leave out rows whose answer was cut away whole.
+    """Tokenise and cut to `max_length`; rows that lose their whole answer by it are left out.
 
     Raises:
         DataError: no row is left to train on.
@@ -66,14 +67,14 @@ def tokenise(examples: list[Example], tokenizer: Any, template: str, max_length:
 
 
 def tokenise_prompt(example: Example, tokenizer: Any, template: str) -> list[int]:
-    """Tokens that the model completes: exactly the beginning of the trained row."""
+    """The tokens of a prompt: exactly the beginning of the row in training."""
     if template == TOKENIZER:
         return _join(render_chat(example, tokenizer, prompt=True), tokenizer, None).input_ids
     return _join(render_prompt(example, template), tokenizer, tokenizer.bos_token_id).input_ids
 
 
 def tokenise_row(example: Example, tokenizer: Any, template: str) -> TokenRow:
-    """A whole row; a chat template sets the beginning token itself, or wants none."""
+    """A whole row. A chat template writes the beginning token itself, or has none."""
     if template == TOKENIZER:
         return _join(render_chat(example, tokenizer), tokenizer, None)
     return _join(render(example, template), tokenizer, tokenizer.bos_token_id)
@@ -93,7 +94,7 @@ def _join(segments: list[Segment], tokenizer: Any, begin: int | None) -> TokenRo
 
 
 def padding_id(tokenizer: Any) -> int:
-    """Token that fills short rows; it is masked, so any will do and nothing is resized."""
+    """Token that fills short rows. It is masked, so any token will do, and nothing is resized."""
     return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
 
 
@@ -101,14 +102,14 @@ DEFAULT_LENGTH = 512
 
 
 def row_limit(data: DataConfig, context: int | None) -> int:
-    """Tokens per row at most.
+    """Most tokens per row.
 
     Args:
         data: The trial's data.
-        context: Tokens that the model takes at most, or None where there is no such number.
+        context: Most tokens that the model takes, or None where there is no such number.
 
     Raises:
-        UserError: longer rows were asked for than the model takes.
+        UserError: `data.max_length` is more than the model takes.
     """
     if data.max_length is not None and context is not None and data.max_length > context:
         raise UserError(

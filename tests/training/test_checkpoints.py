@@ -152,7 +152,7 @@ def test_only_the_newest_checkpoints_stay_and_none_are_written_unasked(
 SCRIPT = """
 import json, os, sys, time
 from pathlib import Path
-from symnoise_ray import checkpoints
+from symnoise_ray.training import checkpoints
 from symnoise_ray.config import TrialConfig
 from symnoise_ray.workers.task import run_task
 
