@@ -1,5 +1,5 @@
-"""Models and tokenizers in memory, and what holds them.
+"""Models and tokenizers: where they lie, what they hold, and how they are loaded.
 
-In: a `ModelConfig`. Out: a model, its tokenizer, its shape without weights, and DeepSpeed's engine
-around it.
+In: a `ModelConfig`. Out: a model, its tokenizer, its shape without weights, and the DeepSpeed
+engine that trains it.
 """

@@ -1,8 +1,9 @@
 """The DeepSpeed engine, and the only module that imports deepspeed.
 
-In: a model and a `TrialConfig`. Out: an engine that accumulates until it is told to step, and
-leaves no memory behind when it ends. `deepspeed_config` is pure. The optimizer is torch's AdamW
-everywhere: it updates offloaded states on the CPU too, and no kernel has to be built for it.
+In: a model and a `TrialConfig`. Out: an engine that adds up gradients until `step` is called, and
+that leaves no memory behind when it ends. `deepspeed_config` has no effects. The optimizer is
+always torch's AdamW: it updates offloaded states on the CPU too, and no kernel has to be built for
+it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from symnoise_ray.config import TrialConfig, deepspeed_json
 
 os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
 
-
 WEIGHT = "weight"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """The states of AdamW that a checkpoint holds beside the weight."""
@@ -30,8 +30,8 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 def deepspeed_config(config: TrialConfig, world_size: int) -> dict[str, Any]:
     """DeepSpeed's settings for a trial.
 
-    Accumulation is 1 here, because the training loop marks the end of each step itself: the
-    number of micro-batches times the copies of a pair may differ from step to step.
+    The accumulation is 1, because the training loop marks the end of each step itself: the number
+    of forward passes may differ from step to step.
     """
     zero: dict[str, Any] = {"stage": config.train.zero_stage}
     on_cpu = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
@@ -54,13 +54,13 @@ def deepspeed_config(config: TrialConfig, world_size: int) -> dict[str, Any]:
 
 
 def start(model: nn.Module, config: TrialConfig) -> Any:
-    """Wrap a model for training with AdamW and the asked ZeRO stage; frozen weights stay so."""
+    """Wrap a model for training: AdamW, the trial's ZeRO stage; frozen weights stay frozen."""
     import deepspeed  # two seconds; only processes that train pay them
 
     # The op serves inference only, and building it needs a C++ compiler. Private name: the version
     # of deepspeed is pinned, and a test sees that the key is there.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    # ZeRO-3 calls names that torch is renaming, and would be told so on every gather.
+    # ZeRO-3 calls names that torch is renaming, so torch would warn on every gather.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.", FutureWarning)
     optim = config.optim
     optimizer = torch.optim.AdamW(
@@ -85,9 +85,10 @@ def start(model: nn.Module, config: TrialConfig) -> Any:
 
 
 def _undo_first_step(engine: Any) -> None:
-    """DeepSpeed's plain bf16 optimizer steps once when it is made, with gradients of zero.
+    """Undo the step that DeepSpeed's plain bf16 optimizer takes when it is made.
 
-    That decays the weights, and counts: the bias correction of every later step would be off.
+    Its gradients are zero, but it decays the weights, and it is counted as a step, which would
+    change the bias correction of every later step.
     """
     for parameter, master in _masters(engine).items():
         master.data.copy_(parameter.data)
@@ -95,7 +96,7 @@ def _undo_first_step(engine: Any) -> None:
 
 
 def set_lr(engine: Any, lr: float) -> None:
-    """Set the learning rate of the coming step."""
+    """Set the learning rate of the next step."""
     for group in engine.optimizer.param_groups:
         group["lr"] = lr
 
@@ -123,7 +124,8 @@ def step(engine: Any) -> float:
 def read_state(engine: Any) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
     """Whole fp32 weight and moments of every trained parameter, whatever the ZeRO stage.
 
-    All workers must take part, and get the same tensors; they are views where the stage allows it.
+    All workers must take part, and all get the same tensors, which are views if the stage allows
+    it.
     """
     from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
@@ -139,7 +141,7 @@ def read_state(engine: Any) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
 
 
 def num_optimizer_steps(engine: Any) -> int:
-    """Steps that the optimizer counts."""
+    """Number of steps that the optimizer has counted."""
     states = _inner(engine).state.values()
     return max((int(state["step"]) for state in states if "step" in state), default=0)
 
@@ -147,7 +149,7 @@ def num_optimizer_steps(engine: Any) -> int:
 def write_state(
     engine: Any, states: Callable[[str], dict[str, torch.Tensor]], num_steps: int
 ) -> None:
-    """Set what `read_state` gave, on a fresh engine of any stage and number of workers.
+    """Set the state that `read_state` gave, on a fresh engine of any stage and number of workers.
 
     Args:
         engine: An engine that has not stepped.
@@ -193,7 +195,7 @@ def _masters(engine: Any) -> dict[nn.Parameter, torch.Tensor]:
 
 
 def _allocate_moments(engine: Any, num_steps: int) -> None:
-    """What the first step would allocate, so that there is something to set."""
+    """Allocate the moments that the first step would allocate, so that they can be set."""
     inner = _inner(engine)
     partitions = getattr(engine.optimizer, "fp32_partitioned_groups_flat", None)
     flat = partitions or [p for group in inner.param_groups for p in group["params"]]
@@ -209,8 +211,9 @@ def _allocate_moments(engine: Any, num_steps: int) -> None:
 def stop(engine: Any) -> None:
     """Release everything an engine holds, so that one process can train trial after trial.
 
-    `destroy` of DeepSpeed 0.19.8 keeps the module and the optimizer states alive, and with ZeRO-3
-    every module's hooks, in circles through autograd that the garbage collector cannot see.
+    DeepSpeed's own `destroy` (0.19.8) keeps the module and the optimizer states alive, and with
+    ZeRO-3 the hooks of all modules, in cycles through autograd that the garbage collector cannot
+    see.
     """
     import deepspeed  # see start
 
@@ -222,7 +225,7 @@ def stop(engine: Any) -> None:
     inner.param_groups.clear()
     engine.optimizer = engine.module = None
     if sharded:
-        # ZeRO-3 puts its own linear function in torch's place, which keeps more for later trials.
+        # ZeRO-3 replaces torch's linear function by one that keeps more memory in later trials.
         partition = deepspeed.runtime.zero.partition_parameters
         original = getattr(partition.InsertPostInitMethodToModuleSubClasses, "linear_bk", None)
         if original is not None:
@@ -237,13 +240,13 @@ def stop(engine: Any) -> None:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether ZeRO-3 holds the weights, so that every forward pass takes all the workers."""
+    """Whether ZeRO-3 shards the weights; then all workers must run every forward pass together."""
     return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
 
 
 @contextmanager
 def gathered(parameters: Sequence[torch.Tensor], *, written: bool = False) -> Iterator[None]:
-    """Have these weights whole, to be read or written; with ZeRO-3 all workers must take part."""
+    """Gather these weights, to read or write them; with ZeRO-3 all workers must take part."""
     sharded = [parameter for parameter in parameters if hasattr(parameter, "ds_id")]
     if not sharded:
         yield

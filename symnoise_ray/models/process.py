@@ -1,4 +1,7 @@
-"""One process of a worker group: its device, its process group, its memory."""
+"""One process of a group of workers: its device, its process group, its memory.
+
+In: the variables that Ray Train or torchrun set. Out: a device, and a process group.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ def join_process_group(device: torch.device) -> None:
 
 
 def give_memory_back() -> None:
-    """Collect garbage and return free memory to the system; call after the last reference fell."""
+    """Collect garbage and return free memory to the system, after the last reference is gone."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,8 +1,9 @@
-"""What a model's weights are, without loading them: every parameter's name and shape.
+"""The shape of a model without its weights: the name and the shape of every parameter.
 
-In: a model's folder, hub name, or its config.json alone. Out: a `ModelShape`. Shapes come from the
-headers of the safetensors files where a folder has them, else from the model built on torch's
-`meta` device, which holds no numbers. So counts are exact, and no more than config.json is fetched.
+In: a model's folder, its name on the hub, or its config.json alone. Out: a `ModelShape`. The shapes
+come from the headers of the safetensors files if the folder has any, else from the model built on
+torch's `meta` device, which holds no numbers. So the counts are exact, and at most config.json is
+downloaded.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class ModelShape:
     """A decoder's parameters, and the sizes that its activations follow from.
 
     `head_width` is the width of one attention head, `mlp_width` the inner width of the feed-forward
-    part, `mixture` says that this part has several experts.
+    part; `mixture` says whether this part has several experts.
     """
 
     origin: str
@@ -50,7 +51,7 @@ class ModelShape:
 
     @property
     def num_parameters(self) -> int:
-        """All parameters, tied ones once."""
+        """Number of parameters; tied ones count once."""
         return sum(map(math.prod, self.parameters.values()))
 
     @property
@@ -70,13 +71,13 @@ class ModelShape:
 
     @property
     def num_linear(self) -> int:
-        """Parameters of the linear layers inside the blocks, experts included."""
+        """Number of parameters of the linear layers inside the blocks, experts included."""
         wide = [s for n, s in self.parameters.items() if len(s) > 1 and _BLOCK.search(n)]
         return sum(map(math.prod, wide))
 
     @property
     def largest(self) -> int:
-        """Parameters of the largest single module, which ZeRO-3 must gather at once."""
+        """Number of parameters of the largest module, which ZeRO-3 gathers as a whole."""
         modules: dict[str, int] = {}
         for name, shape in self.parameters.items():
             module = name.rpartition(".")[0]
@@ -84,7 +85,7 @@ class ModelShape:
         return max(modules.values())
 
     def adapted(self, config: LoraConfig) -> Shapes:
-        """The linear layers that adapters are put on, as peft chooses them.
+        """The linear layers that get adapters, as peft chooses them.
 
         Raises:
             UserError: a name in `lora.target_modules` is no linear layer.
@@ -107,7 +108,7 @@ class ModelShape:
         return chosen
 
     def num_trained(self, config: LoraConfig) -> int:
-        """Parameters that an optimizer updates: rank * (in + out) per adapted layer, or all."""
+        """Number of parameters that are trained: rank * (in + out) per adapted layer, or all."""
         if config.rank is None:
             return self.num_parameters
         return sum(config.rank * sum(shape) for shape in self.adapted(config).values())
@@ -118,7 +119,7 @@ def read_shape(config: ModelConfig, model_config: Path | None = None) -> ModelSh
 
     Args:
         config: The trial's model.
-        model_config: A config.json, or a folder with one, that stands for the model.
+        model_config: A config.json, or a folder with one, to read in place of the model.
 
     Raises:
         UserError: there is no readable configuration, or weights are missing.
@@ -155,8 +156,8 @@ def _settings(config: ModelConfig, source: Path, *, given: bool) -> tuple[Any, P
         file = hub_config(config)
     elif not given:
         raise OSError("it is a file, not a folder; --model-config takes a config.json")
-    told = json.loads(file.read_text(encoding="utf-8"))
-    if "model_type" not in told:
+    held = json.loads(file.read_text(encoding="utf-8"))
+    if "model_type" not in held:
         raise ValueError(f"{file.name} has no model_type")
     settings = transformers.AutoConfig.from_pretrained(
         str(file), trust_remote_code=config.trust_remote_code
@@ -182,7 +183,7 @@ def _stored(folder: Path) -> Shapes | None:
 
 
 def _is_buffer(name: str, opened: Any) -> bool:
-    """Old files also hold tables of positions, and GPT-2's causal masks."""
+    """Whether a tensor is no parameter: old files hold tables of positions and causal masks too."""
     if _BUFFER.search(name):
         return True
     return name.endswith("attn.bias") and len(opened.get_slice(name).get_shape()) > 1
@@ -201,7 +202,7 @@ def _on_meta(config: ModelConfig, settings: Any) -> Shapes:
 
 def _shape(named: str, settings: Any, parameters: Shapes) -> ModelShape:
     text = settings.get_text_config()
-    if getattr(text, "tie_word_embeddings", False):  # some files hold the tied head a second time
+    if getattr(text, "tie_word_embeddings", False):  # some files hold the tied head twice
         parameters = {n: s for n, s in parameters.items() if n != "lm_head.weight"}
     width, heads = text.hidden_size, text.num_attention_heads
     experts = ("num_local_experts", "num_experts", "n_routed_experts")

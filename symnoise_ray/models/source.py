@@ -1,4 +1,4 @@
-"""Where a model lies: the demo, a folder, or the Hugging Face hub."""
+"""Where a model lies: in the package (the demo), in a folder, or on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from symnoise_ray.config import ModelConfig
 from symnoise_ray.demo import content
 
 HUB_SECONDS = 5.0
-"""How long a connection to the hub may take to stand."""
+"""Seconds within which a connection to the hub must be made."""
 ANSWER_SECONDS = 60.0
-"""How long the hub may take to answer, on slow networks."""
+"""Seconds within which the hub must answer, on slow networks."""
 
 
 def model_source(config: ModelConfig) -> str:
-    """Folder or hub name that a model's name stands for."""
+    """The folder or hub name that `model.name` stands for."""
     return str(content.model_dir()) if config.name == "demo" else config.name
 
 
@@ -43,8 +43,8 @@ def hub_config(config: ModelConfig) -> Path:
     name, file, revision = config.name, "config.json", config.revision
     url = huggingface_hub.hf_hub_url(name, file, revision=revision)
     try:
-        # Left to itself the library would try for half a minute where there is no network. Any
-        # answer will do, and a slow one as well: only the connection must stand soon.
+        # By itself the library tries for half a minute where there is no network. Any answer will
+        # do, also a slow one: only the connection must be made soon.
         seconds = (HUB_SECONDS, ANSWER_SECONDS, ANSWER_SECONDS, HUB_SECONDS)
         huggingface_hub.get_session().head(url, timeout=seconds)
     except Exception as error:  # no name, no route, no answer, offline by choice

@@ -1,4 +1,4 @@
-"""The tokenizer of a model, loaded alike for training, previews and forecasts."""
+"""The tokenizer of a model, loaded in one way for training, previews and forecasts."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from symnoise_ray.models.source import model_source
 
 
 def load_tokenizer(config: ModelConfig) -> Any:
-    """The tokenizer alone.
+    """The tokenizer of a model, without the model.
 
     Raises:
         UserError: it cannot be read, or has no end-of-sequence token.
     """
-    import transformers  # half a second that a check of the configuration need not pay
+    import transformers  # half a second, which a check of the configuration saves
 
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(**location(config))
@@ -27,7 +27,7 @@ def load_tokenizer(config: ModelConfig) -> Any:
 
 
 def location(config: ModelConfig) -> dict[str, Any]:
-    """What transformers' `from_pretrained` needs to find a model or tokenizer."""
+    """The arguments with which transformers' `from_pretrained` finds a model or tokenizer."""
     return {
         "pretrained_model_name_or_path": model_source(config),
         "revision": config.revision or "main",

@@ -1,9 +1,9 @@
 """Causal language models and tokenizers: loaded once, copied per trial, adapted, exported.
 
-In: a `ModelConfig`. Out: a model in memory and its tokenizer; later, a plain Hugging Face folder.
-Weights are read once per process and copied for every trial, so a warm worker loads nothing.
-LoRA layers are put into the model itself, not around it: its class, its embedding and its
-`generate` stay what they were. The only importer of peft.
+In: a `ModelConfig`. Out: a model in memory and its tokenizer; after training, a plain Hugging Face
+folder. A process reads the weights once and copies them for every trial. LoRA layers are put into
+the model itself, not around it, so its class, its embedding and its `generate` stay the same. This
+is the only module that imports peft.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ADAPTER = "default"
 
 
 class Loaded(NamedTuple):
-    """A model of a trial's own, its tokenizer, and the longest sequence it takes (or None)."""
+    """A model that a trial may change, its tokenizer, and the most tokens it takes, if known."""
 
     model: nn.Module
     tokenizer: Any
@@ -83,7 +83,7 @@ def _load_once(config: ModelConfig) -> tuple[nn.Module, Any]:
 
 
 def _without_attention(config: ModelConfig, error: Exception) -> str | None:
-    """What to do where the model has no such attention, or its package is missing."""
+    """The message where the model has no such attention, or its package is missing; else None."""
     reason = one_line(error).split(". ")[0].removesuffix(".")
     if not re.search("support an attention|Flash ?Attention", reason):
         return None
@@ -95,19 +95,19 @@ def _without_attention(config: ModelConfig, error: Exception) -> str | None:
 
 
 def adapt(model: nn.Module, config: TrialConfig) -> nn.Module:
-    """The same model as a trial trains it: with LoRA, checkpointed, compiled, as far as asked.
+    """The same model as the trial trains it: with adapters, checkpointing and compiled layers.
 
-    Call it before the model moves to its device: 4-bit weights are made on the way there.
+    Call it before the model moves to its device, because 4-bit weights are made by that move.
 
     Raises:
-        UserError: an adapted layer does not exist, or what a setting needs is missing here.
+        UserError: an adapted layer does not exist, or a package, GPU or compiler is missing.
     """
     if config.lora.quantize != "none":
         _quantize(model, config)
     if config.lora.rank is not None:
         _add_lora(model, config.lora)
     if config.train.gradient_checkpointing:
-        # Recomputing sees a weight that ZeRO-3 has sharded again as another tensor: not compared.
+        # With ZeRO-3 a recomputed layer sees its weights as other tensors: they are not compared.
         model.gradient_checkpointing_enable(  # type: ignore[operator]
             {"use_reentrant": False, "determinism_check": "none"}
         )
@@ -161,14 +161,14 @@ def _check_targets(model: nn.Module, names: tuple[str, ...]) -> None:
 
 
 def _quantize(model: nn.Module, config: TrialConfig) -> None:
-    """Replace the linear layers, but for the head, by 4-bit ones that fill on their way to CUDA."""
-    told = f"lora.quantize={config.lora.quantize}"
+    """Replace the linear layers except the head by 4-bit ones; the move to the GPU fills them."""
+    setting = f"lora.quantize={config.lora.quantize}"
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(
-            f"{told} needs the package bitsandbytes (the extra qlora): pip install bitsandbytes"
+            f"{setting} needs the package bitsandbytes (the extra qlora): pip install bitsandbytes"
         )
     if not torch.cuda.is_available():
-        raise UserError(f"{told} needs a GPU on every worker, but there is none here")
+        raise UserError(f"{setting} needs a GPU on every worker, but there is none here")
     import bitsandbytes as bnb  # an optional package
 
     head = model.get_output_embeddings()  # type: ignore[operator]
@@ -206,9 +206,10 @@ def _check_compiler() -> None:
 
 
 def _layers(model: nn.Module) -> list[nn.Module]:
-    """The decoder's layers: the longest list of modules.
+    """The layers of the decoder: the longest list of modules.
 
-    Compiled one by one they share their code, and the embedding with its noise stays outside.
+    They are compiled one by one: so they share their code, and the embedding and its noise are left
+    out.
     """
     lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
     return max(lists, key=len, default=[])
@@ -216,7 +217,7 @@ def _layers(model: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def uncompiled(model: nn.Module) -> Iterator[None]:
-    """Run compiled layers as they are written: decoding would compile them for every length."""
+    """Run compiled layers uncompiled: decoding would compile them again for every length."""
     if not any(getattr(module, "_compiled_call_impl", None) for module in model.modules()):
         yield
         return
@@ -227,14 +228,14 @@ def uncompiled(model: nn.Module) -> Iterator[None]:
 def export(model: nn.Module, tokenizer: Any, folder: Path, *, merge: bool = True) -> None:
     """Write a plain Hugging Face folder: safetensors, tokenizer, generation settings.
 
-    All workers must call it, because they may hold a share of the weights each; rank 0 writes.
+    All workers must call it, because each may hold a share of the weights; rank 0 writes.
 
     Args:
         model: The trained model itself, with or without adapters, sharded or whole.
         tokenizer: Its tokenizer.
-        folder: Where to; it is made.
-        merge: Add the adapters to the weights; otherwise only the adapter is written, with the
-            name of the model that it belongs to.
+        folder: The folder to write; it is made.
+        merge: Whether the adapters are added to the weights; if not, only the adapter is written,
+            with the name of the model that it belongs to.
     """
     adapted = getattr(model, "_hf_peft_config_loaded", False)
     merge = merge and adapted
@@ -243,7 +244,7 @@ def export(model: nn.Module, tokenizer: Any, folder: Path, *, merge: bool = True
         folder.mkdir(parents=True, exist_ok=True)
         if merge:
             state = _merged_state(model, state)
-            # transformers writes the adapter alone for as long as it knows of one.
+            # transformers writes the adapter alone as long as this flag says that there is one.
             model._hf_peft_config_loaded = False  # type: ignore[assignment]
         try:
             model.save_pretrained(folder, state_dict=state)  # type: ignore[operator]
@@ -260,7 +261,7 @@ def _rank() -> int:
 
 
 def _whole_state(model: nn.Module, *, only_adapter: bool) -> dict[str, Tensor]:
-    """The state dict on rank 0's CPU, gathered weight by weight; empty on the others."""
+    """The state dict on the CPU of rank 0, gathered weight by weight; empty on the other ranks."""
     state: dict[str, Tensor] = {}
     copies: dict[int, Tensor] = {}  # tied weights stay one
     for name, tensor in model.state_dict(keep_vars=True).items():

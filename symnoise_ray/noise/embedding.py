@@ -2,9 +2,9 @@
 
 In: a model, the noise settings, and for every forward pass the tokens' samples and positions, and
 the step. Out: x + sign * s * e in place of x = embedding(input_ids), s = alpha / sqrt(L * D).
-The noise comes from a counter-based generator of its own (`philox`): it is a pure function of
-(seed, step, sample, position, component), whatever the batch, worker or device. It never touches
-other random state, so switching it off changes nothing else.
+The noise comes from a counter-based generator (`philox`): it is a pure function of (seed, step,
+sample, position, component), whatever the batch, worker or device. It touches no other random
+state, so switching the noise off changes nothing else.
 
 Shape letters: B rows, L positions, D embedding width, C copies, W random words per token.
 """
@@ -46,7 +46,7 @@ def _uniform(words_BLW: Tensor) -> Tensor:
 
 
 def _gaussian(words_BLW: Tensor) -> Tensor:
-    """Standard normal by inverting its distribution function, at most 5.3 in size."""
+    """Standard normal by inverting its distribution function; absolute values are at most 5.3."""
     return (torch.erfinv(_uniform(words_BLW).double()) * math.sqrt(2)).float()
 
 
@@ -59,7 +59,7 @@ DRAWS: dict[Law, Callable[[Tensor], Tensor]] = {
 
 
 def noise_scale(length: Tensor, width: int, config: NoiseSettings) -> Tensor:
-    """Size s of the noise on tokens of rows of so many tokens, fp32, of the shape of `length`.
+    """Scale s of the noise on tokens of rows of so many tokens, in fp32, of the shape of `length`.
 
     Units: alpha is dimensionless; the result is in embedding units.
     Source: alpha / sqrt(L * D), NEFTune experiment_code/train.py:149-156, with L the row's real
@@ -71,7 +71,7 @@ def noise_scale(length: Tensor, width: int, config: NoiseSettings) -> Tensor:
 
 
 def _lengths(sample_BL: Tensor, position_BL: Tensor) -> Tensor:
-    """Tokens of the segment that each token belongs to; shape (B, L)."""
+    """Number of tokens in the segment of each token; shape (B, L)."""
     real_BL = sample_BL >= 0
     segment_BL = ((position_BL == 0) & real_BL).cumsum(1)
     count_BL = torch.zeros(len(sample_BL), sample_BL.shape[1] + 1, device=sample_BL.device)
@@ -89,9 +89,9 @@ def draw_noise(
 ) -> tuple[Tensor, Tensor]:
     """The noise e of a batch and its scale s, both in fp32.
 
-    Every token is scaled by the length of its own segment, and its noise depends on its place
-    among the segment's tokens, so left padding, right padding and packing are alike. Padding has
-    scale 0. With `noise.length: padded` a row is one segment of the padded length, padding and all.
+    A token is scaled by the length of its own segment, and its noise depends on its place among the
+    tokens of the segment, so left padding, right padding and packing make no difference. Padding
+    has scale 0. With `noise.length: padded` a whole row, padding included, is one segment.
 
     Shapes: sample_BL, position_BL (B, L), int64; sample -1 is padding, and positions count from 0
         within every segment. Returns (B, L, D) and (B, L, 1).
@@ -110,21 +110,21 @@ def draw_noise(
 
 
 def _width(embedding: object) -> int | None:
-    """Width of a token embedding, also of one that adapters wrap; None for anything else."""
+    """Width of a token embedding, also of one inside adapters; None for anything else."""
     parts = embedding.modules() if isinstance(embedding, nn.Module) else ()
     widths = (getattr(part, "embedding_dim", None) for part in parts)
     return next((width for width in widths if isinstance(width, int)), None)
 
 
 class NoisyEmbedding:
-    """Adds noise to the output of a model's token embedding, only inside `applied`.
+    """Adds noise to the output of a model's token embedding, and only inside `applied`.
 
-    A forward hook on what `get_input_embeddings()` gives: the module tree and the state-dict keys
-    stay as they are, wrapped and sharded models gather their weights as usual, and evaluation and
-    generation, which run outside `applied`, are clean by construction. Position embeddings are
-    other modules and are never touched. Where the token embedding itself multiplies by sqrt(D)
-    (Gemma), the noise comes after: alpha is measured on the vectors that enter the first layer.
-    Where a model multiplies outside the module (Granite), the noise is multiplied too.
+    It is a forward hook on the module that `get_input_embeddings()` returns. The module tree and
+    the keys of the state dict stay the same, and wrapped and sharded models gather their weights as
+    usual. Evaluation and generation run outside `applied`, so they have no noise. Position
+    embeddings are other modules and get none. If the token embedding itself multiplies by sqrt(D)
+    (Gemma), the noise is added after that, so alpha refers to the vectors that enter the first
+    layer. If the model multiplies outside the module (Granite), the noise is multiplied too.
     """
 
     def __init__(self, model: nn.Module, config: NoiseSettings, seed: int) -> None:
@@ -147,15 +147,15 @@ class NoisyEmbedding:
     def applied(
         self, copies: tuple[Copy, ...], sample_BL: Tensor, position_BL: Tensor, step: int
     ) -> Iterator[None]:
-        """Noise every embedding lookup inside; the batch must hold the rows once per copy.
+        """Add noise to every embedding lookup inside; the batch must hold the rows once per copy.
 
-        The noise is drawn once on entry. Keep the backward pass inside too: a recomputed forward
-        then sees the same noise.
+        The noise is drawn once, on entry. Run the backward pass inside too, so that a forward pass
+        that is recomputed sees the same noise.
 
         Shapes: sample_BL and position_BL (B, L) of one copy, as `draw_noise` takes them.
 
         Raises:
-            UserError: no token embedding was looked up, so nothing was noised.
+            UserError: no token embedding was looked up, so no noise was added.
         """
         alpha = self.config.alpha if any(copy.sign for copy in copies) else None
         self._was_added = False

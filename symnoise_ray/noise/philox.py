@@ -1,10 +1,10 @@
 """Random words from a counter: Philox-4x64-10 (Salmon et al., "Parallel random numbers: as easy as
 1, 2, 3", SC 2011), the generator of numpy.random.Philox.
 
-In: which tokens of which samples, a step, a draw and a seed. Out: 64-bit words that are a pure
-function of these, whatever the batch, the worker or the device. There is no state to save, and no
-other random stream is touched. On the CPU numpy makes the words in C, one call per segment; other
-devices compute the same bits with torch's integers.
+In: the samples and positions of tokens, a step, a draw and a seed. Out: 64-bit words that are a
+pure function of these, whatever the batch, the worker or the device. There is no state to save, and
+no other random stream is touched. On the CPU numpy makes the words in C, with one call per segment;
+other devices compute the same bits with torch's integers.
 
 Shape letters: B rows, L positions, W words per token.
 """
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 4
-"""Words that one value of the counter gives."""
+"""Number of words that one value of the counter gives."""
 
 _KEY_HIGH = 0x53594D4E  # second word of the key; the first is the seed
 _MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
@@ -30,8 +30,8 @@ def random_words(
 ) -> Tensor:
     """At least `num_words` words per token; zeros on padding.
 
-    Token t of a sample takes blocks t*W/4+1 .. (t+1)*W/4 of the stream that (seed, sample, step,
-    draw) names: numpy counts up before it gives its first block.
+    Token t of a sample takes blocks t*W/4+1 .. (t+1)*W/4 of the stream of (seed, sample, step,
+    draw). The first block has number 1, because numpy counts up before it gives a block.
 
     Shapes: sample_BL, position_BL (B, L), int64; sample -1 is padding, and positions count from 0
         within every segment. Returns (B, L, W) with W a multiple of 4, int64.
@@ -92,7 +92,7 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
 
 
 def _signed(value: int) -> int:
-    """The int64 with the low 64 bits of a number."""
+    """The int64 that has the low 64 bits of a number."""
     return (value + 2**63) % 2**64 - 2**63
 
 

@@ -1,7 +1,8 @@
-"""The table of noise types: each row is a law, and the copies of the batch that are trained on.
+"""The table of noise types: a row has a law (distribution) and the copies of the batch.
 
-Light: whatever checks, plans, draws or reports asks this table, and needs no torch for it.
-A new noise type is one row of `NOISES`. A new law also needs its draw in `embedding.DRAWS`.
+Everything that checks, forecasts, trains or reports noise types reads this table, which needs no
+torch. A new noise type is one row of `NOISES`. A new law also needs a function in
+`embedding.DRAWS`.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ class Copy(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """A noise type: its law (None: no noise), and its copies of the batch."""
+    """A noise type: its law (None: it adds no noise), and the copies of the batch."""
 
     law: Law | None
     copies: tuple[Copy, ...]
 
 
 class NoiseSettings(Protocol):
-    """What the noise depends on; `config.NoiseConfig` says what each setting means."""
+    """The settings of the noise; `config.NoiseConfig` documents them."""
 
     @property
     def type(self) -> str:
@@ -52,15 +53,15 @@ class NoiseSettings(Protocol):
 
     @property
     def length(self) -> Literal["true", "padded"]:
-        """Which length the scale divides by."""
+        """By which length the noise is scaled."""
 
     @property
     def execution(self) -> Literal["sequential", "concat"]:
-        """Whether the copies run in turn or together."""
+        """Whether the copies run one after the other or together."""
 
     @property
     def include_clean(self) -> bool:
-        """Whether the clean rows are one more copy."""
+        """Whether the rows without noise are one more copy."""
 
     @property
     def generator(self) -> Literal["counter", "torch"]:
@@ -100,8 +101,8 @@ def is_paired(noise_type: str) -> bool:
 def passes(settings: NoiseSettings) -> list[tuple[Copy, ...]]:
     """Copies of the batch grouped by forward pass: one each, or all in one.
 
-    At alpha 0 the copies of a pair are equal, so one is trained: the same loss and gradient, bit
-    for bit those of `none`. `duplicate` is the control that pays for two.
+    At alpha 0 the copies of a pair are equal, so only one is trained on: loss and gradient are then
+    those of `none`, bit for bit. `duplicate` is the control that trains on two equal copies.
     """
     copies = NOISES[settings.type].copies + (Copy(0),) * settings.include_clean
     if settings.alpha == 0:
@@ -115,5 +116,5 @@ def num_copies(settings: NoiseSettings) -> int:
 
 
 def num_draws(group: tuple[Copy, ...]) -> int:
-    """Noises that one forward pass holds: copies that share a draw share its memory."""
+    """Number of noise tensors that one forward pass holds; copies with the same draw share one."""
     return len(group) if len({copy.draw for copy in group}) > 1 else 1
