@@ -1,9 +1,9 @@
-"""The LM head on answer positions only.
+"""The language-model head, computed on answer positions only.
 
 In: a causal LM and the positions whose next token is an answer. Out: logits of these positions.
 Prompts and padding are never predicted, so their logits (often most of the memory, and 2 to 27 %
-of the arithmetic of a step) need not exist. A pre-hook on what `get_output_embeddings()` gives
-keeps the model's own forward, with its scaling and capping of logits.
+of the arithmetic of a step) are not computed. A pre-hook on the module that
+`get_output_embeddings()` returns does it, so the model's own scaling and capping of logits stay.
 
 Shape letters: B rows, L positions, D width, V vocabulary, N answer positions.
 """
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 
 class AnswerHead:
-    """Hands a model's head only the hidden states that it is asked about, inside `at`."""
+    """Gives a model's head only the hidden states of the chosen positions, inside `at`."""
 
     def __init__(self, model: nn.Module) -> None:
         head = getattr(model, "get_output_embeddings", lambda: None)()
@@ -35,7 +35,8 @@ class AnswerHead:
             self._position_N = None
 
     def select(self, logits: Tensor, position_N: Tensor) -> Tensor:
-        """Logits of the asked positions, (N, V); a model without a head module computes all."""
+        """Logits of the chosen positions, (N, V); a model without a head module has computed
+        all."""
         logits_NV = logits.flatten(0, 1)
         return logits_NV if self._narrowed else logits_NV[position_N]
 

@@ -1,8 +1,8 @@
 """Token rows to tensors: the batches of every step and worker.
 
 In: a token table. Out: per step and rank the micro-batches.
-The rows of a step depend on (seed, step) alone, never on the number of workers, so the same step
-trains on the same rows however it is split.
+The rows of a step depend on (seed, step) alone, so a step trains on the same rows with any number
+of workers and any size of the micro-batches.
 
 Shape letters: B lines, L positions.
 """
@@ -26,12 +26,13 @@ from symnoise_ray.training.packing import pack
 
 @dataclass(frozen=True)
 class Batch:
-    """Lines of one forward pass, each of one row of data or, packed, of several.
+    """Lines of one forward pass; a line has one row of data or, packed, several.
 
-    Shapes: all (B, L), int64, but for the two of answers. `sample` is the row number that a token
-    comes from, -1 on padding; `position` counts from 0 within each row of data, so it restarts
-    where rows share a line. `answer` are the N places of the flattened batch whose next token is
-    trained on, and `target` are these tokens. `packed` says that some line holds several rows.
+    Shapes: (B, L), int64, except `answer_N` and `target_N`. `sample` is the number of the row that
+    a token comes from, -1 on padding. `position` counts from 0 within each row of data, so it
+    starts again where rows share a line. `answer` holds the N places of the flattened batch whose
+    next token is trained on, and `target` these tokens. `packed` says whether some line has several
+    rows.
     """
 
     input_ids_BL: Tensor
@@ -46,7 +47,8 @@ class Batch:
     def of(
         cls, input_ids_BL: Tensor, labels_BL: Tensor, sample_BL: Tensor, position_BL: Tensor
     ) -> Batch:
-        """A batch with its answers found; made on the CPU, where looking makes no GPU wait."""
+        """A batch with its answers found; call it on the CPU, since the search would stall a
+        GPU."""
         next_BL = F.pad(labels_BL[:, 1:], (0, 1), value=IGNORE_INDEX).flatten()
         answer_N = (next_BL != IGNORE_INDEX).nonzero()[:, 0]
         starts_BL = (position_BL == 0) & (sample_BL >= 0)
@@ -66,7 +68,7 @@ class Batch:
         return (self.sample_BL >= 0).long()
 
     def in_one_line(self) -> Batch:
-        """The same tokens end to end; the flattened batch, and so the answers, stay as they are."""
+        """The same tokens in one line; the flattened batch, and so the answers, stay the same."""
         return replace(
             self,
             input_ids_BL=self.input_ids_BL.view(1, -1),
@@ -107,9 +109,10 @@ def collate(lines: Sequence[Sequence[int]], table: TokenTable, pad_id: int) -> B
 class Batches:
     """The rows of every optimizer step: one endless shuffled stream, cut into global batches.
 
-    The stream is a new permutation per epoch; a batch may span two epochs, so every step has
-    exactly `global_batch_size` rows and every row is seen equally often. Within a step rows of
-    like length go together, and packed lines are never longer than the longest row of all.
+    The stream is a new permutation per epoch. A batch may span two epochs, so every step has
+    exactly `global_batch_size` rows, and every row is seen equally often. Within a step, rows of
+    similar length share a micro-batch, and packed lines are never longer than the longest row of
+    all.
     """
 
     def __init__(
@@ -167,7 +170,7 @@ class Batches:
 
 
 def cut(lines: list[list[int]], count: int) -> list[list[list[int]]]:
-    """Lines in so many micro-batches, none empty: lines of several rows are undone if need be."""
+    """Lines in so many micro-batches, none empty; if need be, lines of several rows are split."""
     while len(lines) < count:
         fullest = max(lines, key=len)
         lines = [line for line in lines if line is not fullest] + [fullest[::2], fullest[1::2]]

@@ -1,9 +1,10 @@
-"""Checkpoints of a running trial: whole or ignored, and good for any number of workers.
+"""Checkpoints of a running trial: complete or ignored, and usable with any number of workers.
 
-In: a training engine between two steps. Out: folders `checkpoints/<step>` with the trained weights
-and moments as whole fp32 tensors, dealt out over the workers' files, and a manifest with a digest
-of every file. A folder gets its name when all is written; what has another name, or a digest that
-does not fit, is passed over for the one before. Files are written by a thread beside training.
+In: a training engine between two steps. Out: folders `checkpoints/<step>`. A folder holds the
+trained weights and moments as whole fp32 tensors, one file per worker with a part of them, and a
+manifest with a digest of every file. It gets its name when everything is written; a folder with
+another name, or with a wrong digest, is ignored, and the one before is used. A thread writes the
+files while training goes on.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ class Saver:
         self._failure: BaseException | None = None
 
     def save(self, engine: Any, step: int, progress: dict[str, Any]) -> None:
-        """Copy the state now, and write it beside training; every worker calls it alike.
+        """Copy the state now, and write it while training goes on; every worker must call it.
 
         Args:
             engine: The engine, after `step` steps.
             step: Number of steps taken.
-            progress: JSON values that the resumed loop needs.
+            progress: JSON values that a resumed training needs.
 
         Raises:
             InfrastructureError: an earlier checkpoint could not be written.
@@ -88,13 +89,13 @@ class Saver:
                 for old in _steps(self.folder)[KEPT_CHECKPOINTS:]:
                     shutil.rmtree(self.folder / str(old))
         except BaseException as error:
-            self._failure = error  # told by `wait`, in the thread that trains
+            self._failure = error  # `wait` raises it, in the thread that trains
 
     def wait(self) -> None:
-        """Until the last checkpoint is written.
+        """Wait until the last checkpoint is written.
 
         Raises:
-            InfrastructureError: it could not be.
+            InfrastructureError: it could not be written.
         """
         if self._thread is not None:
             self._thread.join()
@@ -104,7 +105,7 @@ class Saver:
             raise InfrastructureError(f"{self.folder}: a checkpoint must be written, but {failure}")
 
     def clear(self) -> None:
-        """Remove all checkpoints; the trial is over."""
+        """Remove all checkpoints, because the trial has ended."""
         self.wait()
         if dist.get_rank() == 0:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -129,25 +130,26 @@ def _digest(file: Path) -> str:
 
 
 def _digests(partial: Path, world_size: int) -> Iterator[tuple[str, str]]:
-    """Every worker's file and digest; workers that are not ready yet are waited for."""
+    """The file and the digest of every worker; waits for workers that still write."""
     deadline = time.monotonic() + _PEER_SECONDS
     for rank in range(world_size):
-        told = partial / f"{rank}.digest"
-        while not told.exists():
+        written = partial / f"{rank}.digest"
+        while not written.exists():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"worker {rank} did not write its part")
             time.sleep(_POLL_SECONDS)
-        yield f"{rank}.safetensors", read_json(told)
+        yield f"{rank}.safetensors", read_json(written)
 
 
 def _steps(folder: Path) -> list[int]:
-    """Steps of the checkpoints that have their name, newest first."""
+    """Steps of the checkpoints that are written, newest first."""
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
 
 def newest(folder: Path, identity: str) -> dict[str, Any] | None:
-    """Manifest of the newest whole checkpoint of this trial, with its `path`; None without one."""
+    """Manifest of the newest complete checkpoint of this trial, with its `path`; None without
+    one."""
     for step in _steps(folder):
         path = folder / str(step)
         try:
@@ -162,7 +164,7 @@ def newest(folder: Path, identity: str) -> dict[str, Any] | None:
 
 
 def agreed(folder: Path, identity: str) -> dict[str, Any] | None:
-    """What rank 0 finds newest, the same on every worker."""
+    """The newest checkpoint that rank 0 finds, the same on every worker."""
     found = [newest(folder, identity) if dist.get_rank() == 0 else None]
     if dist.get_world_size() > 1:
         dist.broadcast_object_list(found)
@@ -172,7 +174,7 @@ def agreed(folder: Path, identity: str) -> dict[str, Any] | None:
 def restore(engine: Any, manifest: dict[str, Any]) -> None:
     """Bring a fresh engine to where the checkpoint was taken, on any number of workers.
 
-    Random states (of dropout, say) come back where the number of workers is the same.
+    Random states, such as those of dropout, are restored if the number of workers is the same.
     """
     rank, world_size = dist.get_rank(), manifest["world_size"]
     opened: list[Any] = [

@@ -1,7 +1,7 @@
 """A trial's training rows as one token table: read, tokenised once, mapped by every worker.
 
-In: a `TrialConfig` and the model's context. Out: a `TokenTable`, from this process's memory, from
-the caches on disk, or made new; what was left out or cut is counted in it.
+In: a `TrialConfig` and the model's context. Out: a `TokenTable`, from the memory of this process,
+from the caches on disk, or newly made. It counts the rows that were left out or cut.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def token_table(config: TrialConfig, context: int | None, caches: Path | None) -
 
     Args:
         config: The trial.
-        context: Tokens that the model takes at most, or None.
-        caches: Folder for tokenised rows on storage that all workers share; None keeps none.
+        context: Most tokens that the model takes, or None.
+        caches: Folder for tokenised rows on storage that all workers share; None caches nothing.
 
     Raises:
         DataError: the rows cannot be read, or none is left to train on.
@@ -43,7 +43,7 @@ def token_table(config: TrialConfig, context: int | None, caches: Path | None) -
 
 
 def text_table(config: TrialConfig, context: int | None) -> TokenTable | None:
-    """The plain texts whose loss is measured, every token of them an answer; None without any.
+    """The plain texts whose loss is measured, with every token as an answer; None without any.
 
     Raises:
         DataError: the texts cannot be read.
@@ -93,7 +93,7 @@ def _make(data: DataConfig, model: ModelConfig, context: int | None) -> TokenTab
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every text in a nest of settings; some are names of files."""
+    """Every text in nested settings; some of them are names of files."""
     if isinstance(value, str):
         yield locate(value)
     elif isinstance(value, dict | list | tuple):
@@ -104,7 +104,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 @contextmanager
 def _rank_zero_first() -> Iterator[None]:
-    """Run a block on rank 0, and on the others once it is through there."""
+    """Run a block on rank 0, and after that on the other ranks."""
     alone = dist.get_world_size() == 1
     if not alone and dist.get_rank() > 0:
         dist.barrier()

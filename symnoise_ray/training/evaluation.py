@@ -1,6 +1,6 @@
-"""Losses on fixed rows: clean, under a probe's noise, the curvature they show, and plain texts.
+"""Losses on fixed rows, without noise and with the noise of a probe, and on plain texts.
 
-In: an `Objective` and a token table. Out: per evaluation one small dictionary, the same on every
+In: an `Objective` and a token table. Out: one small dictionary per evaluation, the same on every
 worker. Rows and noise are the same for every trial and step, so the values can be compared.
 """
 
@@ -24,7 +24,7 @@ _NOISE_SEED = 23
 
 
 class _Share(NamedTuple):
-    """A worker's batches of some rows, and how much they count: 0 where others have them all."""
+    """A worker's batches of some rows, and their weight: 0 if other workers have all rows."""
 
     batches: list[Batch]
     weight: int
@@ -56,8 +56,8 @@ class Evaluation:
     def measure(self, step: int) -> dict[str, float]:
         """Losses per answer token on the same rows every time.
 
-        The probe is a pair of sign noises that is the same for every noise type and at every step.
-        Its second difference L(x+e) + L(x-e) - 2 L(x) is e'He up to fourth order, H the Hessian of
+        The probe is a pair of sign noises, the same for every noise type and at every step. The
+        second difference L(x+e) + L(x-e) - 2 L(x) is e'He up to fourth order, H the Hessian of
         the loss in the embeddings (Hutchinson's estimator of s**2 tr H): the curvature that
         symmetric noise is said to lower.
 
@@ -98,7 +98,7 @@ class Evaluation:
 def _share(table: TokenTable, chosen: list[int], size: int, pad_id: int) -> _Share:
     """This worker's share of the chosen rows, in batches of at most `size`.
 
-    All workers get the same number of batches, since sharded weights are gathered by all at once.
+    All workers get the same number of batches, since they must gather sharded weights together.
     """
     rank, world_size = dist.get_rank(), dist.get_world_size()
     chosen = sorted(chosen, key=lambda number: table.lengths[number])

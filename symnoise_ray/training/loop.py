@@ -1,8 +1,8 @@
-"""One rank's training of one trial, without Ray: it is handed a `report` callable.
+"""The training of one trial on one rank, without Ray.
 
-In: a `TrialConfig`. Out: a fine-tuned model in memory (`Trained`), and a record per step through
-`report`. Losses are sums over answer tokens divided by the count of the whole optimizer step, so
-micro-batches, workers and the copies of a pair weigh every token alike.
+In: a `TrialConfig`, and a function `report` that takes a record per step. Out: a fine-tuned model
+in memory (`Trained`). A loss is the sum over answer tokens, divided by their number in the whole
+optimizer step, so every token has the same weight, whatever its micro-batch, worker or copy.
 """
 
 from __future__ import annotations
@@ -78,19 +78,19 @@ def train(
     """Fine-tune one model from start to end on this rank.
 
     Args:
-        config: The whole truth of the trial.
-        report: Called with a record per step on rank 0; records hold `step` and measured values.
-        cancelled: Asked on rank 0 before every step; all ranks stop at the same step.
-        seconds: Wall seconds by phase are added to it.
-        caches: Folder for tokenised rows, on storage that all workers share; None keeps none.
-        checkpoints: Folder for this trial's checkpoints, on storage that all workers share. With a
-            whole one in it, training goes on from there. None writes none.
+        config: The trial; nothing else decides its result.
+        report: Called once per step, with a record that holds `step` and measured values.
+        cancelled: Called on rank 0 in every step; if it returns true, all ranks stop at that step.
+        seconds: The wall-clock seconds of every phase are added to it.
+        caches: Folder for tokenised rows, on storage that all workers share; None caches nothing.
+        checkpoints: Folder for this trial's checkpoints, on storage that all workers share. If it
+            holds a complete one, training goes on from there. None writes no checkpoints.
 
     Raises:
-        UserError: the batch cannot be spread over the workers, or the model cannot be noised.
+        UserError: the batch cannot be split over the workers, or the model cannot take noise.
         InfrastructureError: a checkpoint could not be written.
         DivergedError: a loss was not finite.
-        CancelledError: `cancelled` said so.
+        CancelledError: `cancelled` returned true.
     """
     seconds = {} if seconds is None else seconds
     with timed(seconds, "load"):
@@ -121,16 +121,16 @@ def train(
 
 
 def identity(config: TrialConfig) -> str:
-    """Hash of what a resumed trial must share.
+    """Hash of the settings that a trial must share with a checkpoint to go on from it.
 
-    In how many pieces a step runs is not part of it, nor is who judges the answers.
+    The size of the micro-batches and the judge are no part of it.
     """
     train = config.train.model_copy(update={"micro_batch_size": 1})
     return config.model_copy(update={"train": train, "judge": JudgeConfig()}).digest()
 
 
 def _agree_on(config: TrialConfig) -> None:
-    """All workers must train the same trial; a worker that was told another ends it."""
+    """Stop unless all workers have the same configuration."""
     digests: list[Any] = [None] * dist.get_world_size()
     if len(digests) > 1:
         dist.all_gather_object(digests, config.digest())
@@ -141,7 +141,7 @@ def _agree_on(config: TrialConfig) -> None:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed what models and libraries draw from; noise and data order have their own generators."""
+    """Seed the generators of models and libraries; noise and data order have their own."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -187,7 +187,7 @@ class _Loop:
         }
 
     def resume(self, saver: Saver) -> None:
-        """Write checkpoints with `saver`, and go on from its newest whole one."""
+        """Write checkpoints with `saver`, and go on from its newest complete one."""
         self.saver, self.saved_at = saver, time.monotonic()
         manifest = agreed(saver.folder, saver.identity)
         if manifest is None:
@@ -198,7 +198,7 @@ class _Loop:
             self.batches.next_step()
 
     def run(self, report: Report, cancelled: Callable[[], bool]) -> dict[str, Any]:
-        """Train all steps; the clean loss is measured before, on the way, and after."""
+        """Train all steps, and measure the clean loss before, between and after them."""
         progress, train = self.progress, self.config.train
         if self.start == 0:
             progress["first"] = progress["last"] = self.evaluation.measure(0)
@@ -241,8 +241,8 @@ class _Loop:
             The mean training loss per answer token, noise included; the L2 norm of the gradient
             before clipping; and the number of answer tokens.
 
-        Every copy of a pair counts each token again, so the sum is divided by tokens times
-        copies: the loss, and with it the gradient, is a mean that pairing never doubles.
+        Every copy of the batch adds each token again, so the sum is divided by tokens times copies.
+        The loss is thus a mean, and neither it nor the gradient grows with the number of copies.
         """
         samples = self.batches.next_step()
         num_tokens = self.batches.num_answer_tokens(samples)
@@ -268,16 +268,17 @@ class _Loop:
         return mean_loss, grad_norm, num_tokens
 
     def _agree(self, loss: Tensor, step: int, cancelled: Callable[[], bool]) -> float:
-        """The loss over all workers; with it travel rank 0's wishes to stop and to save."""
+        """The loss over all workers; the same exchange carries rank 0's wishes to stop and to
+        save."""
         wishes = [0.0, 0.0]
         if self.rank == 0:
             minutes = self.config.train.checkpoint_minutes
             late = bool(minutes) and time.monotonic() - self.saved_at >= 60 * minutes
             wishes = [float(cancelled()), float(late)]
-        told = torch.cat([loss[None], torch.tensor(wishes, device=self.device)])
+        shared = torch.cat([loss[None], torch.tensor(wishes, device=self.device)])
         if self.world_size > 1:
-            dist.all_reduce(told)
-        mean_loss, stopped, due = told.tolist()
+            dist.all_reduce(shared)
+        mean_loss, stopped, due = shared.tolist()
         if stopped:
             raise CancelledError(f"cancelled at step {step} of {self.num_steps}")
         require_finite("training loss", mean_loss, self._where(step))
@@ -285,7 +286,7 @@ class _Loop:
         return float(mean_loss)
 
     def _where(self, step: int) -> str:
-        """A step, and the last good value before it."""
+        """Which step this is, and the last finite loss before it."""
         last = self.progress["loss"]
         after = f", after a loss of {last:.4g}" if math.isfinite(last) else ""
         return f"step {step} of {self.num_steps}{after}"

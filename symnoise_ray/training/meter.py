@@ -1,7 +1,7 @@
-"""How fast a training was, and what it took: tokens per second, memory, share of the peak rate.
+"""Speed and memory of a training: tokens per second, peak memory, share of the peak rate.
 
-In: a model, a device, and the tokens that passed through it. Out: a few rates for the records.
-A token counts once per copy of its row, and padding never.
+In: a model, a device, and the number of tokens that passed through the model. Out: a few rates for
+the records. A token counts once per copy of its row; padding does not count.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ PEAK_FLOPS = {
     "A10G": 70e12,
     "RTX 4090": 165e12,
 }
-"""Dense bf16 rates by a part of the device's name, from the vendor's data sheets; the first that
-fits counts."""
+"""Part of a device's name -> its dense bf16 rate in operations per second, from the vendor's data
+sheets. The first part that the name contains counts."""
 
 _GIB = 2**30
 
@@ -47,7 +47,7 @@ class Meter:
         self.seconds = time.monotonic() - self._began
 
     def rates(self, num_tokens: int) -> dict[str, float]:
-        """Rates over all workers, after the block.
+        """Rates over all workers; call it after the block.
 
         Returns:
             tokens_per_second; peak_memory_gib of this worker's GPU, or of its process on the CPU;
@@ -76,7 +76,7 @@ class Meter:
         return None if peak is None else peak * torch.distributed.get_world_size()
 
     def _flops(self) -> float:
-        """Operations per token; an embedding is looked up, not multiplied."""
+        """Operations per token, without those of the embedding, which is looked up."""
         embedding = self.model.get_input_embeddings()  # type: ignore[operator]
         tied = self.model.get_output_embeddings()  # type: ignore[operator]
         looked_up = 0 if tied is None or tied.weight is embedding.weight else _size(embedding)

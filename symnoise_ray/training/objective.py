@@ -1,7 +1,7 @@
-"""What a forward pass is for: the summed loss of a batch's answers.
+"""The objective of a forward pass: the summed loss of the answers of a batch.
 
-In: an engine and batches. Out: cross-entropy sums, from which training and evaluation make means
-over any number of micro-batches, copies and workers.
+In: an engine and batches. Out: sums of cross-entropies, from which training and evaluation compute
+means over any number of micro-batches, copies and workers.
 
 Shape letters: B lines, L positions, N answer positions, V vocabulary.
 """
@@ -25,8 +25,8 @@ from symnoise_ray.training.packing import block_mask, keeps_rows_apart
 class Objective:
     """The loss of an engine's model.
 
-    FlashAttention takes no mask of ours: it is given one line for all rows, and tells them apart by
-    their restarting positions. Every other attention is given a mask.
+    FlashAttention takes no mask of this package. It gets all rows in one line, and separates them
+    where the positions start again. Every other attention gets a mask.
     """
 
     def __init__(self, engine: Any) -> None:
@@ -40,7 +40,8 @@ class Objective:
         return batch.in_one_line() if batch.packed and self.by_position else batch
 
     def groups(self, groups: list[tuple[Copy, ...]]) -> list[tuple[Copy, ...]]:
-        """Copies by forward pass: one line cannot be two, so there they run one by one."""
+        """Copies by forward pass; where all rows form one line, every copy has a pass of its
+        own."""
         return [(c,) for group in groups for c in group] if self.by_position else groups
 
     def token_loss(self, batch: Batch, num_copies: int = 1) -> Tensor:
@@ -59,7 +60,7 @@ class Objective:
         )
 
     def _attention(self, batch: Batch, num_copies: int) -> dict[str, Tensor]:
-        """What each token may see, for all copies."""
+        """The arguments that say what each token may see, for all copies."""
         if not batch.packed:
             return {"attention_mask": batch.mask_BL.repeat(num_copies, 1)}
         if self.by_position:
@@ -71,14 +72,14 @@ class Objective:
         }
 
     def packs(self, wish: str, longest: int) -> bool:
-        """Whether rows share lines: as asked, or by default where the model keeps them apart.
+        """Whether rows share lines: by default if the model keeps them apart.
 
         Args:
-            wish: `train.packing`.
+            wish: The value of `train.packing`.
             longest: Tokens of the longest row, and so of the longest line.
 
         Raises:
-            UserError: packing was asked for, and the model mixes the rows of a line.
+            UserError: `train.packing` is `on`, and the model mixes the rows of a line.
         """
         apart = wish != "off" and keeps_rows_apart(
             self.engine.module, longest, by_position=self.by_position

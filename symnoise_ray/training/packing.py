@@ -1,8 +1,8 @@
-"""Several rows in one line of a batch, without one row seeing another.
+"""Several rows in one line of a batch, where no row may see another.
 
-In: row lengths; or a batch's positions. Out: which rows share a line; and the attention mask that
-keeps them apart. A model that leaks between rows all the same (recurrent layers, a window of its
-own) is found by asking it, not by its name.
+In: the lengths of rows, or the positions of a batch. Out: which rows share a line, or the attention
+mask that keeps them apart. Some models mix the rows in spite of the mask (recurrent layers, a
+window of their own). A test pass finds such a model; its name does not matter.
 
 Shape letters: B lines, L positions, V vocabulary.
 """
@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 _TOLERANCE = 1e-3
 PROBE = (5, 7)
-"""Lengths of the two rows with which a model is asked."""
+"""Lengths of the two rows with which a model is tested."""
 
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Row numbers by line, no line longer than `capacity`: first fit, longest rows first.
+    """Row numbers by line; no line is longer than `capacity`. First fit, longest rows first.
 
     Every row is at most `capacity` long. Lines come longest row first.
     """
@@ -40,9 +40,9 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def block_mask(sample_BL: Tensor, position_BL: Tensor, dtype: torch.dtype) -> Tensor:
-    """Additive attention mask under which a token sees itself and what precedes it in its row.
+    """Additive attention mask under which a token sees itself and the tokens before it in its row.
 
-    A float mask of four axes: other forms leak silently in some attention implementations.
+    The mask has four axes and floats, because some attentions silently ignore other forms.
 
     Shapes: sample_BL, position_BL (B, L), as in `Batch`. Returns (B, 1, L, L): 0, or the smallest
     number of `dtype`.
@@ -56,17 +56,17 @@ def block_mask(sample_BL: Tensor, position_BL: Tensor, dtype: torch.dtype) -> Te
 
 @torch.no_grad()
 def keeps_rows_apart(model: nn.Module, longest: int, *, by_position: bool = False) -> bool:
-    """Whether a model gives the rows of a packed line the logits that they have alone.
+    """Whether the rows of a packed line get the logits that each of them gets alone.
 
     Args:
-        model: A causal LM, in any mode; its mode is restored.
-        longest: Tokens of the longest line, for models that see through a window.
-        by_position: Whether the model is given restarting positions alone, and no mask.
+        model: A causal language model, in any mode; its mode is restored.
+        longest: Tokens of the longest line, for models whose attention has a window.
+        by_position: Whether the model gets positions that start again, and no mask.
     """
     config: Any = model.config
     window = getattr(config.get_text_config(), "sliding_window", None)
     if window is not None and window < longest and not by_position:
-        return False  # a mask of ours would take the place of the window
+        return False  # the mask for packing would replace that of the window
     was_training = model.training
     model.eval()
     try:

@@ -1,6 +1,6 @@
 """How many optimizer steps a trial takes, the learning rate of each, and how many checkpoints stay.
 
-The training loop and the forecast ask the same functions.
+The training loop and the forecast use the same functions.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _ROUNDING = 1e-6  # 0.1 epochs of 30 rows are 3 rows, not 2.9999999999999996
 def num_steps(config: TrialConfig, num_rows: int) -> int:
     """Optimizer steps of a trial on so many training rows.
 
-    Whole batches of `num_epochs`, at most `max_steps`, and at least one. Under `compute_match:
-    samples` a noise type with k copies of every row takes a k-th of the steps, so that all types
-    pass as many rows.
+    As many as `num_epochs` has whole batches, at most `max_steps`, and at least one. Under
+    `compute_match: samples` a noise type with k copies of every row takes a k-th of the steps, so
+    that the same number of rows passes through the model for all types.
     """
     train = config.train
     steps = int(train.num_epochs * num_rows + _ROUNDING) // train.global_batch_size
