@@ -53,8 +53,7 @@ FOREIGN = {
 
 
 class RowError(ValueError):
-    """A row that cannot be used: `rule` is the broken rule, and the text adds what the row
-    holds."""
+    """A row that cannot be used: `rule` is what it breaks, and the text adds what it holds."""
 
     def __init__(self, rule: str, came: str = "") -> None:
         super().__init__(f"{rule}, but {came}" if came else rule)

@@ -148,16 +148,14 @@ def _judged(data: DataConfig) -> list[Example]:
 
 
 def _weights(train: str | tuple[str, ...] | dict[str, float]) -> list[tuple[str, float]]:
-    """Sources with weights; those of a mapping are sorted, since its order is not part of the
-    trial."""
+    """Sources with weights; those of a mapping are sorted, since its order does not matter."""
     if isinstance(train, dict):
         return sorted(train.items())
     return [(source, 1.0) for source in ([train] if isinstance(train, str) else train)]
 
 
 def _weighted(examples: list[Example], weight: float, source: str) -> list[Example]:
-    """Every example as often as the whole part of the weight, and a fixed random share once
-    more."""
+    """Every example as often as the weight's whole part, and a fixed random share once more."""
     whole = int(weight)
     share = round((weight - whole) * len(examples))
     order = range(len(examples))

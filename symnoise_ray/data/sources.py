@@ -128,8 +128,7 @@ def _opening(path: Path) -> Iterator[None]:
 
 
 def _folder_records(folder: Path) -> Iterator[tuple[str, Any]]:
-    """Records of a saved Hugging Face data set, or of the data files directly in a folder, by
-    name."""
+    """Records of a saved Hugging Face data set, or of the data files directly in a folder."""
     if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
         yield from _saved_records(folder)
         return

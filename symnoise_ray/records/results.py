@@ -118,10 +118,10 @@ class Comparison:
     """One arm against plain fine-tuning, over fresh prompts and seeds.
 
     `verdict` is `better`, `worse` or `cannot tell yet`, at 5 % after Holm's correction. A
-    difference of the observed size would be decided with 80 % power by `prompts_needed` prompts
-    with as many seeds, or by `seeds_needed` seeds with as many prompts; where neither is enough
-    alone, by both (`needed_together`). None where no plan is. The length-controlled win rate is
-    None where no lengths were given; its interval is not corrected over the arms.
+    difference of the observed size would be decided with 80 % power by `prompts_needed` prompts and
+    the same seeds, or by `seeds_needed` seeds and the same prompts, or, if neither alone is enough,
+    by both together (`needed_together`). They are None if no such number is found. The
+    length-controlled win rate is None if no lengths were given; its interval is not corrected.
 
     With `over`, another arm, this is a contrast: the win rates of both over plain fine-tuning are
     compared with each other, and `win_rate` is one half plus half their difference. `label` is the

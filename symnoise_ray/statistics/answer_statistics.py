@@ -1,8 +1,8 @@
-"""What a model's answers look like, beside how often they win: length, repetition, refusals.
+"""Statistics of a model's answers: length, repetition, diversity, refusals.
 
-In: completions. Out: numbers by name, as score.json and MLflow take them. The repetition and
-diversity are those of the NEFTune paper (arXiv 2310.05914, section 5.2), which the SymNoise paper
-takes over, once by their formula and once as the code behind the published tables computes them.
+In: completions. Out: numbers by name, as score.json and MLflow take them. Repetition and diversity
+are those of the NEFTune paper (arXiv 2310.05914, section 5.2), which the SymNoise paper uses too.
+They follow either the formula or the code behind the published tables.
 """
 
 from __future__ import annotations
@@ -55,29 +55,27 @@ def answer_statistics(
 ) -> dict[str, float]:
     """Statistics of all answers to a set of prompts.
 
-    `length_mean` and `length_median` are in code points, `words_mean` in words; `empty_rate`
-    counts answers of nothing but white space, `refusal_rate` those that begin with one of
-    `REFUSALS`, `distinct_rate` different answers among all (a constant answer has nearly none);
+    `length_mean` and `length_median` are in code points, `words_mean` in words. `empty_rate` is the
+    share of answers that are only white space, `refusal_rate` of those that begin with one of
+    `REFUSALS`, and `distinct_rate` of different answers (near 0 if all are the same).
     `compression_ratio` is the UTF-8 bytes of all answers over their zlib bytes (higher: more
-    repetitive). `repetition_2` (a fraction) and `log_diversity` are means over the
-    `num_diversity` answers of at least `num_words` words, of which the first `num_words` count.
-    Both are left out where no answer is that long, and everything but `num_answers` where
-    there is no answer.
+    repetitive). `repetition_2` (a fraction) and `log_diversity` are means over the `num_diversity`
+    answers of at least `num_words` words, of which the first `num_words` count. Both are left out
+    if no answer is that long. Without any answer only `num_answers` is given.
 
     Args:
-        completions: The answers.
-        num_words: C. The NEFTune paper takes 50 for Alpaca, 100 for Evol-Instruct, and 150 for
-            ShareGPT and OpenPlatypus.
-        formula: As `diversity` takes it.
+        completions: The answers. num_words: C in the paper. The NEFTune paper takes 50 for Alpaca,
+        100 for Evol-Instruct, and 150 for ShareGPT and OpenPlatypus. formula: `exact` or
+        `published`; see `diversity`.
     """
     texts = [completion.output for completion in completions]
-    told: dict[str, float] = {"num_answers": len(texts)}
+    found: dict[str, float] = {"num_answers": len(texts)}
     if not texts:
-        return told
+        return found
     lengths = [len(text) for text in texts]
     words = [text.split() for text in texts]
     raw = "\n".join(texts).encode("utf-8", errors="surrogatepass")
-    told |= {
+    found |= {
         "length_mean": statistics.fmean(lengths),
         "length_median": float(statistics.median(lengths)),
         "words_mean": statistics.fmean(map(len, words)),
@@ -87,11 +85,11 @@ def answer_statistics(
         "compression_ratio": len(raw) / len(zlib.compress(raw, 9)),
     }
     kept = [diversity(listed[:num_words], formula) for listed in words if len(listed) >= num_words]
-    told["num_diversity"] = len(kept)
+    found["num_diversity"] = len(kept)
     if kept:
-        told["repetition_2"] = statistics.fmean(each.repetition_2 for each in kept)
-        told["log_diversity"] = statistics.fmean(each.log_diversity for each in kept)
-    return told
+        found["repetition_2"] = statistics.fmean(each.repetition_2 for each in kept)
+        found["log_diversity"] = statistics.fmean(each.log_diversity for each in kept)
+    return found
 
 
 def diversity(words: Sequence[str], formula: Formula = "exact") -> Diversity:
@@ -101,9 +99,9 @@ def diversity(words: Sequence[str], formula: Formula = "exact") -> Diversity:
     n = 2, 3, 4, at most 20. `published` follows the code that the papers used (lm-watermarking,
     watermark_reliability_release/metrics/repetition_diversity.py): it leaves out the last n-gram,
     and takes rep_n / 100 in the product, as if the fraction were a percentage. That adds up to
-    ln 100 = 4.6 to the log-diversity; compare with published tables by it, with nothing else.
+    ln 100 = 4.6 to the log-diversity; use it only to compare with the published tables.
 
-    Fewer than 5 words have no 4-grams for one of the formulas; what has no n-grams repeats none.
+    An answer without n-grams (fewer than 5 words have no 4-grams in one formula) has rep_n = 0.
     """
     last = 1 if formula == "published" else 0
     two, three, four = (_repetition(words, n, last) for n in (2, 3, 4))
@@ -118,6 +116,6 @@ def _repetition(words: Sequence[str], n: int, num_left_out: int) -> float:
 
 
 def is_refusal(text: str) -> bool:
-    """Whether an answer begins with a refusal: a phrase of `REFUSALS`, no judgement of meaning."""
+    """Whether an answer begins with a phrase of `REFUSALS`; its meaning is not judged."""
     plain = re.sub(r"\s+", " ", text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
     return plain.strip().lower().startswith(REFUSALS)

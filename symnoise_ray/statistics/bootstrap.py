@@ -1,8 +1,8 @@
-"""Intervals by resampling: how much a number would differ with other prompts.
+"""Intervals by resampling: how much a number would vary with other prompts.
 
 In: the cluster (the prompt) of every item. Out: how often each item is drawn in each replicate,
 and from the replicates of any statistic its 95 % interval. Items of one prompt are drawn together.
-Everything is a function of the data alone: the seed is fixed.
+The seed is fixed, so everything is a function of the data alone.
 
 Shape letters: P items, G clusters, R replicates.
 """
@@ -40,9 +40,10 @@ def draws(clusters: Sequence[Hashable], num_replicates: int = NUM_REPLICATES) ->
 def interval(replicates_R: Floats, num_clusters: int) -> tuple[float, float]:
     """95 % interval from the replicates of a rate: the expanded percentile interval.
 
-    A bootstrap of few clusters is too narrow by sqrt((G - 1) / G), and by what Student's t has
-    over the normal. The levels are moved out by both, Phi(sqrt(G / (G - 1)) * t), which is no
-    change for many clusters. Source: Hesterberg (2015), section 5.3. One cluster says nothing.
+    A bootstrap of few clusters is too narrow, by the factor sqrt((G - 1) / G) and by the difference
+    between Student's t and the normal distribution. Both move the levels outwards, to
+    Phi(sqrt(G / (G - 1)) * t), which changes nothing for many clusters. Source: Hesterberg (2015),
+    section 5.3. One cluster gives the interval from 0 to 1.
     """
     if num_clusters < 2:
         return 0.0, 1.0
@@ -52,25 +53,25 @@ def interval(replicates_R: Floats, num_clusters: int) -> tuple[float, float]:
 
 
 def is_one_sided(scores_P: Floats) -> bool:
-    """Whether no item was lost, or none was won; ties are on either side."""
+    """Whether no item was lost, or none was won; ties count for both sides."""
     return bool((scores_P >= 0.5).all() or (scores_P <= 0.5).all())
 
 
 def unseen(rate: float, num_clusters: int) -> tuple[float, float]:
     """95 % interval of a rate when all scores are on one side of one half.
 
-    Their spread says nothing about what was never seen, which may still happen on a share q of the
-    prompts: (1 - q)^n = 2.5 %. It may be lost or won outright. Of equal verdicts this is the exact
-    interval of Clopper and Pearson (1934).
+    The spread of such scores does not show the other verdict, which may still occur on a share q of
+    the prompts, (1 - q)^n = 2.5 %. Those prompts may be all lost or all won. If all verdicts are
+    equal, this is the exact interval of Clopper and Pearson (1934).
     """
     seen = 0.025 ** (1 / num_clusters)
     return seen * rate, seen * rate + 1 - seen
 
 
 def unseen_p_value(rate: float, num_clusters: int) -> float:
-    """The two-sided p-value of one half that belongs to `unseen`; of equal verdicts the sign test.
+    """The two-sided p-value of one half that belongs to `unseen`; the sign test for equal verdicts.
 
-    The rate is one half if the unseen share is 1 - 0.5 / rate (or the same for the losses).
+    The rate is one half if the unseen share is 1 - 0.5 / rate, or the same of the losses.
     """
     return min(1.0, 2 * (0.5 / max(rate, 1 - rate)) ** num_clusters)
 

@@ -1,10 +1,10 @@
 """Paired comparisons of arms with plain fine-tuning, and the verdict in words.
 
 In: per arm, the item scores of prompts by seeds. Out: frozen comparisons with interval, p-value
-(Holm-corrected over the arms), verdict, and how many more prompts or seeds would tell. An interval
-covers what would differ in a repetition: the prompts, and where an arm was trained several times,
-the seeds as well. The verdict rests on the raw win rate; the length-controlled one stands beside.
-With one seed, all this is about the trained models at hand, not about another training.
+(Holm-corrected over the arms), verdict, and how many more prompts or seeds would decide it. An
+interval covers what would change in a repetition: the prompts, and the seeds if an arm was trained
+with several. The raw win rate decides the verdict; the length-controlled one is only reported. With
+one seed, all this is about the trained models themselves, not about another training.
 
 Shape letters: P prompts, S seeds.
 """
@@ -29,12 +29,11 @@ _POWER_Z = 0.8416  # 80 % power
 _LEVEL_Z = 1.9600  # two-sided 5 %
 _STEP, _NUM_STEPS = 1.05, 150  # plans reach to about 1,500 times what is present
 
-
 Name = TypeVar("Name")
 
 
 class Spread(NamedTuple):
-    """Variance components of one score: of its prompt, of its seed, and of the rest."""
+    """Variance components of one score: by prompt, by seed, and the rest."""
 
     prompts: float
     seeds: float
@@ -49,7 +48,7 @@ class Spread(NamedTuple):
 
 
 class _MeanSquares(NamedTuple):
-    """Of the two-way layout; `prompts` and `seeds` both contain that of the rest."""
+    """Mean squares of the two-way layout; `prompts` and `seeds` both contain the rest."""
 
     prompts: float
     seeds: float
@@ -59,11 +58,11 @@ class _MeanSquares(NamedTuple):
 def _half_width(squares: _MeanSquares, num_prompts: float, num_seeds: float, level: float) -> float:
     """Half-width of the mean's interval from the mean squares.
 
-    The variance of the mean is (MS_prompts + MS_seeds - MS_rest) / (P * S). Prompts and seeds each
-    bring a t interval of their own, whose squared half-widths add up; the rest, which both
-    contain, is taken off once with the normal's quantile, so that few seeds stay on the wide side.
-    Source: intervals for sums of variances, Zou and Donner (2008); the subtraction is ours, and
-    simulations (benchmarks/judging_statistics.py) find the level kept.
+    The variance of the mean is (MS_prompts + MS_seeds - MS_rest) / (P * S). Prompts and seeds have
+    a t interval each, and the squared half-widths add up. Both contain the rest, so it is
+    subtracted once, with the normal's quantile, which leaves the interval rather wide for few
+    seeds. Source: intervals for sums of variances, Zou and Donner (2008). The subtraction is our
+    own; in simulations (benchmarks/judging_statistics.py) the interval keeps its level.
     """
     if num_prompts < 2:
         return math.inf  # one prompt says nothing
@@ -107,8 +106,8 @@ def compare(
     if at_equal_lengths is None:
         return comparisons
     return [
-        told if told.over else _with_length_control(told, at_equal_lengths[told.arm])
-        for told in comparisons
+        each if each.over else _with_length_control(each, at_equal_lengths[each.arm])
+        for each in comparisons
     ]
 
 
@@ -124,8 +123,8 @@ def _with_length_control(comparison: Comparison, shares_PS: Floats) -> Compariso
 def _test(scores_PS: Floats) -> _Tested:
     """Mean, 95 % interval and two-sided p-value of the mean being one half.
 
-    Two-way layout with random prompts and seeds and one observation per cell. With one seed only
-    the prompts are covered.
+    A two-way layout with random prompts and seeds, and one observation per cell. With one seed the
+    interval covers the prompts alone.
     """
     num_prompts, num_seeds = scores_PS.shape
     mean = float(scores_PS.mean())
@@ -155,7 +154,7 @@ def _test(scores_PS: Floats) -> _Tested:
 
 
 def _p_value(gap: float, half_width: Callable[[float], float]) -> float:
-    """The p-value at which an interval's half-width is just the gap, found by bisection."""
+    """The p-value at which the half-width of the interval equals the gap, found by bisection."""
     low, high = _SMALLEST_P, 1.0
     for _ in range(60):
         middle = (low + high) / 2
@@ -164,7 +163,7 @@ def _p_value(gap: float, half_width: Callable[[float], float]) -> float:
 
 
 def holm(p_values: dict[Name, float]) -> dict[Name, float]:
-    """Holm's step-down correction (1979): valid whatever the dependence."""
+    """Holm's step-down correction (1979), which is valid under any dependence."""
     corrected: dict[Name, float] = {}
     largest = 0.0
     for rank, name in enumerate(sorted(p_values, key=lambda key: p_values[key])):
@@ -205,11 +204,11 @@ def _judge_arm(arm: str, test: _Tested, p_holm: float, shape: tuple[int, ...]) -
 
 
 def _needed(gap: float, half_width: Callable[[float], float], present: int) -> int | None:
-    """Number at which a gap of this size is decided with about 80 % power, if any is.
+    """Number at which a gap of this size is decided with about 80 % power; None without any.
 
     Args:
         gap: Distance of the mean from one half.
-        half_width: Of the interval, when there is so many times what is present.
+        half_width: Half-width of the interval with so many times the present number.
         present: The present number.
     """
     if gap < _NO_SPREAD:

@@ -1,8 +1,9 @@
-"""Judging that stops once it is decided which side of one half the whole set's win rate lies on.
+"""Judging that stops as soon as the side of one half on which the win rate lies is decided.
 
-In: item scores in a random order, in batches. Out: whether it is decided, for which side, and a
-confidence sequence: an interval that holds at every moment, however often one looks. A bet on each
-next score multiplies a capital that is fair under the hypothesis; capital 20 refutes it at 5 %.
+In: item scores in a random order, in batches. Out: whether the side is decided, which one it is,
+and a confidence sequence: an interval that holds at every moment, however often one looks. A bet on
+each next score multiplies a capital; under the hypothesis the game is fair, so a capital of 20
+refutes it at 5 %.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from symnoise_ray.errors import JudgeError
 
 _NUM_CANDIDATES = 201  # win rates tested for the interval: steps of half a point; one is 1/2
 _HALF = _NUM_CANDIDATES // 2
-_HORIZONS = (0.03, 0.12, 0.5, 2.0)  # shares of the items after which a bettor wants to be sure
+_HORIZONS = (0.03, 0.12, 0.5, 2.0)  # shares of the items after which a bettor aims to be sure
 _LARGEST_BET = 0.75  # share of the capital that may be lost at once
 _ROUNDING = 1e-9
 
 
 def judging_order(num_items: int, seed: int) -> list[int]:
-    """The items in the order to judge them in: random, a function of the seed alone."""
+    """A random order in which to judge the items, a function of their number and the seed."""
     order = np.random.default_rng([seed, num_items]).permutation(num_items)
     return [int(item) for item in order]
 
@@ -35,19 +36,19 @@ class EarlyDecision:
     that order; stop as soon as `decided`. `verdict` is then "better" or "worse" than one half, or
     "equal" once every item was judged and wins and losses balance. A batch of any size is fine.
 
-    The chance that the verdict is another than that of the whole set's mean is at most
-    `error_rate`, whatever the scores, if the order is random and does not depend on them. It is a
-    statement about this set, judged whole; for other prompts the verdict needs `compare`. The
-    mean of what was judged until then is flattered by the stopping: report `interval`.
+    The chance that the verdict differs from that of the mean of the whole set is at most
+    `error_rate`, whatever the scores, if the order is random and does not depend on them. The
+    verdict is about this set alone; `compare` is about other prompts too. The mean of the judged
+    items is biased by the stopping, so report `interval`.
 
-    A score is in [0, 1], 1/2 a tie, both orders averaged. None, no verdict, counts as a tie, which
-    leaves the side of one half as it is. To compare two trials A and B with each other on the same
+    A score is in [0, 1] and averages both orders; 1/2 is a tie. None means no verdict and counts as
+    a tie, which does not change the side. To compare two trials A and B with each other on the same
     items, add (1 + score of A - score of B) / 2.
 
     Source: Waudby-Smith and Ramdas (2021), betting without replacement. Before item t of N, the
     hypothesis of mean m says that the rest has mean m_t = (N m - sum) / (N - t + 1). The capital
     is the mean of prod(1 + b_t (x_t - m_t)) and prod(1 - b_t (x_t - m_t)), over bettors of
-    several patiences h. Deviating from the paper, a bet knows that the set ends:
+    several patiences h. Unlike in the paper, a bet takes the end of the set into account:
     b_t = sqrt(2 ln(2 / error_rate) / (variance h N)) * N / (N - t + 1), cut off at 3/4 of what
     could ruin it; the variance is that of the scores before t, starting from 1/4. At a win rate of
     55 % of 805 items that takes 50 % of the items instead of 77 %.
@@ -69,7 +70,7 @@ class EarlyDecision:
         self._side: str | None = None
 
     def add(self, scores: Iterable[float | None]) -> bool:
-        """Add the scores of the next items; returns whether it is decided now.
+        """Add the scores of the next items; returns whether the side is decided now.
 
         Raises:
             JudgeError: a score is outside [0, 1], or there are more scores than items.
@@ -111,7 +112,7 @@ class EarlyDecision:
 
     @property
     def verdict(self) -> str | None:
-        """`better`, `worse` or `equal`; None while it is not decided."""
+        """`better`, `worse` or `equal`; None as long as nothing is decided."""
         if self.num_judged < self.num_items:
             return self._side
         lead = self._sum - self.num_items / 2
@@ -126,7 +127,7 @@ class EarlyDecision:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Where the whole set's mean lies, with 1 - `error_rate`, whenever one looks."""
+        """An interval that holds the mean of the whole set with probability 1 - `error_rate`."""
         left = np.flatnonzero(~self._refuted)
         step = 1 / (_NUM_CANDIDATES - 1)
         if self.num_judged == self.num_items or not len(left):

@@ -1,8 +1,8 @@
 """Judged models against their reference and against each other, from their preferences alone.
 
 In: the preferences of one or several models that were judged against the same answers. Out:
-comparisons, paired by prompt and Holm-corrected over all of them, and the verdict in words. It is
-about the models at hand; what another training would give, the confirmation of a sweep tells.
+comparisons, paired by prompt and Holm-corrected over all of them, and the verdict in words. The
+verdict is about these models; the confirmation of a sweep covers another training as well.
 
 Shape letters: P prompts.
 """
@@ -27,7 +27,7 @@ from symnoise_ray.statistics.words import ONE_SEED, in_points, verdict_text
 
 
 def labels(paths: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths that tell them apart, all of as many parts.
+    """The shortest ends of the paths, all of the same number of parts, that all differ.
 
     Raises:
         UserError: a file comes twice.
@@ -37,13 +37,13 @@ def labels(paths: Sequence[Path]) -> list[str]:
             raise UserError(f"each file must be given once, but {path} comes twice")
     parts = [path.absolute().parts for path in paths]
     tails = ([str(Path(*each[-size:])) for each in parts] for size in itertools.count(1))
-    return next(told for told in tails if len(set(told)) == len(told))
+    return next(ends for ends in tails if len(set(ends)) == len(ends))
 
 
 def stopped_early(preferences: Sequence[Preference]) -> str:
-    """What to tell of judging that stopped early; empty where it did not.
+    """The sentence about judging that stopped early; empty if it did not stop early.
 
-    It stopped because of what it had seen, so the usual intervals and tests do not hold.
+    It stopped because of the scores so far, so the usual intervals and tests do not hold.
     """
     num_judged = len({p.item for p in preferences})
     num_items = max((p.num_items for p in preferences), default=0)
@@ -62,9 +62,9 @@ def standings(judged: Mapping[str, Sequence[Preference]]) -> list[Comparison]:
         judged: Name of the model -> its preferences.
 
     Raises:
-        JudgeError: one has no verdict at all.
-        DataError: they share no prompt with a verdict, were judged against different answers, or
-            judging stopped early.
+        JudgeError: a model has no verdict at all.
+        DataError: the models share no prompt with a verdict, or were judged against different
+            answers, or their judging stopped early.
     """
     for name, preferences in judged.items():
         if stopped := stopped_early(preferences):

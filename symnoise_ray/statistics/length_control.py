@@ -1,15 +1,16 @@
 """Length-controlled win rate: the win rate that the same answers would have at equal lengths.
 
-In: scores and length differences of the items. Out: the fitted model, its win rate at length
-difference 0, bootstrap replicates of it, and each item's share in it (for intervals over seeds).
+In: the scores and length differences of the items. Out: the fitted model, its win rate at length
+difference 0, bootstrap replicates of that rate, and every item's share in it (for intervals over
+seeds).
 
 The model is AlpacaEval's (arXiv 2404.04475), P(win) = sigmoid(a tanh(s) + c d + b), with s the
 reference's length minus the trial's, in standard deviations (ddof 1, not centred), and d the
 prompt's difficulty; it minimises |a| + |c| + |b| + C * cross-entropy. The win rate is the mean of
 sigmoid(c d + b). Our own design leaves out what AlpacaEval fitted on other models for its own 805
-prompts (d = 0, no gamed rows) and fixes C at 10^(4/3), the median of its published fits, instead
-of cross-validating. So it works for any prompts, is deterministic, needs no random folds, and
-gives 1 - LC when the sides are swapped. Given AlpacaEval's data, it gives AlpacaEval's numbers.
+prompts (d = 0, no gamed rows). It fixes C at 10^(4/3), the median of AlpacaEval's published fits,
+instead of cross-validating. So it works for any prompts, needs no random folds, and gives 1 - LC if
+the sides are swapped. With AlpacaEval's data it gives AlpacaEval's numbers.
 
 Shape letters: P items, G gamed rows, N all rows, K coefficients, R replicates.
 """
@@ -47,10 +48,10 @@ class GamedRows(NamedTuple):
 
 
 class Items(NamedTuple):
-    """What the model is fitted on.
+    """The items that the model is fitted on.
 
-    `scores` (P,) are in [0, 1], NaN for a failed verdict (it takes no part in the fit, but in
-    AlpacaEval's mean); `deltas` (P,) are the reference's length minus the trial's; `difficulty`
+    `scores` (P,) are in [0, 1], NaN for a failed verdict (such an item counts in AlpacaEval's mean,
+    but not in the fit); `deltas` (P,) are the reference's length minus the trial's; `difficulty`
     (P,) and `gamed` are AlpacaEval's, None for our own design.
     """
 
@@ -84,7 +85,7 @@ def fit_length(items: Items, strength: float = STRENGTH) -> LengthModel:
         JudgeError: the fit does not converge.
     """
     if not items.deltas.any() and (items.scores == 0.5).all():
-        return LengthModel(0.0, 0.0, 0.0, 0.5)  # the reference against itself, by construction
+        return LengthModel(0.0, 0.0, 0.0, 0.5)  # the reference against itself
     rows = _rows(items)
     start_RK = np.zeros((1, rows.features.shape[1]))
     coefficients_RK = _minimise(rows, rows.weights[None, :], strength, start_RK)
@@ -96,14 +97,14 @@ def fit_length(items: Items, strength: float = STRENGTH) -> LengthModel:
 def replicate(
     items: Items, drawn_RP: Floats, model: LengthModel, strength: float = STRENGTH
 ) -> Floats:
-    """The length-controlled win rate of every bootstrap replicate, each from a fit of its own.
+    """The length-controlled win rate of every bootstrap replicate; each replicate is fitted anew.
 
-    The standard deviation of the lengths and the gamed rows stay as they are.
+    The standard deviation of the lengths and the gamed rows stay the same.
 
     Args:
-        items: As they were fitted.
+        items: The items of `model`.
         drawn_RP: How often each item is drawn, as (R, P).
-        model: The fit to all items, from which the others start.
+        model: The fit to all items, from which the fits of the replicates start.
         strength: C.
     """
     rows = _rows(items)
@@ -126,7 +127,7 @@ def shares(items: Items, model: LengthModel, strength: float = STRENGTH) -> Floa
 
     To first order: the rate plus P times its derivative by the item's weight (the infinitesimal
     jackknife), so that a mean over items and seeds can be tested like one of plain scores. A
-    coefficient that the penalty holds at 0 has no part. For our own design only.
+    coefficient that the penalty holds at 0 has no effect. It works for our own design only.
     """
     rows = _rows(items)
     coefficients_K = np.array([model.length, model.bias])
@@ -139,7 +140,7 @@ def shares(items: Items, model: LengthModel, strength: float = STRENGTH) -> Floa
     curvature_FF = (features_PF * spread_P[:, None]).T @ features_PF
     pull_PF = strength * features_PF * (rows.targets - chances_P)[:, None]
     slope = model.win_rate * (1 - model.win_rate)
-    # Least squares: where all length differences are alike, length and bias are one.
+    # Least squares: if all length differences are equal, length and bias are the same column.
     moved_FP = np.linalg.lstsq(curvature_FF, pull_PF.T, rcond=1e-12)[0]
     moved_P = moved_FP[-1] * slope * len(items.scores)
     moved_P -= moved_P.mean()  # the penalty's own pull, the same for all
@@ -178,8 +179,8 @@ def _rates(items: Items, coefficients_RK: Floats, drawn_RP: Floats) -> Floats:
 def _minimise(rows: _Rows, weights_RN: Floats, strength: float, start_RK: Floats) -> Floats:
     """Minimise |beta| + C * weighted cross-entropy, for all replicates at once.
 
-    Proximal Newton: each step minimises the penalty plus the quadratic model, and is halved
-    where it would not go down. It ends when the subgradient condition holds to 1e-7.
+    Proximal Newton: each step minimises the penalty plus the quadratic model, and is halved as long
+    as the objective would grow. It ends when the subgradient condition holds to 1e-7.
     """
     features, targets = rows.features, rows.targets
     num_coefficients = features.shape[1]
@@ -230,8 +231,8 @@ def _unsettled(beta_RK: Floats, gradient_RK: Floats) -> float:
 def _newton_step(beta_RK: Floats, gradient_RK: Floats, curvature_RKK: Floats) -> Floats:
     """The move that minimises |beta + move| + gradient.move + move.curvature.move / 2.
 
-    Exact: where the signs (-1, 0, +1) of the new beta are known, it solves a linear system; of
-    all sign patterns whose solution has these signs, the best is the minimum.
+    The solution is exact: if the signs (-1, 0, +1) of the new beta are known, it solves a linear
+    system. Of all patterns of signs whose solution has these signs, the best is the minimum.
     """
     num_replicates, num_coefficients = beta_RK.shape
     scale_R = np.trace(curvature_RKK, axis1=1, axis2=2)
@@ -260,7 +261,7 @@ def read_gamed(path: Path) -> tuple[Floats, GamedRows]:
     """Read AlpacaEval's df_gamed.csv (not shipped: CC BY-NC): prompt difficulties and gamed rows.
 
     Raises:
-        DataError: the file cannot be read, lacks a column, or holds what cannot be.
+        DataError: the file cannot be read, lacks a column, or holds a value out of range.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:

@@ -1,8 +1,8 @@
 """Preferences to the score of one trial: win rates as AlpacaEval defines them, with intervals.
 
-In: preferences per item and order. Out: a frozen `WinRate`; rates are fractions in [0, 1]. Two
-orders of one item average to one score; a prompt that comes up several times is one cluster of
-the bootstrap, since its items are no independent evidence.
+In: preferences per item and order. Out: a frozen `WinRate`; rates are fractions in [0, 1]. The two
+orders of an item average to one score. A prompt that occurs several times is one cluster of the
+bootstrap, since its items are no independent evidence.
 
 Shape letters: P items, R replicates.
 """
@@ -37,6 +37,7 @@ from symnoise_ray.statistics.length_control import (
 )
 
 ONE_SIDED = 0.05
+"""Share of the shorter (or longer) answers below which the lengths hardly overlap."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,11 @@ class WinRate:
     """How often answers beat the reference; a tie counts one half.
 
     `standard_error` is AlpacaEval's: the items' standard deviation (ddof 1) over sqrt(n). The
-    intervals are bootstraps over prompts; the length-controlled one refits its model every time.
+    intervals are bootstraps over prompts; the length-controlled one fits its model every time.
     `longer_rate` is the share of items on which the trial's answer is longer (equal: one half);
     near 0 or 1 the length-controlled win rate is an extrapolation. `avg_length` is the mean
     length of the trial's answers in code points, judged or not (AlpacaEval cuts its fraction off).
-    `position_bias` is None where no item was judged in both orders: it cannot be known then.
+    `position_bias` is None if no item was judged in both orders.
     """
 
     win_rate: float
@@ -72,7 +73,7 @@ class WinRate:
 
 
 class AlpacaEvalModel(NamedTuple):
-    """What AlpacaEval's own length control knows beside the judged rows; it is not shipped.
+    """The data of AlpacaEval's own length control beside the judged rows; they are not shipped.
 
     `difficulty` (P,) is that of every item, in the items' order. `strength` is C; AlpacaEval
     chooses it per model by cross-validation, mostly 2.78 or 21.54.
@@ -121,8 +122,8 @@ def win_rate(
 
     Args:
         preferences: One or two (both orders) per item.
-        alpaca_eval: To control the length as AlpacaEval does; else by our own design.
-        num_replicates: Of the bootstraps.
+        alpaca_eval: Data to control the length as AlpacaEval does; None for our own design.
+        num_replicates: Number of replicates of the bootstraps.
 
     Raises:
         JudgeError: no item has a verdict; there is no default score.
@@ -161,7 +162,7 @@ def win_rate(
 
 
 def _is_against_itself(preferences: Sequence[Preference]) -> bool:
-    """Whether this is the reference: on all other prompts, too, it gives its own answers."""
+    """Whether the model is the reference itself, which would tie on all other prompts too."""
     return all(p.generator_1 == p.generator_2 and p.output_1 == p.output_2 for p in preferences)
 
 
@@ -181,8 +182,8 @@ def bootstrap_interval(
 
     Args:
         scores: (P,), one per item.
-        clusters: The prompt of every item; None where all differ.
-        num_replicates: Of the bootstrap.
+        clusters: The prompt of every item; None if all differ.
+        num_replicates: Number of replicates of the bootstrap.
     """
     clusters = range(len(scores)) if clusters is None else clusters
     num_clusters = len(set(clusters))
@@ -208,16 +209,16 @@ def _length_interval(
 def _with_unseen(
     ends: tuple[float, float], scores: Floats, rate: float, num_clusters: int
 ) -> tuple[float, float]:
-    """Where nothing was lost, or nothing won, resampling shows too little width."""
+    """Widen an interval of one-sided scores, since resampling cannot show the other side."""
     return hull(ends, unseen(rate, num_clusters)) if is_one_sided(scores) else ends
 
 
 def _length_items(
     scores: dict[int, float], deltas: dict[int, int], alpaca_eval: AlpacaEvalModel | None
 ) -> tuple[Items, float]:
-    """What the length model is fitted on, and C.
+    """The items that the length model is fitted on, and C.
 
-    AlpacaEval keeps items without a verdict for its mean (NaN here); our own design does not.
+    AlpacaEval keeps items without a verdict in its mean (as NaN); our own design leaves them out.
     """
     if alpaca_eval is None:
         differences = np.array([deltas[item] for item in scores], dtype=float)

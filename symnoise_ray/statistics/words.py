@@ -14,14 +14,16 @@ ONE_SEED = "One seed cannot show how much another training would differ."
 
 
 def needed_text(comparison: Comparison) -> str:
-    """How many more prompts or seeds would tell, in words."""
+    """How many prompts or seeds would decide the comparison, in words."""
     ways = []
     if comparison.prompts_needed:
         ways.append(f"{comparison.prompts_needed} prompts")
     if comparison.seeds_needed:
         ways.append(f"{comparison.seeds_needed} seeds")
+    if not ways:
+        return "the gap is too small to plan for"
     link = " and " if comparison.needed_together else " or "
-    return f"about {link.join(ways)} would tell" if ways else "the gap is too small to plan for"
+    return f"about {link.join(ways)} would decide it"
 
 
 def verdict_sentence(comparisons: Sequence[Comparison], labels: Mapping[str, str]) -> str:
@@ -51,18 +53,18 @@ def verdict_text(comparison: Comparison, labels: Mapping[str, str]) -> str:
     other = f" from {labels[comparison.over]}" if comparison.over else ""
     if comparison.verdict == "cannot tell yet":
         needed = needed_text(comparison)
-        return f"whether {label} differs{other} cannot be told yet ({evidence}; {needed})"
+        return f"whether {label} differs{other} is not decided yet ({evidence}; {needed})"
     than = f" than {labels[comparison.over]}" if comparison.over else ""
     return f"{label} is {comparison.verdict}{than} ({evidence})"
 
 
 def in_points(rate: float) -> float:
-    """A contrast's rate, one half plus half the difference, as that difference in points."""
+    """The difference of two win rates in points, from a contrast's rate (1/2 + difference / 2)."""
     return 200 * rate - 100
 
 
 def _evidence(comparison: Comparison) -> str:
-    """The numbers that a verdict rests on; `at equal lengths` is the length-controlled rate."""
+    """The numbers behind a verdict; `at equal lengths` is the length-controlled win rate."""
     low, high = comparison.interval_95
     if comparison.over:
         gap, least, most = map(in_points, (comparison.win_rate, low, high))
@@ -76,7 +78,7 @@ def _evidence(comparison: Comparison) -> str:
 
 
 def in_words(rate: WinRate, *, intervals: bool = True) -> str:
-    """The score in a few lines, in percent; `intervals` do not hold where judging stopped early."""
+    """The score in a few lines, in percent; without `intervals` if judging stopped early."""
     raw, equal = rate.interval_95, rate.length_controlled_interval_95
     counts = (
         f"of {rate.n_total} items: {rate.n_wins} won, {rate.n_wins_reference} lost, "

@@ -35,8 +35,7 @@ class AnswerHead:
             self._position_N = None
 
     def select(self, logits: Tensor, position_N: Tensor) -> Tensor:
-        """Logits of the chosen positions, (N, V); a model without a head module has computed
-        all."""
+        """Logits of the chosen positions, (N, V), also if the model computed all of them."""
         logits_NV = logits.flatten(0, 1)
         return logits_NV if self._narrowed else logits_NV[position_N]
 

@@ -148,8 +148,7 @@ def _steps(folder: Path) -> list[int]:
 
 
 def newest(folder: Path, identity: str) -> dict[str, Any] | None:
-    """Manifest of the newest complete checkpoint of this trial, with its `path`; None without
-    one."""
+    """Manifest of this trial's newest complete checkpoint, with its `path`; None without one."""
     for step in _steps(folder):
         path = folder / str(step)
         try:

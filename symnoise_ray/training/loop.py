@@ -268,8 +268,7 @@ class _Loop:
         return mean_loss, grad_norm, num_tokens
 
     def _agree(self, loss: Tensor, step: int, cancelled: Callable[[], bool]) -> float:
-        """The loss over all workers; the same exchange carries rank 0's wishes to stop and to
-        save."""
+        """The loss over all workers; rank 0 sends with it whether to stop and whether to save."""
         wishes = [0.0, 0.0]
         if self.rank == 0:
             minutes = self.config.train.checkpoint_minutes

@@ -40,8 +40,7 @@ class Objective:
         return batch.in_one_line() if batch.packed and self.by_position else batch
 
     def groups(self, groups: list[tuple[Copy, ...]]) -> list[tuple[Copy, ...]]:
-        """Copies by forward pass; where all rows form one line, every copy has a pass of its
-        own."""
+        """Copies by forward pass; if all rows form one line, every copy runs alone."""
         return [(c,) for group in groups for c in group] if self.by_position else groups
 
     def token_loss(self, batch: Batch, num_copies: int = 1) -> Tensor:

@@ -42,7 +42,7 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 def block_mask(sample_BL: Tensor, position_BL: Tensor, dtype: torch.dtype) -> Tensor:
     """Additive attention mask under which a token sees itself and the tokens before it in its row.
 
-    The mask has four axes and floats, because some attentions silently ignore other forms.
+    The mask has four axes and floats: with other forms some attentions mix the rows silently.
 
     Shapes: sample_BL, position_BL (B, L), as in `Batch`. Returns (B, 1, L, L): 0, or the smallest
     number of `dtype`.

@@ -178,7 +178,7 @@ def test_where_seeds_differ_no_number_of_prompts_helps_but_seeds_do() -> None:
     assert comparison.prompts_needed is None
     assert comparison.seeds_needed is not None
     assert comparison.seeds_needed > 2
-    assert needed_text(comparison) == f"about {comparison.seeds_needed} seeds would tell"
+    assert needed_text(comparison) == f"about {comparison.seeds_needed} seeds would decide it"
 
 
 # In words
@@ -220,9 +220,12 @@ def test_the_verdict_says_what_is_worse_on_one_seed() -> None:
 @pytest.mark.parametrize(
     ("needed", "told"),
     [
-        ({"prompts_needed": 700, "seeds_needed": 9}, "about 700 prompts or 9 seeds would tell"),
-        ({"prompts_needed": 700}, "about 700 prompts would tell"),
-        ({"seeds_needed": 9}, "about 9 seeds would tell"),
+        (
+            {"prompts_needed": 700, "seeds_needed": 9},
+            "about 700 prompts or 9 seeds would decide it",
+        ),
+        ({"prompts_needed": 700}, "about 700 prompts would decide it"),
+        ({"seeds_needed": 9}, "about 9 seeds would decide it"),
         ({}, "the gap is too small to plan for"),
     ],
 )
@@ -232,7 +235,7 @@ def test_the_verdict_admits_what_it_cannot_tell_and_what_would(
     open_case = comparison("symnoise", "cannot tell yet", **needed)
     assert verdict_sentence([open_case], LABELS) == (
         "Against plain fine-tuning, on 96 fresh prompts and 2 fresh seeds: whether symnoise, "
-        f"alpha=6 differs cannot be told yet (56.1 % wins, 95 % interval 51.2 to 61.0; {told})."
+        f"alpha=6 differs is not decided yet (56.1 % wins, 95 % interval 51.2 to 61.0; {told})."
     )
 
 
