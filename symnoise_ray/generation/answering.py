@@ -1,9 +1,10 @@
 """A fine-tuned model's answers to prompts, in AlpacaEval's shape.
 
-In: a model, its tokenizer, examples. Out: `Completion`s in the order of the prompts.
-Greedy or sampled, sorted by length, spread over the workers; the same model gives the same answers,
-since what is drawn depends on the seed and the prompt's number alone. Nothing but the trial's own
-settings decodes: of those in the model's folder only the tokens that end an answer are taken.
+In: a model, its tokenizer, examples. Out: `Completion`s in the order of the prompts. The prompts
+are sorted by length and split over the workers. The same model gives the same answers, greedy or
+sampled, since the tokens that are drawn depend on the seed and the prompt's number alone. Only the
+trial's own settings decide; of those in the model's folder, only the tokens that end an answer are
+used.
 
 Shape letters: B prompts of a batch, T tokens, V words of the vocabulary.
 """
@@ -45,19 +46,32 @@ def complete(
     generator: str,
     between_batches: Callable[[], None] = lambda: None,
 ) -> tuple[list[Completion], Counter[str]]:
-    """Answer every prompt; on several workers each rank answers a share and all get all.
+    """Answer every prompt; each worker answers a share, and all workers get all answers.
 
-    A prompt of several questions is answered turn by turn: the next one is asked on top of the
-    model's own answers. Prompts that leave no room for `max_new_tokens` lose their beginning, and
-    are counted, once for every turn. Workers that share the weights of one model (ZeRO-3) run
-    batch by batch together: one that has no prompt left repeats the shortest for the others' sake.
-    Where memory runs out, the rest is answered in batches of half the size. A model that reads
-    padding although it is masked (RecurrentGemma) gets batches of one length, and one that mixes up
-    the prompts of a batch (RWKV) gets them one by one.
+    A prompt of several questions is answered turn by turn: the next question follows the model's
+    own answers. Prompts that leave no room for `max_new_tokens` lose their beginning, and are
+    counted, once for every turn. Workers that share the weights of one model (ZeRO-3) run every
+    batch together; a worker without a prompt repeats the shortest one, because the others need it
+    in every pass. If memory runs out, the rest is answered in batches of half the size. A model
+    that reads padding in spite of the mask (RecurrentGemma) gets batches of one length, and a model
+    that mixes up the prompts of a batch (RWKV) gets them one by one.
+
+    Args:
+        model: The model, on its device.
+        tokenizer: Its tokenizer.
+        examples: The prompts.
+        template: The template's name, as training chose it.
+        config: How the tokens are chosen.
+        context: Most tokens that the model takes, if known.
+        generator: The name of the model in its completions.
+        between_batches: Called before every batch.
+
+    Returns:
+        The completions, and the number of prompts that were cut.
 
     Raises:
         DataError: the model's context leaves no room for a prompt.
-        UserError: memory runs out, and batches cannot be smaller.
+        UserError: memory runs out, and the batches cannot be smaller.
     """
     asked = list(examples)
     counts: Counter[str] = Counter()
@@ -95,7 +109,7 @@ def _is_asked(example: Example, turn: int) -> bool:
 
 
 def _up_to(example: Example, turn: int) -> Example:
-    """The conversation with this turn as its last; an input belongs to the very last request."""
+    """The conversation with this turn as its last; the input belongs to the last request only."""
     return replace(example, turns=example.turns[: turn + 1], input="", trained=())
 
 
@@ -113,7 +127,7 @@ def _answers(
     config: GenerateConfig,
     between_batches: Callable[[], None],
 ) -> list[str]:
-    """Answers to tokenised prompts; `numbers` are those of their examples and turns."""
+    """Answers to tokenised prompts; `numbers` holds the example and the turn of each prompt."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     together = world_size > 1 and is_sharded(model)
     model.eval()
@@ -138,7 +152,7 @@ def _answers(
             texts |= dict(zip(indices, outputs, strict=True))
             left = left[1:]
             continue
-        give_memory_back()  # out here, where the exception holds nothing any more
+        give_memory_back()  # here, where the exception no longer holds any memory
     if world_size > 1:
         shares: list[Any] = [None] * world_size
         dist.all_gather_object(shares, texts)
@@ -149,7 +163,11 @@ def _answers(
 def answer_alone(
     config: TrialConfig, model: ModelConfig, *, generator: str
 ) -> tuple[list[Completion], Counter[str]]:
-    """Answer a trial's prompts with a model from disk, in this process."""
+    """Answer a trial's prompts with a model from disk, in this process alone.
+
+    Returns:
+        As `complete`; prompts that were left out are counted too.
+    """
     device = choose_device()
     join_process_group(device)
     loaded = load(model)

@@ -1,7 +1,8 @@
 """How prompts may share a batch: padded, of one length, or alone.
 
-In: tokenised prompts and a model. Out: batches, and the way that was found by trying the model:
-some models read padding although it is masked, some keep a state for one row only.
+In: tokenised prompts and a model. Out: batches, and the way in which prompts may share one. A test
+of the model finds the way: some models read padding in spite of the mask, and some keep a state for
+one row only.
 
 Shape letters: B prompts of a batch, S steps, T tokens, V words of the vocabulary.
 """
@@ -23,12 +24,12 @@ from symnoise_ray.errors import OutOfMemoryError, UserError, kind_of, reason_of
 from symnoise_ray.generation.decoding import generate, left_padded
 
 PROBE_TOKENS = 64
-"""Of the prompt with which it is tried how prompts may be batched."""
+"""Tokens of a prompt, at most, with which a model is tested."""
 
 Way = Literal["padded", "of one length", "alone"]
-"""How prompts share a batch, if they do; the fastest way first."""
+"""How prompts share a batch; the fastest way comes first."""
 _ways: WeakKeyDictionary[nn.Module, dict[int, Way]] = WeakKeyDictionary()
-"""What was found out of each model, by the length of the prompt with which it was tried."""
+"""Model -> length of the prompt with which it was tested -> the way that was found."""
 
 
 def batches(
@@ -45,10 +46,11 @@ def batches(
 
 
 def way_to_batch(prompts: list[list[int]], model: nn.Module, tokenizer: Any, together: bool) -> Way:
-    """The fastest way to batch prompts that reads each as if alone; the same on all workers.
+    """The fastest way to batch prompts that gives each prompt the logits that it has alone.
 
-    Two short pieces of the longest prompt are read alone, beside its beginning, and beside a third
-    piece. Some models read padding although it is masked, or have a state only for one row.
+    The model reads two short pieces of the longest prompt three times: each alone, both in a batch
+    with the beginning of that prompt, and both in a batch with a third piece of the same length.
+    All workers get the same way.
     """
     long = max(prompts, key=len)[:PROBE_TOKENS]
     known = _ways.setdefault(model, {})
@@ -56,8 +58,8 @@ def way_to_batch(prompts: list[list[int]], model: nn.Module, tokenizer: Any, tog
         return known[len(long)]
     width = max(1, len(long) // 8)
     first, second, third = (long[at : at + width] for at in (0, len(long) // 2, len(long) - width))
-    # Of how much logits differ among themselves. Measured on 52 random models, rounding makes 1e-5
-    # in fp32 and 0.01 in bf16, padding a third and more.
+    # In units of the spread of the logits. On 52 random models rounding changes them by 1e-5 in
+    # fp32 and 0.01 in bf16, and padding by a third and more.
     tolerance = 1e-3 if next(model.parameters()).dtype == torch.float32 else 0.06
 
     def read(*rows: list[int]) -> Tensor:
@@ -65,7 +67,7 @@ def way_to_batch(prompts: list[list[int]], model: nn.Module, tokenizer: Any, tog
 
     try:
         alone_BSV = torch.cat([read(first), read(second)])
-        # The other row is the last: RWKV gives all the state of that one.
+        # The third row comes last, because RWKV gives the state of the last row to all rows.
         padded_BSV, level_BSV = read(first, second, long), read(first, second, third)
     except Exception as error:
         require_smaller_batches(error, 3, together)
@@ -75,32 +77,34 @@ def way_to_batch(prompts: list[list[int]], model: nn.Module, tokenizer: Any, tog
             own = "padded"
         else:
             own = "of one length" if _agree(level_BSV, alone_BSV, tolerance) else "alone"
-    told: list[Any] = [own]
+    ways: list[Any] = [own]
     if dist.get_world_size() > 1:
-        told *= dist.get_world_size()
-        dist.all_gather_object(told, own)
-    known[len(long)] = max(told, key=get_args(Way).index)
+        ways *= dist.get_world_size()
+        dist.all_gather_object(ways, own)
+    known[len(long)] = max(ways, key=get_args(Way).index)
     return known[len(long)]
 
 
 def _agree(batched_BSV: Tensor, alone_BSV: Tensor, tolerance: float) -> bool:
-    """Whether a row at least has the same logits; another may see a token go to another expert."""
+    """Whether at least one row has the same logits; in others an expert may have changed."""
     spread_BS = (alone_BSV - alone_BSV.median(-1, keepdim=True).values).abs().median(-1).values
     apart_BS = (batched_BSV - alone_BSV).abs().nanmedian(-1).values  # a logit may be -inf
-    differ_BS = apart_BS > tolerance * spread_BS  # not where a diverged model says nan
+    differ_BS = apart_BS > tolerance * spread_BS  # false for the nan of a diverged model
     return not bool(differ_BS.any(-1).all())
 
 
 def require_smaller_batches(error: Exception, size: int, together: bool) -> None:
-    """Let answers go on in batches of half the size where memory ran out, and only there.
+    """Allow batches of half the size after an error, if memory ran out.
 
     Raises:
-        UserError: one prompt is too much, or workers that share one model must keep step.
+        UserError: a single prompt is too large, or workers share one model and must run the same
+            batches.
+        Exception: the error itself, if it is another one.
     """
     if kind_of(error) != OutOfMemoryError.kind:
         raise error
     if together or size == 1:
-        # Not its own kind: that would train again, with smaller micro-batches.
+        # No OutOfMemoryError: that would train again, with smaller micro-batches.
         raise UserError(
             f"generate.batch_size: {size} prompts must fit into the memory together, but "
             f"{reason_of(error)}; lower it or generate.max_new_tokens"
@@ -108,7 +112,7 @@ def require_smaller_batches(error: Exception, size: int, together: bool) -> None
 
 
 def _logits(rows: list[list[int]], model: nn.Module, tokenizer: Any, together: bool) -> Tensor:
-    """Logits (B, 2, V) after each row, and after its last token once more, read as answers are."""
+    """Logits (B, 2, V) after each row, and after its last token once more, as answers get them."""
 
     def repeat(ids_BT: Tensor, logits_BV: Tensor) -> Tensor:
         return nn.functional.one_hot(ids_BT[:, -1], logits_BV.shape[1]).float()

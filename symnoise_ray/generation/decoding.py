@@ -1,7 +1,7 @@
-"""How the next token of an answer is chosen, and one batch of prompts decoded by it.
+"""How the next token of an answer is chosen, and how a batch of prompts is decoded.
 
-In: tokenised prompts, a model, the trial's `generate` settings. Out: texts. Nothing but those
-settings decodes: of the ones in the model's folder only the tokens that end an answer are taken.
+In: tokenised prompts, a model, the trial's `generate` settings. Out: texts. Only these
+settings decide; of those in the model's folder, only the tokens that end an answer are used.
 
 Shape letters: B prompts of a batch, T tokens, V words of the vocabulary.
 """
@@ -25,13 +25,14 @@ from symnoise_ray.models.weights import uncompiled
 
 
 class Decoding(transformers.LogitsProcessor):  # type: ignore[misc]
-    """Turns logits so that the largest one is the next token, sampled or greedy.
+    """Changes the logits so that the largest one is the next token, sampled or greedy.
 
     Sampling adds Gumbel noise (the Gumbel-max trick: the largest of log p + g is a draw from p).
-    Every prompt has a stream of its own, a function of the seed and the prompt's number, drawn on
-    the CPU; so an answer depends neither on the batch, nor on the device, nor on other workers.
-    The repetition penalty is that of CTRL (arXiv 1909.05858) over the prompt and the answer, but
-    not over padding: where padding is the end token, short prompts would be kept from ending.
+    Every prompt has a random stream of its own, which depends on the seed and the prompt's number
+    and is drawn on the CPU. So an answer depends neither on the batch, nor on the device, nor on
+    other workers. The repetition penalty is that of CTRL (arXiv 1909.05858) over the prompt and the
+    answer, but not over padding: if padding is the end token, it would keep short prompts from
+    ending.
     """
 
     def __init__(self, config: GenerateConfig, numbers: list[tuple[int, int]]) -> None:
@@ -43,12 +44,12 @@ class Decoding(transformers.LogitsProcessor):  # type: ignore[misc]
 
     @property
     def processors(self) -> transformers.LogitsProcessorList:
-        """What `generate` takes; nothing where the logits stay as they are."""
+        """The processors for `generate`; none if the logits stay the same."""
         plain = self.config.temperature == 0 and self.config.repetition_penalty == 1
         return transformers.LogitsProcessorList([] if plain else [self])
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Logits (B, V) after the tokens (B, T) to what is compared."""
+        """From logits (B, V) after tokens (B, T) to the values of which the largest is chosen."""
         logits_BV = scores.float()
         if self.config.repetition_penalty != 1:
             logits_BV = self._penalised(input_ids, logits_BV)
@@ -71,7 +72,7 @@ class Decoding(transformers.LogitsProcessor):  # type: ignore[misc]
 
 
 def _seed(*numbers: int) -> int:
-    """One seed from several numbers, mixed so that neighbours have nothing in common."""
+    """One seed from several numbers, mixed so that similar numbers give unrelated seeds."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
@@ -91,7 +92,7 @@ def decode(
     decoding: Decoding,
     together: bool,
 ) -> list[str]:
-    """Answers to prompts, up to the first token that ends one, without surrounding white space."""
+    """Answers to prompts, up to the first end token, without surrounding white space."""
     ends = _ends(model, tokenizer)
     input_ids, decoding.mask_BT = left_padded(prompts, padding_id(tokenizer))
     output = generate(
@@ -116,10 +117,10 @@ def decode(
 
 
 def _ends(model: Any, tokenizer: Any) -> list[int]:
-    """Tokens that end an answer: the tokenizer's, and those that come with the model.
+    """Tokens that end an answer: that of the tokenizer, and those of the model.
 
-    Chat models name several, such as the end of a text and that of a turn, in their generation
-    settings, which go before the configuration.
+    Chat models name several in their generation settings, such as the end of a text and the end of
+    a turn. These take precedence over the model's configuration.
     """
     named = model.generation_config.eos_token_id
     if named is None:
@@ -130,7 +131,7 @@ def _ends(model: Any, tokenizer: Any) -> list[int]:
 
 
 def left_padded(rows: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Tokens (B, T) padded on the left, and 1 where there is no padding."""
+    """Tokens (B, T) padded on the left, and a mask (B, T) with 1 where there is no padding."""
     length = max(map(len, rows))
     ids_BT = torch.full((len(rows), length), pad_id)
     mask_BT = torch.zeros_like(ids_BT)
@@ -148,12 +149,12 @@ def generate(
     settings: transformers.GenerationConfig,
     **arguments: Any,
 ) -> Any:
-    """What transformers generates by these settings alone.
+    """Generate with transformers by these settings alone.
 
-    It would fill up what they leave open from those that the model came with, which therefore
-    stand aside meanwhile; an export writes them.
+    It would fill up what they leave open from the generation settings of the model. These are
+    therefore replaced in the meantime and put back, because an export writes them.
     """
-    # A sharded weight may lie elsewhere than where it is gathered.
+    # A sharded weight may lie on another device than the one where it is gathered.
     device = choose_device() if is_sharded(model) else next(model.parameters()).device
     own, model.generation_config = model.generation_config, settings
     try:

@@ -1,8 +1,8 @@
-"""The upstream check: what a fine-tuned model scores in tasks of lm-evaluation-harness.
+"""The upstream check: the scores of a fine-tuned model in tasks of lm-evaluation-harness.
 
 In: a model, its tokenizer, the tasks. Out: lm_eval's own metrics by name, as fractions.
-Tasks, prompts, log-likelihoods and metrics are lm_eval's, with the seeds of its command line; ours
-is only that all workers share the requests, and that nothing of it is left in the process.
+Tasks, prompts, log-likelihoods and metrics are lm_eval's, with the seeds of its command line. This
+module shares the requests among all workers, and restores the state of the process afterwards.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from symnoise_ray.models.weights import uncompiled
 from symnoise_ray.records.metrics import UPSTREAM
 
 BOOTSTRAP_DRAWS = 100
-"""For the standard errors of metrics that are no means; those of means have a formula."""
+"""Draws for the standard errors of metrics that are no means; those of means have a formula."""
 
 
 def load_tasks(config: HarnessConfig) -> Any:
-    """The tasks with their data, before any time goes into training.
+    """The tasks with their data; call it before training, so that a missing task costs no time.
 
-    One prompt of each is built, so that a broken task file shows at once.
+    One prompt of each task is built, so that a broken task file is found at once.
 
     Raises:
-        UserError: lm_eval is missing, does not know a task, or a task cannot be run here.
-        DataError: the data of a task cannot be had.
+        UserError: lm_eval is missing, or does not know a task, or a task cannot be run here.
+        DataError: a task or its data cannot be loaded.
     """
     index = task_index(config)
-    told = f"harness.tasks={','.join(config.tasks)}"
+    named = f"harness.tasks={','.join(config.tasks)}"
     with _apart():
         try:
             loaded = index.load(list(config.tasks))
@@ -56,17 +56,17 @@ def load_tasks(config: HarnessConfig) -> Any:
                 _set_shots(task, config.num_fewshot)
         except Exception as error:
             # No network, no such data set, a broken file: lm_eval has no kinds of errors.
-            raise DataError(f"{told}: lm_eval must load them, but {reason_of(error)}") from None
+            raise DataError(f"{named}: lm_eval must load them, but {reason_of(error)}") from None
     for name, task in loaded["tasks"].items():
         if getattr(task, "UNSAFE_CODE", False):
-            raise UserError(f"{told}: {name} runs code that the model writes, which is refused")
+            raise UserError(f"{named}: {name} runs code that the model writes, which is refused")
         if getattr(task, "MULTIMODAL", False):
-            raise UserError(f"{told}: {name} asks about images or sounds, which are not shown here")
+            raise UserError(f"{named}: {name} asks about images or sounds, which are not shown")
     return loaded
 
 
 def _set_shots(task: Any, num_fewshot: int | None) -> None:
-    """What lm_eval's command line does; it also draws the same examples from the start again."""
+    """Set the number of examples as lm_eval's command line does, and restart their random draw."""
     from lm_eval.defaults import DEFAULT_OTHER_SEED
 
     own = task.get_config("num_fewshot")
@@ -86,15 +86,15 @@ def harness_scores(
 ) -> dict[str, float]:
     """Scores by name, `harness/<task>/<metric>`, the same on all workers, which must all call it.
 
-    Members of a group that has a score of its own are left out, and so are numbers that are not
+    The members of a group that has its own score are left out, and so are numbers that are not
     finite and standard errors that lm_eval does not know.
 
     Args:
         model: The trained model itself; it is left in the mode it was in.
         tokenizer: Its tokenizer; it is left as it is.
-        config: How the tasks are asked.
-        tasks: What `load_tasks` gave.
-        context: Tokens that the model takes at most, where there is such a number.
+        config: Number of examples, of questions, and the size of the batches.
+        tasks: The result of `load_tasks`.
+        context: Most tokens that the model takes, if known.
         between_batches: Called before every forward pass.
 
     Raises:
@@ -108,12 +108,12 @@ def harness_scores(
         with _apart(), uncompiled(model):
             lm = HFLM(
                 pretrained=model,
-                tokenizer=copy.deepcopy(tokenizer),  # it is given a padding token
+                tokenizer=copy.deepcopy(tokenizer),  # lm_eval gives it a padding token
                 max_length=context,
                 batch_size=config.batch_size,
             )
             if is_sharded(model):
-                lm._device = choose_device()  # a sharded weight may lie elsewhere
+                lm._device = choose_device()  # a sharded weight may lie on another device
             shared = _Shared(lm, between_batches)
             results = evaluate(
                 shared,
@@ -125,7 +125,7 @@ def harness_scores(
     except Exception as error:
         if kind_of(error) != OutOfMemoryError.kind:
             raise
-        # Not its own kind: that would train again, with smaller micro-batches.
+        # No OutOfMemoryError: that would train again, with smaller micro-batches.
         raise UserError(
             f"harness.batch_size={config.batch_size}: must fit into the memory, but "
             f"{reason_of(error)}; lower it"
@@ -136,9 +136,9 @@ def harness_scores(
 
 
 class _Shared:
-    """A model as lm_eval asks it: every worker answers a share, and all get all the answers.
+    """A model for lm_eval: every worker answers a share, and all workers get all answers.
 
-    To lm_eval there is one worker, so that all draw the same examples and compute the same scores.
+    lm_eval sees one worker, so that all workers draw the same examples and compute the same scores.
     """
 
     rank, world_size = 0, 1
@@ -162,7 +162,7 @@ class _Shared:
     def _share(self, ask: Callable[[list[Any]], list[Any]], requests: list[Any]) -> list[Any]:
         rank, world_size = dist.get_rank(), dist.get_world_size()
         numbers = range(len(requests))
-        # Requests that go on from the same words stay together: lm_eval runs those words once.
+        # Requests that begin with the same words stay together: lm_eval computes those words once.
         by_words = [
             list(group) for _, group in itertools.groupby(numbers, lambda i: requests[i].args[0])
         ]
@@ -187,8 +187,8 @@ class _Shared:
             self._anyone_runs(True)
 
     def _anyone_runs(self, me: bool) -> bool:
-        """Whether a worker has a pass to run: sharded weights are gathered by all workers at once,
-        so those that are through run one for the others' sake."""
+        """Whether some worker has a pass to run. All workers must gather sharded weights together,
+        so a worker that has finished runs an empty pass as long as others need it."""
         flag = torch.tensor(int(me), device=self.lm.device)
         dist.all_reduce(flag)
         return bool(flag.item())
@@ -196,7 +196,7 @@ class _Shared:
 
 @contextmanager
 def _apart() -> Iterator[None]:
-    """Run with lm_eval's seeds and without its messages; all random states are as before after."""
+    """Run with lm_eval's seeds and without its messages, and restore all random states."""
     from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 
     device = choose_device()
@@ -226,7 +226,8 @@ def _apart() -> Iterator[None]:
 
 
 def _named(results: Any) -> dict[str, float]:
-    """lm_eval's `acc,none` of a task as `harness/<task>/acc`; another filter's name is kept."""
+    """lm_eval's `acc,none` of a task as `harness/<task>/acc`; the name of another filter is
+    kept."""
     members = results["group_subtasks"]
     inside = {name for group in results.get("groups", ()) for name in _below(group, members)}
     return {
@@ -239,11 +240,11 @@ def _named(results: Any) -> dict[str, float]:
 
 
 def _plain(name: str) -> str:
-    """A name of letters, digits and the few signs that MLflow takes."""
+    """A name of letters, digits and the few signs that MLflow accepts."""
     return re.sub(r"[^\w./: -]", "_", name)
 
 
 def _below(group: str, members: dict[str, list[str]]) -> set[str]:
-    """All members of a group, and theirs."""
+    """All members of a group, and the members of these."""
     own = set(members.get(group, ()))
     return own.union(*(_below(name, members) for name in own))

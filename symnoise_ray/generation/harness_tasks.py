@@ -1,6 +1,7 @@
-"""The tasks of lm-evaluation-harness that a trial names, found before anything starts.
+"""The tasks of lm-evaluation-harness that a trial names, looked up before anything starts.
 
-In: a `HarnessConfig`. Out: the package's own index of tasks, or one line that says what is missing.
+In: a `HarnessConfig`. Out: lm_eval's own index of tasks, or an error of one line that names what is
+missing.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from symnoise_ray.errors import UserError
 
 
 def task_index(config: HarnessConfig) -> Any:
-    """lm_eval's `TaskManager`, which knows all the tasks that are asked for.
+    """lm_eval's `TaskManager`, which knows all the tasks of the trial.
 
-    The user's own folder alone, where it holds them: to read all that come with lm_eval takes ten
-    seconds, once per process.
+    If the user's folder holds all of them, only that folder is read, because reading the tasks that
+    come with lm_eval takes ten seconds, once per process.
 
     Raises:
         UserError: lm_eval is missing, or does not know a task.
@@ -28,7 +29,7 @@ def task_index(config: HarnessConfig) -> Any:
         raise UserError(
             "harness.tasks needs the package lm_eval (the extra harness): pip install 'lm_eval[hf]'"
         )
-    from lm_eval.tasks import TaskManager  # an optional package, and seconds
+    from lm_eval.tasks import TaskManager  # an optional package that takes seconds to import
 
     folder = config.include_path
     if folder is not None:
