@@ -38,7 +38,7 @@ def test_a_model_that_wins_often_enough_is_better_than_the_reference():
     assert told.prompts_needed is not None
     assert told.prompts_needed > 400
     words = in_words([told])
-    assert words.startswith("Against the reference, on 400 prompts: whether own differs is not decided yet")
+    assert words.startswith("Against the reference, on 400 prompts: whether own differs is not")
     assert f"about {told.prompts_needed} prompts would decide it" in words
     assert "One seed cannot show how much another training would differ." in words
 
