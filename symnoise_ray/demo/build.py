@@ -1,8 +1,8 @@
 """Build the demo: the instruction data, the tokenizer and a small model trained from scratch.
 
-``python -m symnoise_ray.demo.build`` writes the files that are committed beside this module, and
-``--check`` builds them once more in a temporary folder and compares. Everything follows from
-``SEED``; only the last digits of the weights depend on the processor and the library versions.
+``python -m symnoise_ray.demo.build`` writes the files that are committed beside this module.
+``--check`` builds them again in a temporary folder and compares. ``SEED`` decides everything except
+the last digits of the weights, which depend on the processor and the versions of the libraries.
 """
 
 import argparse
@@ -91,7 +91,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 
 def rate_factor(step: int) -> float:
-    """Return the share of the peak learning rate at a step: a warm-up, then half a cosine."""
+    """Return the fraction of the peak learning rate at a step: a warm-up, then half a cosine."""
     if step < WARM_UP:
         return (step + 1) / WARM_UP
     return 0.5 * (1 + math.cos(math.pi * (step - WARM_UP) / (STEPS - WARM_UP)))
@@ -166,7 +166,7 @@ def build(folder: Path) -> float:
 
 
 def differences(committed: Path) -> list[str]:
-    """Build again elsewhere and say what came out unlike the committed files."""
+    """Build again in a temporary folder and return the differences from the committed files."""
     record = json.loads((committed / "model" / "build.json").read_text(encoding="utf-8"))
     expected = record["held_out_loss"]
     found = []

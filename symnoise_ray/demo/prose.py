@@ -1,6 +1,6 @@
 """Plain text about the world of the demo, on which its model learns to read.
 
-In: the facts of `world`. Out: documents of short passages, each telling one fact in its own words.
+In: the facts of `world`. Out: documents of short passages, each about one fact.
 """
 
 from random import Random
@@ -93,12 +93,12 @@ PROSE: dict[str, tuple[str, ...]] = {
 
 
 def passage(rng: Random) -> str:
-    """Write a short passage that tells one fact in one or two ways."""
+    """Write a short passage that states one fact in one or two ways."""
     # Copying from what was just said is harder to learn than a fixed table, so it comes more often.
     topic = rng.choice((*LOOKED_UP, *COMPOSED, *COMPOSED))
     fact = TOPICS[topic](rng)
-    told = rng.sample(PROSE[topic], rng.randint(1, 2))
-    return "\n".join(line.format(**fact) for line in told)
+    lines = rng.sample(PROSE[topic], rng.randint(1, 2))
+    return "\n".join(line.format(**fact) for line in lines)
 
 
 def document(rng: Random) -> str:

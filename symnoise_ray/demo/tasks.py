@@ -1,4 +1,4 @@
-"""The task families of the demo: questions and orders about the little world, with gold answers.
+"""The task families of the demo: questions and orders about its small world, with gold answers.
 
 A family takes the facts of one topic of ``world``, asks for them in several phrasings and
 answers by one template. Rows are drawn without repetition, and every family gives the same
@@ -17,7 +17,7 @@ SIZES = {"train": 32, "eval": 6, "confirm": 6}
 
 @dataclass(frozen=True)
 class Family:
-    """How the facts of a topic become rows."""
+    """One family: the answer, the phrasings and the given text into which the facts are put."""
 
     topic: str
     answer: str

@@ -1,8 +1,8 @@
-"""The little world of the demo: its tables of facts, drawn from by topic.
+"""The small world of the demo: its tables of facts, from which rows and prose are drawn by topic.
 
 Every topic yields facts (dictionaries of words). The prose of ``prose`` and the task families of
-``tasks`` fill their templates from the same facts, so whatever is asked after fine-tuning has
-been told during pretraining, but told as prose and never as a question with an answer.
+``tasks`` fill their templates from the same facts. So every fact that is asked about after
+fine-tuning was part of pretraining, but as prose and never as a question with an answer.
 """
 
 from collections.abc import Callable, Sequence

@@ -57,11 +57,7 @@ def complete(
     that mixes up the prompts of a batch (RWKV) gets them one by one.
 
     Args:
-        model: The model, on its device.
-        tokenizer: Its tokenizer.
-        examples: The prompts.
         template: The template's name, as training chose it.
-        config: How the tokens are chosen.
         context: Most tokens that the model takes, if known.
         generator: The name of the model in its completions.
         between_batches: Called before every batch.

@@ -26,7 +26,7 @@ def context_length(settings: Any) -> int | None:
         settings: The configuration, as transformers holds it or as config.json holds it.
     """
     if isinstance(settings, dict):  # GPT-2 and RWKV name it otherwise, which transformers knows
-        text = settings.get("text_config", settings)
+        text = settings.get("text_config") or settings
         names = ("max_position_embeddings", "n_positions", "context_length")
         return next((text[name] for name in names if name in text), None)
     return getattr(settings.get_text_config(), "max_position_embeddings", None)

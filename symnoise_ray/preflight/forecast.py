@@ -1,7 +1,7 @@
-"""What one trial will need: steps, passes, memory, disk, arithmetic, judge calls.
+"""The needs of one trial: steps, passes, memory, disk, arithmetic, calls of the judge.
 
 In: a trial's configuration and its number of workers. Out: a `Forecast`, and the settings of
-`train` that would fit into a GPU. Starts nothing and loads no weights.
+`train` that would fit into a GPU. It starts nothing and loads no weights.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ from symnoise_ray.preflight.row_counts import Rows, read_rows
 from symnoise_ray.training.schedule import num_steps
 
 QUESTION_TOKENS = 400
-"""Assumption: tokens of what a judge is asked beside the prompt and the two answers."""
+"""Assumption: tokens of the judge's question without the prompt and the two answers."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command is told beside the configuration.
+    """The options of the command beside the configuration.
 
-    `num_rows` takes the place of the data, `model_config` that of the model; `num_workers` is for
-    a trial's file; `gpu_memory` is in GiB; `teraflops` is what one worker reaches.
+    `num_rows` is the number of training rows, which are then not read. `model_config` is a
+    config.json to read in place of the model's. `num_workers` is for a trial's file. `gpu_memory`
+    is in GiB, and `teraflops` is the speed that one worker reaches, in 1e12 operations per
+    second.
     """
 
     num_rows: int | None = None
@@ -42,7 +44,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Forecast:
-    """One trial's need. Sizes are in bytes; counts that cannot be known are None."""
+    """The needs of one trial. Sizes are in bytes; numbers that are not known are None."""
 
     num_workers: int
     num_parameters: int
@@ -60,15 +62,15 @@ class Forecast:
 
     @property
     def passes_per_step(self) -> int:
-        """Forward and backward passes of one worker per optimizer step, at most."""
+        """Most forward and backward passes of one worker per optimizer step."""
         return self.micro_batches * len(self.copies)
 
 
 def forecast(config: TrialConfig, num_workers: int, options: Options) -> Forecast:
-    """What one trial needs on so many workers.
+    """Forecast what one trial needs on so many workers.
 
     Raises:
-        UserError: the batch cannot be spread over the workers, or data or model cannot be used.
+        UserError: the batch cannot be split over the workers, or data or model cannot be used.
     """
     batch = config.train.global_batch_size
     if batch % num_workers:
@@ -100,12 +102,12 @@ def forecast(config: TrialConfig, num_workers: int, options: Options) -> Forecas
 
 @functools.lru_cache(maxsize=8)
 def read_model(config: ModelConfig, model_config: Path | None) -> ModelShape:
-    """A model's shape, read once per process; see `read_shape`."""
+    """The shape of a model, read once per process; see `read_shape`."""
     return read_shape(config, model_config)
 
 
 def largest_pass(config: TrialConfig, rows: Rows, num_workers: int) -> Pass:
-    """The forward pass that holds the most: whole micro-batches of the longest row."""
+    """The forward pass that needs the most memory: a full micro-batch of the longest row."""
     train, noise = config.train, config.noise
     lines = min(train.micro_batch_size, train.global_batch_size // num_workers)
     largest = max(passes(noise), key=len)
@@ -119,11 +121,12 @@ def largest_pass(config: TrialConfig, rows: Rows, num_workers: int) -> Pass:
 def flops(
     shape: ModelShape, config: TrialConfig, rows: Rows, steps: int, copies: int
 ) -> float | None:
-    """Floating-point operations of training, over all workers; None where tokens are unknown.
+    """Floating-point operations of training, over all workers; None if the tokens are not known.
 
-    Per token 2 operations per weight forwards and 4 backwards (2 where the weights are frozen),
-    and 2 again with checkpointing; attention adds 4 L D per layer and direction. After equation 3
-    of arXiv 2205.05198, with the head on answer tokens only; padding and evaluation are left out.
+    A token takes 2 operations per weight in the forward pass and 4 in the backward pass (2 if the
+    weights are frozen), and 2 more with checkpointing; attention adds 4 L D per layer and
+    direction. Source: equation 3 of arXiv 2205.05198, with the head on answer tokens only. Padding
+    and evaluation are left out.
     """
     if rows.num_rows is None or rows.num_tokens is None or rows.num_answer_tokens is None:
         return None
@@ -138,24 +141,24 @@ def flops(
 
 
 def gpu_hours(need: Forecast, options: Options) -> float | None:
-    """Hours of one GPU's time for a trial's training, at the speed that was given."""
+    """GPU-hours of a trial's training at the given speed; None if the speed is not given."""
     if need.flops is None or options.teraflops is None:
         return None
     return need.flops / (options.teraflops * 1e12) / 3600
 
 
 def _judge_calls(config: TrialConfig, rows: Rows) -> int | None:
-    """One per prompt and order; None unknown."""
+    """One call per prompt and order; None if the prompts are not known."""
     if rows.num_prompts is None:
         return None
     return rows.num_prompts * (2 if config.judge.orders == "both" else 1)
 
 
 def judge_cost(config: TrialConfig, rows: Rows) -> float | None:
-    """Money for an endpoint's verdicts on one trial, in the currency of its prices; None unknown.
+    """Cost of an endpoint's verdicts on one trial, in the currency of its prices; None if unknown.
 
-    An upper end: prompts and answers as long as the longest may be, in the trained model's own
-    tokens; retries are left out, and so are verdicts that are stored already, which cost nothing.
+    It is an upper bound: all prompts and answers are taken as long as the longest may be, in tokens
+    of the trained model. Retries are left out, and so is the saving by stored verdicts.
     """
     judge = config.judge
     calls = _judge_calls(config, rows)
@@ -171,11 +174,11 @@ def _notes(shape: ModelShape, config: TrialConfig) -> tuple[str, ...]:
     if shape.mixture:
         notes.append("a mixture of experts: activations are counted for one expert per token")
     if config.train.packing != "off":
-        notes.append("packing makes fewer passes than these, which are without")
+        notes.append("these passes are without packing, which makes fewer")
     if config.train.compile:
-        notes.append("train.compile mostly lowers activations; it is not counted")
+        notes.append("train.compile mostly lowers the memory of activations; this is not counted")
     if config.noise.generator == "torch":
-        notes.append("noise from torch's generator is not held through a pass and not counted")
+        notes.append("noise from torch's generator is not kept during a pass, so it is not counted")
     return tuple(notes)
 
 
@@ -185,11 +188,11 @@ CHEAPEST_FIRST = [
     for again in (False, True)
     for stage in (0, 1, 2, 3)
 ]
-"""Ways to need less memory that leave the gradient as it is."""
+"""Settings that need less memory and do not change the gradient, the cheapest first."""
 
 
 def what_fits(config: TrialConfig, num_workers: int, options: Options) -> dict[str, Any] | None:
-    """The first settings of `train` that fit, micro-batches halved last; None if none do."""
+    """The first settings of `train` that fit, with micro-batches halved last; None if none fits."""
     assert options.gpu_memory is not None
     sizes = [config.train.micro_batch_size]
     while sizes[-1] > 1:

@@ -1,7 +1,7 @@
-"""What a sweep reads must be there and readable: checked in a moment, before anything starts.
+"""A quick check that everything a sweep reads exists and can be read, before anything starts.
 
-In: trial configurations. Out: nothing, or one error that names the file. Reads headers, rows and
-reference answers; loads neither a model nor torch.
+In: trial configurations. Out: nothing, or one error that names the file. It reads headers, rows and
+reference answers, and loads neither a model nor torch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from symnoise_ray.space.trials import SweepPlans, known_points
 
 
 def _check_length(data: DataConfig, model: ModelConfig) -> None:
-    """The context of a model on the hub is seen when it is loaded, before the first step."""
+    """Check rows against the context of a local model; training checks that of a hub model."""
     file = Path(model_source(model)) / "config.json"
     if file.exists():
         row_limit(data, context_length(json.loads(file.read_text(encoding="utf-8"))))
@@ -76,7 +76,7 @@ def _check_data(data: DataConfig, gold: bool) -> None:
 
 
 def _check_model(config: ModelConfig, setting: str) -> None:
-    """Read the headers of a local model's files, or the configuration of one on the hub."""
+    """Read the headers of a local model's files, or the configuration of a model on the hub."""
     folder = Path(model_source(config))
     if not folder.exists():
         _check_hub_model(config, setting)
@@ -112,7 +112,7 @@ def _check_hub_model(config: ModelConfig, setting: str) -> None:
 
 
 def _check_reference(data: DataConfig, judge: JudgeConfig) -> None:
-    """A file must answer what the search asks; the confirmation answers its prompts itself."""
+    """A file must answer every prompt of the search; the confirmation makes its own reference."""
     if judge.reference == "baseline":
         return
     answered = {answer.requests for answer in read_completions(Path(judge.reference))}

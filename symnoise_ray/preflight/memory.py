@@ -1,12 +1,12 @@
-"""How much memory training takes, part by part: formulas only, in bytes.
+"""Memory that training needs, part by part, in bytes: formulas only.
 
-In: a `ModelShape`, a `TrialConfig`, the number of workers, and what one forward pass holds. Out: a
-`Memory` of one worker. Parts that live at the same time add up to phases, and the largest phase is
-the need. Nothing is rounded up for safety; what is an assumption is named one.
+In: a `ModelShape`, a `TrialConfig`, the number of workers, and the size of one forward pass. Out:
+the `Memory` of one worker. Parts that exist at the same time add up to a phase, and the largest
+phase is the need. Nothing is rounded up for safety, and assumptions are marked as such.
 
-States follow ZeRO (arXiv 1910.02054, section 3 and figure 1) with what DeepSpeed keeps beside them;
-activations follow arXiv 2205.05198, section 4, whose way of counting (every tensor that is saved
-for the backward pass) is applied to decoders as transformers computes them today.
+States follow ZeRO (arXiv 1910.02054, section 3 and figure 1), with the buffers that DeepSpeed adds.
+Activations follow arXiv 2205.05198, section 4: every tensor that is saved for the backward pass
+counts, in the decoders that transformers has today.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MASTER, MOMENTS = 4, 8
 NF4 = 0.5 + 0.127 / 8
 """Bytes per 4-bit parameter with its doubly quantized constants (arXiv 2305.14314, section 3)."""
 RUNTIME = GIB
-"""Assumption: the CUDA context, NCCL and what the allocator cannot use; or Python, on a CPU."""
+"""Assumption: the CUDA context, NCCL and unusable pieces of memory; on a CPU, Python itself."""
 
 _BUCKET = 5e8
 _SUB_GROUP = 1e9
@@ -40,7 +40,7 @@ _LAST_LINEAR = re.compile(r"(o_proj|out_proj|c_proj|down_proj|fc2|w2|wo|dense(_4
 
 @dataclass(frozen=True)
 class Pass:
-    """What one forward pass of one worker holds, all copies of a pair that run as one included.
+    """The size of one forward pass of one worker, with all copies that run together.
 
     `lines` of `length` tokens, `answers` places where a token is predicted, and `noise_lines`
     lines of noise in fp32.
@@ -116,12 +116,12 @@ def model_states(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Weights, gradients and optimizer states: on the device, and offloaded to the host.
 
-    ZeRO's 2 + 2 + 12 bytes per parameter for bf16 with AdamW; stage 1 divides the 12 by the number
-    of workers, stage 2 the gradients too, stage 3 all. Frozen weights have the first part only.
-    DeepSpeed 0.19 beside that: with fp32 weights it keeps a second fp32 copy from stage 1 on; a
-    step makes fp32 gradients of a share (4 bytes, as in its own estimators; stage 3 of one group
-    of parameters after the other); offloaded gradients are fp32 on the host; and every worker's
-    device holds the model whole before it is sharded.
+    ZeRO has 2 + 2 + 12 bytes per parameter for bf16 with AdamW. Stage 1 divides the 12 by the
+    number of workers, stage 2 the gradients too, stage 3 everything. Frozen weights have the first
+    part only. DeepSpeed 0.19 adds to that: with fp32 weights, a second fp32 copy from stage 1 on;
+    in a step, fp32 gradients of a share (4 bytes, as in its own estimators; in stage 3 one group of
+    parameters after the other); with offloading, fp32 gradients on the host; and the whole model on
+    the device of every worker before it is sharded.
     """
     stage, offload = config.train.zero_stage, config.train.offload
     element = float(ELEMENT[config.model.dtype])
@@ -155,13 +155,13 @@ def model_states(
 
 
 def activations(shape: ModelShape, config: TrialConfig, run: Pass) -> dict[str, float]:
-    """What a forward pass leaves for its backward pass, and what the latter needs beside it.
+    """Bytes that a forward pass keeps for its backward pass, and that the latter needs itself.
 
-    With checkpointing every layer keeps its input alone, and one layer at a time is computed
-    again (arXiv 2205.05198, section 5, full recomputation). Logits exist on answer tokens only: the
-    cross-entropy keeps fp32 log-probabilities, and in its backward pass as much again; they are
-    gone when the layers' turn comes, so they and what a layer's backward pass needs (gradients of
-    its widest vectors: an estimate of ours) never add up.
+    With checkpointing every layer keeps only its input, and one layer at a time is computed again
+    (arXiv 2205.05198, section 5, full recomputation). Logits exist on answer tokens only: the
+    cross-entropy keeps fp32 log-probabilities, and its backward pass needs as much again. They are
+    freed before the backward pass of the layers, so they do not add to what a layer's backward pass
+    needs (gradients of its widest vectors, which is an estimate of our own).
     """
     element = ELEMENT[config.model.dtype]
     tokens = run.lines * run.length
@@ -183,10 +183,10 @@ def activations(shape: ModelShape, config: TrialConfig, run: Pass) -> dict[str, 
 
 
 def norm_bytes(shape: ModelShape, config: TrialConfig) -> int:
-    """Bytes per token and width that a norm keeps, its output left out.
+    """Bytes per token and unit of width that a norm keeps, without its output.
 
-    RMSNorm in transformers: its input in fp32, and the normalised vector where its weight is
-    trained. LayerNorm: its input.
+    RMSNorm in transformers keeps its input in fp32, and the normalised vector if its weight is
+    trained. LayerNorm keeps its input.
     """
     element = ELEMENT[config.model.dtype]
     if not shape.rms_norm:
@@ -195,11 +195,11 @@ def norm_bytes(shape: ModelShape, config: TrialConfig) -> int:
 
 
 def _kept_inputs(shape: ModelShape, config: TrialConfig) -> tuple[int, int]:
-    """How many norms' outputs, and inner products, the linear layers of a layer keep.
+    """How many outputs of norms, and inner products, the linear layers of a layer keep.
 
-    A linear layer keeps its input for the gradient of its weight, or of its adapter's: a frozen one
-    without an adapter keeps nothing, but with ZeRO-3 DeepSpeed's own linear function keeps all
-    inputs. Attention keeps its output anyway.
+    A linear layer keeps its input for the gradient of its weight or of its adapter. A frozen layer
+    without an adapter keeps nothing; but with ZeRO-3, DeepSpeed's own linear function keeps all
+    inputs. Attention keeps its output in any case.
     """
     if config.lora.rank is None or config.train.zero_stage == 3:
         return 2, 1
@@ -212,10 +212,11 @@ def _kept_inputs(shape: ModelShape, config: TrialConfig) -> tuple[int, int]:
 def layer_activations(shape: ModelShape, config: TrialConfig, run: Pass) -> float:
     """Bytes that one layer keeps for its backward pass.
 
-    arXiv 2205.05198 counts 34 B L D + 5 heads B L L bytes for GPT with 16 bits. Here: two norms;
-    query, key, value and output of the attention, whose fused kernel keeps one fp32 number per head
-    and token in place of the L x L matrix (keys and values are repeated for grouped queries); and
-    of the feed-forward part four inner vectors with SwiGLU (gate, its activation, up, product).
+    arXiv 2205.05198 counts 34 B L D + 5 heads B L L bytes for GPT with 16 bits. This function
+    counts two norms; query, key, value and output of the attention, whose fused kernel keeps one
+    fp32 number per head and token in place of the L x L matrix (keys and values are repeated for
+    grouped queries); and four inner vectors of the feed-forward part with SwiGLU (gate, its
+    activation, up, product).
     """
     element = ELEMENT[config.model.dtype]
     tokens, heads = run.lines * run.length, shape.num_heads
@@ -233,12 +234,12 @@ def layer_activations(shape: ModelShape, config: TrialConfig, run: Pass) -> floa
     if shape.eager_attention:
         matrix = squares * heads * (4 + (element if element < 4 else 0))
     elif config.train.packing != "on" and config.train.micro_batch_size > 1:
-        matrix = squares * element  # a mask of rows of unequal length, widened in every layer
+        matrix = squares * element  # the mask of rows of unequal length, which every layer widens
     return tokens * per_token + matrix
 
 
 def _adapters(shape: ModelShape, config: TrialConfig) -> float:
-    """Bytes per token of the adapters of one layer: what is between A and B, and with dropout."""
+    """Bytes per token of the adapters of one layer: between A and B, and for dropout."""
     element = ELEMENT[config.model.dtype]
     adapted = shape.adapted(config.lora)
     assert config.lora.rank is not None
@@ -248,14 +249,14 @@ def _adapters(shape: ModelShape, config: TrialConfig) -> float:
 
 
 def shared_masks(config: TrialConfig, run: Pass) -> float:
-    """Bytes of the mask of packed lines, one for all layers."""
+    """Bytes of the mask of packed lines, which all layers share."""
     if config.train.packing == "off":
         return 0.0
     return run.lines * run.length**2 * ELEMENT[config.model.dtype]
 
 
 def _dequantized(shape: ModelShape, config: TrialConfig) -> float:
-    """A 4-bit weight is widened while it is used."""
+    """Bytes of the largest 4-bit weight in full width, as it is while it is used."""
     if config.lora.quantize == "none":
         return 0.0
     return ELEMENT[config.model.dtype] * max(map(math.prod, shape.linear.values()))
@@ -264,9 +265,10 @@ def _dequantized(shape: ModelShape, config: TrialConfig) -> float:
 def zero_buffers(shape: ModelShape, config: TrialConfig, num_workers: int) -> float:
     """Bytes that DeepSpeed needs to send gradients and gather weights.
 
-    ZeRO 1 to 3 allocate a bucket of `reduce_bucket_size` elements however small the model is (two
-    with `overlap_comm` below stage 3); stage 0 flattens one at most. Stage 3 holds gathered
-    weights of up to `stage3_max_live_parameters`, at least the largest module with its gradient.
+    Stages 1 to 3 allocate a bucket of `reduce_bucket_size` elements, however small the model is
+    (two buckets with `overlap_comm` below stage 3). Stage 0 needs one bucket at most. Stage 3 holds
+    gathered weights of up to `stage3_max_live_parameters`, at least the largest module with its
+    gradient.
     """
     zero = _zero(config)
     element, stage = ELEMENT[config.model.dtype], config.train.zero_stage
@@ -297,8 +299,8 @@ def generation_cache(shape: ModelShape, config: TrialConfig, prompt_length: int)
 def disk(shape: ModelShape, config: TrialConfig) -> dict[str, float]:
     """Bytes of one trial on disk: its checkpoints while it runs, its model where it is kept.
 
-    A checkpoint holds a weight and two moments in fp32 per trained parameter; two whole ones stay,
-    and a third is there while it is written. They go when the trial ends.
+    A checkpoint holds a weight and two moments in fp32 per trained parameter. Two complete ones
+    stay, and a third exists while it is written. All are deleted when the trial ends.
     """
     trained, element = shape.num_trained(config.lora), ELEMENT[config.model.dtype]
     one = (MASTER + MOMENTS) * trained if config.train.checkpoint_minutes else 0

@@ -1,7 +1,7 @@
-"""The forecasts of a whole sweep, or of one trial's file, told as text and as JSON.
+"""The forecasts of a whole sweep, or of one trial's file, as text and as JSON.
 
-In: a search space or a trial's file. Out: a `Plan` of `Forecast`s, trials that need the same in
-one. Sizes are in bytes in a `Forecast` and in GiB where they are told.
+In: a search space or a trial's file. Out: a `Plan` of `Forecast`s, where trials with equal needs
+share one. Sizes are in bytes in a `Forecast`, and in GiB in the text and in the JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from symnoise_ray.space.trials import SweepPlans, most_confirmed, size_text
 
 @dataclass(frozen=True)
 class Plan:
-    """Forecasts with the names of the trials that each is for; `size` tells a sweep's trials."""
+    """Forecasts with the names of their trials; `size` is a sweep's number of trials in words."""
 
     name: str
     size: str | None
@@ -33,10 +33,10 @@ class Plan:
 
 
 def plan(source: str, overrides: Sequence[str], options: Options) -> Plan:
-    """Forecast every trial of a sweep that is known, or one trial.
+    """Forecast the trials of a sweep, or one trial.
 
-    The searched trials are not known before they are drawn: both ends of every range and every
-    choice stand for them.
+    The searched trials are not known before they are drawn, so both ends of every range and every
+    choice are forecast in their place.
 
     Raises:
         UserError: a setting, the data or the model cannot be used.
@@ -65,7 +65,7 @@ def plan(source: str, overrides: Sequence[str], options: Options) -> Plan:
 
 
 def _trials(sweep: SweepConfig) -> Iterator[tuple[str, TrialConfig]]:
-    """The baselines, and the ends of the search space."""
+    """Name and configuration of the baselines, and of the ends of the search space."""
     plans = SweepPlans(sweep, Path())
     for index, point in enumerate(sweep.baselines):
         trial = plans.search(index, point)
@@ -77,7 +77,7 @@ def _trials(sweep: SweepConfig) -> Iterator[tuple[str, TrialConfig]]:
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
-    """A plan as plain values; sizes are in GiB and say so."""
+    """A plan as plain values; sizes are in GiB, as their names say."""
     trials = []
     for names, config, need in plan.forecasts:
         values = {
@@ -109,27 +109,27 @@ def _gib(sizes: dict[str, float]) -> dict[str, float]:
 
 
 def as_text(plan: Plan) -> str:
-    """The plan for people: one block per forecast."""
+    """The plan as text: one block of lines per forecast."""
     lines = [f"{plan.name}: {plan.size}" if plan.size else plan.name]
     for names, config, need in plan.forecasts:
-        lines += ["", ", ".join(names) + ":", *(f"  {line}" for line in _told(config, need, plan))]
+        lines += ["", ", ".join(names) + ":", *(f"  {line}" for line in _block(config, need, plan))]
     return "\n".join(lines)
 
 
-def _told(config: TrialConfig, need: Forecast, plan: Plan) -> Iterator[str]:
+def _block(config: TrialConfig, need: Forecast, plan: Plan) -> Iterator[str]:
     rows, train = need.rows, config.train
     yield f"parameters: {need.num_parameters:,}, of them trained {need.num_trained:,}"
-    told = "unknown" if rows.num_rows is None else f"{rows.num_rows:,}"
+    count = "unknown" if rows.num_rows is None else f"{rows.num_rows:,}"
     tokens = "unknown" if rows.num_tokens is None else f"{rows.num_tokens:,}"
-    yield f"rows: {told}; tokens: {tokens}; longest row: {rows.longest} tokens"
-    yield from (f"unknown {why}" for why in rows.unknown)
+    yield f"rows: {count}; tokens: {tokens}; longest row: {rows.longest} tokens"
+    yield from (f"not known: {why}" for why in rows.unknown)
     steps = "unknown" if need.num_steps is None else f"{need.num_steps:,}"
     yield (
         f"steps: {steps} of {train.global_batch_size} rows; per step and worker "
         f"{need.passes_per_step} forward and backward passes (micro-batches: {need.micro_batches}, "
         f"copies of the batch: {' + '.join(map(str, need.copies))})"
     )
-    yield from _memory_told(config, need, plan.options)
+    yield from _memory_lines(config, need, plan.options)
     yield f"disk: {_sizes(need.disk)}"
     if need.flops is not None:
         hours = gpu_hours(need, plan.options)
@@ -142,7 +142,7 @@ def _told(config: TrialConfig, need: Forecast, plan: Plan) -> Iterator[str]:
     yield from (f"note: {note}" for note in need.notes)
 
 
-def _memory_told(config: TrialConfig, need: Forecast, options: Options) -> Iterator[str]:
+def _memory_lines(config: TrialConfig, need: Forecast, options: Options) -> Iterator[str]:
     used = need.memory
     shared = f"workers: {need.num_workers}, ZeRO {config.train.zero_stage}"
     yield (

@@ -1,8 +1,8 @@
-"""What is known of a trial's rows and prompts before it runs: their numbers and lengths.
+"""Numbers and lengths of a trial's rows and prompts, as far as they are known before it runs.
 
-Rows are read and tokenised where data and tokenizer lie here; what is not known is said, never
-guessed. Rows that are not known are taken as long as `data.max_length` allows, so what is made of
-them is an upper end.
+In: a trial, and the shape of its model. Out: `Rows`. Rows are read and tokenised if data and
+tokenizer lie on this machine. `Rows.unknown` says what is not known, and why. Rows of unknown
+length are taken as long as `data.max_length` allows, so a forecast from them is an upper bound.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from symnoise_ray.models.tokenizer import load_tokenizer
 
 @dataclass(frozen=True)
 class Rows:
-    """The training rows, as far as they are known; lengths are in tokens, after cutting."""
+    """The training rows and prompts, as far as known; lengths are in tokens, after cutting."""
 
     num_rows: int | None
     num_tokens: int | None
@@ -40,21 +40,22 @@ def read_rows(config: TrialConfig, shape: ModelShape, num_rows: int | None) -> R
     """Numbers of the training rows and prompts, or why they are not known.
 
     Raises:
-        DataError: data that is here is broken.
+        DataError: the data on this machine is broken.
+        UserError: the tokenizer on this machine cannot be read.
     """
     limit = row_limit(config.data, shape.context)
     nothing = Rows(num_rows, None, None, limit, 1.0, None, limit, ())
     if num_rows is not None:
-        why = f"tokens: every row is taken as {limit} tokens, data not read"
+        why = f"tokens, because the data was not read; every row counts as {limit}"
         return replace(nothing, unknown=(why,))
     absent = [name for name in _sources(config.data) if not Path(name).exists()]
     if absent:
-        why = f"rows: {absent[0]} is not a file or folder here (--rows gives their number)"
+        why = f"rows, because {absent[0]} is not a file or folder here; --rows gives their number"
         return replace(nothing, unknown=(why,))
     tokenizer = model_source(config.model)
     if not any(Path(tokenizer).glob("tokenizer*")):
         counted = _counted(_data_alone(config.data))
-        why = f"tokens: {tokenizer} has no tokenizer here, so every row is taken as {limit} tokens"
+        why = f"tokens, because {tokenizer} has no tokenizer here; every row counts as {limit}"
         return replace(nothing, num_rows=counted[0], num_prompts=counted[1], unknown=(why,))
     return _tokenised(_data_alone(config.data), config.model, limit)
 
@@ -66,7 +67,7 @@ def _sources(data: DataConfig) -> list[str]:
 
 
 def _data_alone(data: DataConfig) -> DataConfig:
-    """The same rows; overlap that only is counted need not be looked for."""
+    """Settings with the same rows, which do not look for overlap that would only be counted."""
     return data if data.drop_overlap else data.model_copy(update={"overlap_ngram": 0})
 
 

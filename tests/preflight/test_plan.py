@@ -44,7 +44,7 @@ def test_plan_says_what_it_does_not_know(
     assert main(given) == 0
     text = capsys.readouterr().out
     assert "rows: unknown; tokens: unknown; longest row: 512 tokens" in text
-    assert "unknown rows: alpaca is not a file or folder here" in text
+    assert "not known: rows, because alpaca is not a file or folder here" in text
     assert "steps: unknown" in text
     assert "judge: unknown verdicts" in text
     assert "DOES NOT FIT in 80 GiB" in text
@@ -62,7 +62,7 @@ def test_a_model_without_weights_and_tokenizer_can_be_planned(
     text = capsys.readouterr().out
     assert "parameters: 6,738,415,616, of them trained 6,738,415,616" in text
     assert "rows: 576; tokens: unknown; longest row: 512 tokens" in text
-    assert "has no tokenizer here, so every row is taken as 512 tokens" in text
+    assert "has no tokenizer here; every row counts as 512" in text
     assert "GiB to spare" not in text
 
 

@@ -24,4 +24,4 @@ def test_rows_in_place_of_the_data_are_as_long_as_they_may_be(trial: Callable[..
     rows = read_rows(config, read_shape(config.model), 7)
     assert (rows.num_rows, rows.longest, rows.longest_prompt) == (7, 100, 100)
     assert rows.num_tokens is None
-    assert rows.unknown == ("tokens: every row is taken as 100 tokens, data not read",)
+    assert rows.unknown == ("tokens, because the data was not read; every row counts as 100",)
