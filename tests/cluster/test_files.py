@@ -1,9 +1,10 @@
 """Offline checks of every file under clusters/: nothing here starts a machine.
 
 Ray's own validator accepts any key below `provider` and `node_config`, so this file adds the
-missing layers: key allow-lists, the clouds' own service models where their client libraries are
-installed, shell syntax, and the house rules (tokens, loopback dashboard, shared storage, pinned
-versions, no open ports, no secrets). Each check is shown to refuse a file with one mistake.
+missing layers: key allow-lists, the clouds' own service models out of their client libraries,
+Kubernetes' own schemas, the fields of KubeRay's objects, shell syntax, and the house rules
+(tokens, loopback dashboard, shared storage, pinned versions, no open ports, no secrets).
+Each check is shown to refuse a file with one mistake.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ import importlib.metadata
 import importlib.util
 import ipaddress
 import json
-import os
 import re
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -29,6 +31,18 @@ from tests.conftest import ROOT
 
 CLUSTERS = ROOT / "clusters"
 SCHEMA_FILE = Path(__file__).with_name("kuberay_rayjob_schema.json")
+KUBERAY_FILE = Path(__file__).with_name("kuberay_fields.json")
+KUBERNETES = "1.37"
+"""Version of Kubernetes whose own schemas are taken; its client package ships them."""
+PLAIN_TYPES = {
+    "string": {"type": "string"},
+    "integer": {"type": "integer"},
+    "number": {"type": "number"},
+    "boolean": {"type": "boolean"},
+    "object": {"type": "object"},
+    "strings by name": {"type": "object", "additionalProperties": {"type": "string"}},
+    "list of strings": {"type": "array", "items": {"type": "string"}},
+}
 
 RAY_UP_FILES = ("aws.yaml", "gcp.yaml", "onprem.yaml")
 KUBERNETES_KINDS = {
@@ -264,18 +278,25 @@ def check_shell(config: Config) -> None:
     """`bash -n` parses every command: quotes and brackets close."""
     for name, command in commands(config):
         result = subprocess.run(
-            ["bash", "-n"], input=command, text=True, capture_output=True, check=False, timeout=30
+            ["bash", "-n"], input=command, text=True, capture_output=True, check=False, timeout=300
         )
         require(result.returncode == 0, f"{name}: bash cannot parse {command!r}: {result.stderr}")
 
 
-def check_aws_model(config: Config) -> None:
-    """Check each node_config against the RunInstances shape that botocore ships."""
+@cache
+def run_instances() -> Any:
+    """The shape of EC2's RunInstances that botocore ships."""
     import botocore.session
-    from botocore.validate import ParamValidator
 
     model = botocore.session.get_session().get_service_model("ec2")
-    shape = model.operation_model("RunInstances").input_shape
+    return model.operation_model("RunInstances").input_shape
+
+
+def check_aws_model(config: Config) -> None:
+    """Check each node_config against the RunInstances shape that botocore ships."""
+    from botocore.validate import ParamValidator
+
+    shape = run_instances()
     for name, node in node_types(config).items():
         # Ray resolves SubnetIds itself: it is the one key that the API does not know.
         call = {k: v for k, v in node["node_config"].items() if k != "SubnetIds"}
@@ -297,13 +318,19 @@ def unlisted_enums(value: Any, shape: Any, where: str) -> Iterator[str]:
         yield f"{where}={value}"
 
 
-def check_gcp_model(config: Config) -> None:
-    """Check each node_config against the Instance schema that Google's client ships."""
+@cache
+def compute_schemas() -> Config:
+    """The schemas of Compute Engine that Google's client ships."""
     spec = importlib.util.find_spec("googleapiclient")
     assert spec is not None
     assert spec.origin is not None
     document = Path(spec.origin).parent / "discovery_cache" / "documents" / "compute.v1.json"
-    schemas = json.loads(document.read_text(encoding="utf-8"))["schemas"]
+    return json.loads(document.read_text(encoding="utf-8"))["schemas"]
+
+
+def check_gcp_model(config: Config) -> None:
+    """Check each node_config against the Instance schema that Google's client ships."""
+    schemas = compute_schemas()
     for name, node in node_types(config).items():
         instance = dict(node["node_config"])
         if "scheduling" in instance:
@@ -386,6 +413,45 @@ def check_kubernetes_schema(document: Config, kind: str) -> None:
     jsonschema.validate(document, {**schema, "$ref": f"#/$defs/{kind}"})
 
 
+@cache
+def kuberay_kinds() -> Config:
+    """KubeRay's own objects: kind -> field -> its type, or the kind that it holds."""
+    return json.loads(KUBERAY_FILE.read_text(encoding="utf-8"))["kinds"]
+
+
+def check_definitions(document: Config) -> None:
+    """Validate a document against Kubernetes' own schemas; KubeRay adds its own around them."""
+    if document["kind"] == "RayJob":
+        check_kuberay_kind(document["spec"], "RayJobSpec", "spec")
+    else:
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+
+
+def check_kuberay_kind(value: Any, kind: str, where: str) -> None:
+    """Refuse fields that the kind does not list, values of another type, and wrong pods."""
+    kinds = kuberay_kinds()
+    if kind in PLAIN_TYPES:
+        jsonschema.validate(value, PLAIN_TYPES[kind])
+    elif kind.startswith("list of "):
+        require(isinstance(value, list), f"{where}: not a list")
+        for item in value:
+            check_kuberay_kind(item, kind.removeprefix("list of "), where)
+    elif kind in kinds:
+        require(isinstance(value, dict), f"{where}: not an object")
+        for name, child in value.items():
+            require(name in kinds[kind], f"{where}.{name}: not a field of KubeRay's {kind}")
+            check_kuberay_kind(child, kinds[kind][name], f"{where}.{name}")
+    elif kind == "PodTemplateSpec":
+        template = {"apiVersion": "v1", "kind": "PodTemplate", "template": value}
+        kubernetes_validate.validate(template, KUBERNETES, strict=True)
+    elif kind.startswith("container's "):
+        part = {kind.removeprefix("container's "): value}
+        spec = {"containers": [{"name": "part", **part}]}
+        check_kuberay_kind({"spec": spec}, "PodTemplateSpec", where)
+    else:
+        require(value in kind.split(" or "), f"{where}={value}: not {kind}")
+
+
 def pod_specs(job: Config) -> dict[str, Config]:
     """Return the pod specs of head, worker groups and submitter by name."""
     cluster = job["spec"]["rayClusterSpec"]
@@ -466,10 +532,9 @@ def cluster_files() -> list[str]:
     return sorted(path.relative_to(CLUSTERS).as_posix() for path in CLUSTERS.rglob("*.yaml"))
 
 
-def requirements_text() -> str | None:
-    """Return the project's pins, or None while the file does not exist."""
-    path = ROOT / "requirements.txt"
-    return path.read_text(encoding="utf-8") if path.exists() else None
+def requirements_text() -> str:
+    """Return the project's pins."""
+    return (ROOT / "requirements.txt").read_text(encoding="utf-8")
 
 
 def test_every_file_has_a_validator() -> None:
@@ -497,29 +562,21 @@ def test_versions_agree_with_the_installed_ray(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*RAY_UP_FILES, "kuberay/rayjob.yaml", "kuberay/Dockerfile"])
 def test_versions_agree_with_the_project(name: str) -> None:
-    requirements = requirements_text()
-    if requirements is None:
-        pytest.skip("requirements.txt is not there yet")
-    check_versions((CLUSTERS / name).read_text(encoding="utf-8"), requirements)
+    check_versions((CLUSTERS / name).read_text(encoding="utf-8"), requirements_text())
 
 
 def test_project_pins_what_the_clusters_install() -> None:
-    requirements = requirements_text()
-    if requirements is None:
-        pytest.skip("requirements.txt is not there yet")
-    pinned = pins(requirements)
+    pinned = pins(requirements_text())
     for name in PINNED:
         assert len(pinned.get(name, ())) == 1, f"{name} needs exactly one == pin"
     assert pinned["ray"] == {importlib.metadata.version("ray")}
 
 
 def test_aws_node_configs_fit_the_service_model() -> None:
-    pytest.importorskip("botocore", reason="botocore is not installed")
     check_aws_model(load("aws.yaml"))
 
 
 def test_gcp_node_configs_fit_the_discovery_document() -> None:
-    pytest.importorskip("googleapiclient", reason="google-api-python-client is not installed")
     check_gcp_model(load("gcp.yaml"))
 
 
@@ -559,32 +616,10 @@ def test_rayjob_keeps_the_rules() -> None:
     check_policy(load_documents("kuberay/prerequisites.yaml"), job)
 
 
-def test_rayjob_fits_the_operator_crd() -> None:
-    path = os.environ.get("KUBERAY_RAYJOB_CRD")
-    if not path:
-        pytest.skip("KUBERAY_RAYJOB_CRD does not name KubeRay's ray.io_rayjobs.yaml")
-    crd = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    version = next(v for v in crd["spec"]["versions"] if v["name"] == "v1")
-    schema = closed(version["schema"]["openAPIV3Schema"])
-    (job,) = load_documents("kuberay/rayjob.yaml")
-    jsonschema.validate(job, schema)
-    job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["maxReplica"] = 1
-    with pytest.raises(jsonschema.ValidationError, match="maxReplica"):
-        jsonschema.validate(job, schema)
-
-
-def closed(schema: Any) -> Any:
-    """Copy a Kubernetes schema so that unknown keys are refused where fields are listed."""
-    if isinstance(schema, list):
-        return [closed(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    result = {key: closed(value) for key, value in schema.items() if key != "format"}
-    is_object = schema.get("type") == "object" and "properties" in schema
-    # `metadata` is declared without fields: the API server itself knows them.
-    if is_object and not schema.get("x-kubernetes-preserve-unknown-fields"):
-        result.setdefault("additionalProperties", False)
-    return result
+@pytest.mark.parametrize("name", KUBERNETES_KINDS)
+def test_documents_fit_kubernetes_and_kuberay(name: str) -> None:
+    for document in load_documents(name):
+        check_definitions(document)
 
 
 # --- tests: a file with one mistake is refused --------------------------------------------------
@@ -691,7 +726,6 @@ def test_rule_refuses_a_mistake(
     ],
 )
 def test_aws_model_refuses_a_mistake(path: str, value: Any, message: str) -> None:
-    pytest.importorskip("botocore", reason="botocore is not installed")
     with pytest.raises(LintError, match=message):
         check_aws_model(mutated(load("aws.yaml"), path, value))
 
@@ -706,7 +740,6 @@ def test_aws_model_refuses_a_mistake(path: str, value: Any, message: str) -> Non
     ],
 )
 def test_gcp_model_refuses_a_mistake(path: str, value: Any, message: str) -> None:
-    pytest.importorskip("googleapiclient", reason="google-api-python-client is not installed")
     with pytest.raises(LintError, match=message):
         check_gcp_model(mutated(load("gcp.yaml"), path, value))
 
@@ -777,6 +810,39 @@ def test_schema_refuses_a_mistake(path: str, value: Any, message: str) -> None:
     (job,) = load_documents("kuberay/rayjob.yaml")
     with pytest.raises(jsonschema.ValidationError, match=message):
         check_kubernetes_schema(mutated(job, path, value), "rayJob")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("spec/backofLimit", 0, "backofLimit: not a field of KubeRay's RayJobSpec"),
+        ("spec/backoffLimit", "none", "not of type 'integer'"),
+        (f"{CLUSTER}/authOptions/mode", "tokens", "mode=tokens: not disabled or token"),
+        (f"{CLUSTER}/autoscalerOptions/version", "v3", "version=v3: not v1 or v2"),
+        (f"{CLUSTER}/autoscalerOptions/resources/limit", {}, "'limit' was unexpected"),
+        (f"{CLUSTER}/headGroupSpec/rayStartParams/num-cpus", 0, "not of type 'string'"),
+        (f"{CLUSTER}/workerGroupSpecs", {}, "workerGroupSpecs: not a list"),
+        (f"{CLUSTER}/headGroupSpec", [], "headGroupSpec: not an object"),
+        (f"{GROUP}/maxReplica", 1, "maxReplica: not a field of KubeRay's WorkerGroupSpec"),
+        (f"{GROUP}/template/spec/containers/0/imagePull", "Always", "imagePull"),
+        (f"{HEAD_SPEC}/tolerations", [{"key": 1}], "not of type 'string'"),
+        ("spec/submitterPodTemplate/spec/restartPolicy", ["Never"], "not of type 'string'"),
+    ],
+)
+def test_definitions_refuse_a_mistake(path: str, value: Any, message: str) -> None:
+    (job,) = load_documents("kuberay/rayjob.yaml")
+    with pytest.raises((LintError, jsonschema.ValidationError), match=message):
+        check_definitions(mutated(job, path, value))
+
+
+@pytest.mark.parametrize(
+    ("index", "path", "value"),
+    [(0, "spec/storageClasName", "nfs"), (1, "spec/ingress/1/port", 8265)],
+)
+def test_kubernetes_refuses_a_mistake(index: int, path: str, value: Any) -> None:
+    document = load_documents("kuberay/prerequisites.yaml")[index]
+    with pytest.raises(jsonschema.ValidationError, match="was unexpected"):
+        check_definitions(mutated(document, path, value))
 
 
 @pytest.mark.parametrize(
