@@ -9,6 +9,8 @@ ARGS ?=
 TEST_PROCESSES ?= 2
 # Handed to pip for torch alone, to choose another build of it.
 TORCH_ARGS ?=
+# pip says nothing but errors: its notices are not the user's business.
+INSTALL := $(RUN) -m pip install --quiet --quiet --disable-pip-version-check
 
 .PHONY: sweep test test-slow check clean
 
@@ -19,7 +21,7 @@ test: $(VENV)/.installed-dev
 	$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: $(VENV)/.installed-dev
-	$(RUN) -m pytest -m slow $(ARGS)
+	$(RUN) -m pytest -m slow -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
@@ -29,15 +31,15 @@ check: $(VENV)/.installed-dev
 # torch comes first and alone: with it in place, nothing asks for another build of it.
 $(VENV)/.installed: requirements.txt pyproject.toml
 	@echo "Installing into $(VENV) (once; some minutes) ..."
-	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --upgrade pip
-	$(RUN) -m pip install --quiet $(TORCH_ARGS) "$$(grep '^torch==' requirements.txt)"
-	$(RUN) -m pip install --quiet -r requirements.txt
-	$(RUN) -m pip install --quiet --no-deps -e .
+	@$(PYTHON) -m venv $(VENV)
+	@$(INSTALL) --upgrade pip
+	@$(INSTALL) $(TORCH_ARGS) "$$(grep '^torch==' requirements.txt)"
+	@$(INSTALL) -r requirements.txt
+	@$(INSTALL) --no-deps -e .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
-	$(RUN) -m pip install --quiet -r requirements-dev.txt
+	@$(INSTALL) -r requirements-dev.txt
 	@touch $@
 
 clean:

@@ -33,7 +33,7 @@ def start_ranks(code: str, *arguments: object, num_ranks: int = 2) -> list[subpr
 def run_ranks(code: str, *arguments: object, num_ranks: int = 2) -> list[str]:
     """Run the same code in every rank, and wait for all; returns what each printed."""
     processes = start_ranks(code, *arguments, num_ranks=num_ranks)
-    outputs = [process.communicate(timeout=280)[0] for process in processes]
+    outputs = [process.communicate(timeout=1200)[0] for process in processes]
     statuses = [process.returncode for process in processes]
     assert statuses == [0] * num_ranks, "\n".join(outputs)[-3000:]
     return outputs

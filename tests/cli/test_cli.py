@@ -45,14 +45,17 @@ def run_module(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("name", BAD_INPUT)
-def test_bad_input_is_one_line_and_nothing_is_created(name: str, tmp_path: Path):
+def test_bad_input_is_one_line_and_nothing_is_created(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
     arguments, message = BAD_INPUT[name]
-    run = run_module(*arguments, cwd=tmp_path)
-    assert run.returncode == 2
-    assert run.stdout == ""
-    assert run.stderr.startswith("error: ")
-    assert run.stderr.count("\n") == 1
-    assert message in run.stderr
+    assert main(["tune", *arguments]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("error: ")
+    assert told.err.count("\n") == 1
+    assert message in told.err
     assert list(tmp_path.iterdir()) == []
 
 

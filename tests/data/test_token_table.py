@@ -80,7 +80,7 @@ def test_several_writers_leave_one_whole_table(tmp_path: Path) -> None:
     writers = [context.Process(target=_race, args=(tmp_path, start, done)) for _ in range(3)]
     for writer in writers:
         writer.start()
-    assert [done.get(timeout=120) for _ in writers] == [3, 3, 3]
+    assert [done.get(timeout=1200) for _ in writers] == [3, 3, 3]
     for writer in writers:
         writer.join()
     assert [path.name.startswith(".") for path in tmp_path.iterdir()] == [False]

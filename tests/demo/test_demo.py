@@ -163,6 +163,5 @@ def test_record_says_how_it_was_built(record: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.timeout(1800)
 def test_rebuild_agrees_with_the_committed_demo() -> None:
     assert build.differences(content.model_dir().parent) == []

@@ -8,7 +8,7 @@ import pytest
 
 from symnoise_ray.records.files import read_json
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = pytest.mark.slow
 
 
 def tune(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

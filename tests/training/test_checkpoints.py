@@ -18,6 +18,7 @@ from symnoise_ray.training import checkpoints
 from symnoise_ray.training.checkpoints import newest
 from symnoise_ray.training.loop import identity, train
 from symnoise_ray.training.schedule import KEPT_CHECKPOINTS
+from symnoise_ray.workers.task import run_task
 
 Trial = Callable[..., TrialConfig]
 OFTEN = 1e-9
@@ -42,7 +43,7 @@ def run(config: TrialConfig, folder: Path | None, *, stop_after: int | None = No
 
 def steps(folder: Path) -> list[int]:
     """Whole checkpoints, newest first, once their writer is through."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 300
     while list(folder.glob(".*")) and time.monotonic() < deadline:
         time.sleep(0.02)
     names = [path.name for path in folder.iterdir()]
@@ -50,8 +51,9 @@ def steps(folder: Path) -> list[int]:
     return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    ("stage", "dtype"), [(0, "fp32"), (0, "bf16"), (1, "fp32"), (2, "bf16"), (3, "bf16")]
+)
 def test_a_resumed_training_is_the_undisturbed_one_bit_for_bit(
     trial: Trial, tmp_path: Path, stage: int, dtype: str
 ) -> None:
@@ -75,7 +77,7 @@ def test_a_resumed_training_is_the_undisturbed_one_bit_for_bit(
     "settings",
     [
         {"lora__rank": 4, "lora__dropout": 0.2},
-        {"lora__rank": 4, "train__zero_stage": 3},
+        pytest.param({"lora__rank": 4, "train__zero_stage": 3}, marks=pytest.mark.slow),
         {"train__zero_stage": 1, "train__offload": "optimizer"},
         {"train__zero_stage": 3, "train__offload": "all"},
     ],
@@ -152,8 +154,8 @@ def test_only_the_newest_checkpoints_stay_and_none_are_written_unasked(
 SCRIPT = """
 import json, os, sys, time
 from pathlib import Path
-from symnoise_ray.training import checkpoints
 from symnoise_ray.config import TrialConfig
+from symnoise_ray.training import checkpoints
 from symnoise_ray.workers.task import run_task
 
 config, directory = TrialConfig.model_validate_json(Path(sys.argv[1]).read_text()), sys.argv[2]
@@ -216,11 +218,12 @@ def test_a_killed_worker_costs_steps_but_no_bits(trial: Trial, tmp_path: Path, m
     left = [path.name for path in (killed / "checkpoints").iterdir()]
     assert any(name.isdecimal() for name in left)
     assert moment == "in a step" or ".9.partial" in left
-    for directory in (whole, killed):
-        worker = start(config, directory)
-        told = worker.communicate(timeout=240)[0].splitlines()
-        assert worker.returncode == 0
-        assert (json.loads(told[-1])["resumed_at"] > 0) == (directory == killed)
+    worker = start(config, killed)
+    told = worker.communicate(timeout=1200)[0].splitlines()
+    assert worker.returncode == 0
+    assert json.loads(told[-1])["resumed_at"] > 0
+    undisturbed = run_task(config, whole, report=lambda _record: None, cancelled=lambda: False)
+    assert undisturbed.status == "done"
     assert files(killed) == files(whole)
     assert not (killed / "checkpoints").exists()
 
@@ -236,7 +239,7 @@ def test_more_workers_go_on_where_one_stopped(trial: Trial, tmp_path: Path) -> N
     workers = [
         start(config, directory, RANK=str(rank), LOCAL_RANK=str(rank), **port) for rank in (0, 1)
     ]
-    told = [worker.communicate(timeout=240)[0].splitlines() for worker in workers]
+    told = [worker.communicate(timeout=1200)[0].splitlines() for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0]
     records = [json.loads(line) for line in told[0][:-1]]
     assert [record["step"] for record in records] == [4, 5, 6]

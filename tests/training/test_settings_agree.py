@@ -101,7 +101,7 @@ def test_workers_that_were_told_different_trials_do_not_start(trial: Trial, tmp_
         config = trial(**COMMON, optim__lr=lr).model_dump_json()
         (tmp_path / f"{rank}.json").write_text(json.dumps([config]))
     for worker in start_ranks(SCRIPT, tmp_path):
-        told = worker.communicate(timeout=120)[0]
+        told = worker.communicate(timeout=1200)[0]
         assert worker.returncode != 0
         assert "all workers must have the same configuration" in told
         assert "clean_loss" not in told
