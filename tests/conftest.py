@@ -88,16 +88,21 @@ def byte_tokenizer(**special_tokens: str) -> PreTrainedTokenizerFast:
 
 
 LONGEST = (
-    *("sweep/test_run", "workers/test_workers", "judges/test_remote", "cluster/test_job"),
-    *("training/test_checkpoints", "models/test_deepspeed_engine", "judges/test_alpaca_eval"),
-    "generation/test_harness",
+    *("sweep/test_resume_sweep", "sweep/test_run", "sweep/test_quickstart", "judges/test_remote"),
+    *("workers/test_workers", "training/test_checkpoints", "demo/test_demo", "cluster/test_job"),
+    *("judges/test_local", "generation/test_answering", "statistics/test_simulated_sweeps"),
+    *("noise/test_settings", "models/test_deepspeed_engine", "judges/test_alpaca_eval"),
+    *("generation/test_harness", "cli/test_cli", "tracking/test_tracking", "models/test_weights"),
 )
-"""Files that start Ray or many processes: first, so that no process is left alone with one."""
+"""Files that start Ray or many processes, or train much; the longest first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first; all else stays in its order."""
-    items.sort(key=lambda item: f"{item.path.parent.name}/{item.path.stem}" not in LONGEST)
+    """Put the longest files first, so that processes beside each other end together."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(
+        key=lambda item: place.get(f"{item.path.parent.name}/{item.path.stem}", len(LONGEST))
+    )
 
 
 @pytest.fixture

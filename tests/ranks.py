@@ -8,14 +8,19 @@ import sys
 from tests.conftest import ROOT
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def start_ranks(code: str, *arguments: object, num_ranks: int = 2) -> list[subprocess.Popen[str]]:
     """Start the same code in every rank.
 
     The arguments are in `sys.argv[1:]`, the number of the rank in the variable RANK.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(num_ranks)}
     return [
         subprocess.Popen(

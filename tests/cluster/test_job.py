@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ import pytest
 
 from symnoise_ray.records.files import read_json
 from tests.conftest import ROOT
+from tests.ranks import free_port
 from tests.sweep.test_run import SPACE
 
 pytestmark = pytest.mark.slow
@@ -22,12 +22,6 @@ pytestmark = pytest.mark.slow
 AGENT_SECONDS = 600
 """`ray start` ends before the head takes jobs: on a busy machine long before."""
 RAY = str(Path(sys.executable).parent / "ray")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,8 @@ from symnoise_ray.training.loop import train
 TYPES = list(NOISES)
 NOISELESS = [name for name in TYPES if NOISES[name].law is None]
 NOISY = [name for name in TYPES if name not in NOISELESS]
+LAWS = list({NOISES[name].law: name for name in reversed(NOISY)}.values())[::-1]
+"""The first type of every law: the noise of a type is that of its law."""
 ONE_SIDED_SIGNS = ["bernoulli", "symnoise", "independent"]
 WIDTH = 32
 SEED = 7

@@ -161,14 +161,11 @@ def test_lora_with_checkpointing_has_the_same_gradient(tiny_model: LlamaForCausa
 # torch.compile
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "backend"),
-    [
-        (noise_of("symnoise"), "eager"),
-        pytest.param(noise_of("symnoise"), "aot_eager", marks=pytest.mark.slow),
-        pytest.param(LIKE_THE_HOOK, "eager", marks=pytest.mark.slow),
-    ],
-    ids=["counter", "counter-aot", "torch"],
+    [(noise_of("symnoise"), "aot_eager"), (LIKE_THE_HOOK, "eager")],
+    ids=["counter", "torch"],
 )
 def test_a_compiled_model_is_one_graph_and_as_noisy_as_the_plain_one(
     tiny_model: LlamaForCausalLM, config: NoiseConfig, backend: str

@@ -27,11 +27,10 @@ from symnoise_ray.noise.embedding import (
     noise_scale,
 )
 from symnoise_ray.noise.types import NOISES, Copy
-from tests.noise.helpers import NOISY, SEED, hooked_gradient, noise_of, small_rows
+from tests.noise.helpers import LAWS, NOISY, SEED, hooked_gradient, noise_of, small_rows
 
 LENGTH, SMALL_WIDTH, WORDS = 12, 8, 12
 NUM_DRAWS = 10_000
-LAWS = ["neftune", "gaussian", "bernoulli"]
 KURTOSIS = {RADEMACHER: 1.0, UNIFORM: 1.8, GAUSSIAN: 3.0}
 PAIR = (Copy(+1), Copy(-1))
 

@@ -51,8 +51,10 @@ def test_a_trials_interval_holds_the_truth_as_often_as_it_says(asked: int) -> No
     assert found["coverage"] == pytest.approx(0.95, abs=0.01 + error(0.95, 200))
 
 
-@pytest.mark.parametrize("win_rate", [0.5, 0.1, 0.026])
-@pytest.mark.parametrize("num_prompts", [2, 3, 5, 10, 30])
+@pytest.mark.parametrize(
+    ("num_prompts", "win_rate"),
+    [(2, 0.5), (2, 0.026), (3, 0.1), (5, 0.026), (10, 0.1), (30, 0.5), (30, 0.026)],
+)
 def test_a_judge_that_is_sure_of_itself_makes_no_verdict_surer(num_prompts: int, win_rate: float):
     """Verdicts of 0.9999 have next to no spread, as long as none was seen of the other side."""
     found = graded_coverage(200, num_prompts, win_rate)
@@ -76,7 +78,7 @@ def test_early_decided_judging_saves_items_and_keeps_the_side() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_seeds", [2, 3, 5, 10])
+@pytest.mark.parametrize("num_seeds", [2, 3, 10])
 def test_a_thousand_sweeps_without_a_difference_get_few_verdicts(num_seeds: int) -> None:
     found = false_verdicts(1000, 4, 100, num_seeds, Effects())
     assert found["false_verdicts"] <= 0.05

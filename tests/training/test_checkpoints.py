@@ -19,6 +19,7 @@ from symnoise_ray.training.checkpoints import newest
 from symnoise_ray.training.loop import identity, train
 from symnoise_ray.training.schedule import KEPT_CHECKPOINTS
 from symnoise_ray.workers.task import run_task
+from tests.ranks import free_port
 
 Trial = Callable[..., TrialConfig]
 OFTEN = 1e-9
@@ -235,9 +236,9 @@ def test_more_workers_go_on_where_one_stopped(trial: Trial, tmp_path: Path) -> N
     directory = tmp_path / "t" / "trial"
     run(config, directory / "checkpoints", stop_after=3)
     assert steps(directory / "checkpoints")[0] == 3
-    port = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29631", "WORLD_SIZE": "2"}
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
     workers = [
-        start(config, directory, RANK=str(rank), LOCAL_RANK=str(rank), **port) for rank in (0, 1)
+        start(config, directory, RANK=str(rank), LOCAL_RANK=str(rank), **where) for rank in (0, 1)
     ]
     told = [worker.communicate(timeout=1200)[0].splitlines() for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0]
