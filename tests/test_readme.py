@@ -14,7 +14,7 @@ from symnoise_ray.config import SweepConfig, TrialConfig
 from symnoise_ray.config.loading import build, parse_override, read_yaml, schema, shipped_spaces
 from symnoise_ray.errors import UserError
 from symnoise_ray.space.parameters import check_sweep, leaf_paths
-from tests.test_house import FLOORS
+from tests.test_house import FLOORS, HEAVY, LONGEST_FUNCTION, LONGEST_MODULE, OWNERS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -205,6 +205,20 @@ def test_the_tree_names_every_wing():
     tree = README.split("    symnoise_ray/\n")[1].split("\n\n")[0]
     named = set(re.findall(r"([a-z_]+)(?:/|\.py)", tree))
     assert set().union(*FLOORS) <= named
+
+
+def test_contributing_has_the_owners_and_the_limits_of_the_house():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    owners: dict[str, set[str]] = {}
+    table = text.split("| wing | owns |\n")[1].split("\n\n")[0]
+    for wings, packages in re.findall(r"^\| (`.+`) \| (.+) \|$", table, re.MULTILINE):
+        for package in packages.split(", "):
+            owners[package] = set(re.findall(r"`(\w+)`", wings))
+    assert owners == OWNERS
+    assert f"has at most {LONGEST_FUNCTION} lines" in text
+    assert f"A module has at most {LONGEST_MODULE}" in text
+    (named,) = re.findall(r"import neither ([^.]+)\.", text)
+    assert set(re.findall(r"\w+", named)) - {"nor"} == HEAVY
 
 
 def test_the_pins_satisfy_what_the_package_asks_for():
