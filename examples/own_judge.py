@@ -77,7 +77,8 @@ def main() -> None:
     result = symnoise_ray.run("quickstart", settings, output="runs/own-judge")
     server.shutdown()
     for trial in result.trials:
-        print(f"{trial.trial:<26} {trial.label:<30} wins {trial.win_rate:.0%}")
+        outcome = f"wins {trial.win_rate:.0%}" if trial.is_done else trial.reason
+        print(f"{trial.trial:<26} {trial.label:<24} {outcome}")
     print(result.verdict.sentence)
 
 

@@ -38,9 +38,10 @@ def main(model: str, rows: str, question: str, answer: str) -> None:
         "data.fields": columns,
         "data.prompt_fields": columns,
     }
-    result = symnoise_ray.run(str(SPACE), settings, output="runs/own")
+    result = symnoise_ray.run(SPACE, settings, output="runs/own")
     for trial in result.trials:
-        print(f"{trial.trial:<26} {trial.label:<24} clean loss {trial['clean_loss']:.3f}")
+        outcome = f"clean loss {trial['clean_loss']:.3f}" if trial.is_done else trial.reason
+        print(f"{trial.trial:<26} {trial.label:<24} {outcome}")
     print(result.verdict.sentence)
     print(f"report: {result.paths.report}")
 

@@ -55,7 +55,7 @@ def test_own_model_and_data(tmp_path: Path, tiny_model_dir: Path) -> None:
     arguments = (str(tiny_model_dir), "rows.jsonl", "frage", "antwort")
     ran = run("own_model_and_data", *arguments, cwd=tmp_path)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert re.search(r"^000-none +none, lr=0\.005 .*clean loss \d", ran.stdout, re.MULTILINE)
+    assert re.search(r"^000-none +none.* clean loss \d", ran.stdout, re.MULTILINE)
     assert re.search(r"^Against plain fine-tuning, on 12 fresh prompts and 2", ran.stdout, re.M)
     assert (tmp_path / "runs" / "own" / "report.html").is_file()
 
@@ -73,4 +73,4 @@ def test_own_judge_and_its_sweep_in_pandas(tmp_path: Path) -> None:
     assert table.returncode == 0, table.stdout + table.stderr
     assert re.search(r"^ *trial +label +status +win_rate +clean_loss$", table.stdout, re.M)
     assert len(re.findall(r"^ *(?:\d{3}|confirm)-", table.stdout, re.MULTILINE)) == 6
-    assert re.search(r"^symnoise, alpha=5, lr=0\.002: \d", table.stdout, re.MULTILINE)
+    assert re.search(r"^symnoise.*: \d\S*% \[\S+%, \S+%\] [a-z]", table.stdout, re.MULTILINE)
