@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -20,6 +22,15 @@ MODELINE = re.compile(r"# yaml-language-server: \$schema=(\S+)\n")
 def test_the_page_of_settings_is_current() -> None:
     current = SETTINGS.read_text(encoding="utf-8") == page(schema())
     assert current, f"docs/settings.md differs from the settings; write it again: {COMMAND}"
+
+
+def test_the_command_writes_the_page() -> None:
+    python, _, module = COMMAND.partition(" > ")[0].partition(" ")
+    command = [sys.executable, *module.split()]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert python == "python"
+    assert COMMAND.endswith(f" > {SETTINGS.relative_to(ROOT)}")
+    assert ran.stdout == page(schema())
 
 
 def test_the_page_of_settings_has_a_row_for_each() -> None:
