@@ -117,7 +117,7 @@ class WorkersConfig(Section):
     def _a_shared_gpu_has_one_rank(self) -> Self:
         if self.num_workers > 1 and 0 < self.gpus_per_worker < 1:
             raise ValueError(
-                "workers.gpus_per_worker must be 0 or 1 for several workers, which cannot meet on "
+                "workers.gpus_per_worker must be 0 or 1 for several workers, which cannot share "
                 f"one GPU (NCCL), but got {self.gpus_per_worker:g}"
             )
         return self

@@ -12,7 +12,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,20 @@ Report = Callable[[dict[str, Any]], None]
 
 
 @dataclass
+class Progress:
+    """How far a training has come; a checkpoint holds it as JSON.
+
+    `loss` is that of the last step, `first` and `last` are the first and the latest evaluation.
+    """
+
+    loss: float = math.nan
+    num_answer_tokens: int = 0
+    num_passed_tokens: int = 0
+    first: dict[str, float] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
 class Trained:
     """A fine-tuned model in memory, and how training went."""
 
@@ -51,7 +65,7 @@ class Trained:
     template: str
     context: int | None
     counts: Counter[str]
-    summary: dict[str, Any]
+    summary: dict[str, float]
 
     @property
     def model(self) -> nn.Module:
@@ -116,7 +130,7 @@ def train(
     except BaseException:
         deepspeed_engine.stop(engine)  # the next trial of this process needs the memory
         raise
-    summary |= meter.rates(summary["num_passed_tokens"]) | {"num_train_rows": len(table)}
+    summary |= meter.rates(loop.progress.num_passed_tokens) | {"num_train_rows": len(table)}
     return Trained(engine, tokenizer, table.template, context, +table.counts, summary)
 
 
@@ -177,11 +191,7 @@ class _Loop:
         self.noisy = NoisyEmbedding(engine.module, config.noise, train.seed)
         self.saver: Saver | None = None
         self.saved_at, self.due, self.start = time.monotonic(), False, 0
-        self.progress: dict[str, Any] = {
-            "loss": math.nan,
-            "num_answer_tokens": 0,
-            "num_passed_tokens": 0,
-        }
+        self.progress = Progress()
         self.eval_steps = {
             round(self.num_steps * index / train.num_evals) for index in range(train.num_evals + 1)
         }
@@ -193,29 +203,29 @@ class _Loop:
         if manifest is None:
             return
         restore(self.engine, manifest)
-        self.start, self.progress = manifest["step"], manifest["progress"]
+        self.start, self.progress = manifest["step"], Progress(**manifest["progress"])
         for _ in range(self.start):
             self.batches.next_step()
 
-    def run(self, report: Report, cancelled: Callable[[], bool]) -> dict[str, Any]:
+    def run(self, report: Report, cancelled: Callable[[], bool]) -> dict[str, float]:
         """Train all steps, and measure the clean loss before, between and after them."""
         progress, train = self.progress, self.config.train
         if self.start == 0:
-            progress["first"] = progress["last"] = self.evaluation.measure(0)
-            report({"step": 0, **progress["first"]})
+            progress.first = progress.last = self.evaluation.measure(0)
+            report({"step": 0, **progress.first})
         for step in range(self.start + 1, self.num_steps + 1):
             lr = lr_at(step - 1, self.num_steps, self.config.optim)
             loss, grad_norm, num_tokens = self.step(step, lr, cancelled)
-            progress["loss"] = loss
-            progress["num_answer_tokens"] += num_tokens
-            progress["num_passed_tokens"] += self.num_passed_tokens
+            progress.loss = loss
+            progress.num_answer_tokens += num_tokens
+            progress.num_passed_tokens += self.num_passed_tokens
             record = {"step": step, "loss": loss, "grad_norm": grad_norm, "lr": lr}
             if step in self.eval_steps:
-                progress["last"] = self.evaluation.measure(step)
-                record |= progress["last"]
+                progress.last = self.evaluation.measure(step)
+                record |= progress.last
             report(record)
             if self.due and self.saver is not None:
-                self.saver.save(self.engine, step, dict(progress))
+                self.saver.save(self.engine, step, asdict(progress))
                 self.saved_at = time.monotonic()
         if self.saver is not None:
             self.saver.wait()
@@ -224,12 +234,12 @@ class _Loop:
         return {
             "num_steps": self.num_steps,
             "resumed_at": self.start,
-            "loss": progress["loss"],
+            "loss": progress.loss,
             "packed": self.batches.packed,
-            **progress["last"],
-            "first_clean_loss": progress["first"]["clean_loss"],
-            "num_answer_tokens": progress["num_answer_tokens"],
-            "num_passed_tokens": progress["num_passed_tokens"],
+            **progress.last,
+            "first_clean_loss": progress.first["clean_loss"],
+            "num_answer_tokens": progress.num_answer_tokens,
+            "num_passed_tokens": progress.num_passed_tokens,
             "num_passed_rows": self.num_steps * self.num_copies * train.global_batch_size,
             "micro_batch_size": train.micro_batch_size,
         }
@@ -286,6 +296,6 @@ class _Loop:
 
     def _where(self, step: int) -> str:
         """Which step this is, and the last finite loss before it."""
-        last = self.progress["loss"]
+        last = self.progress.loss
         after = f", after a loss of {last:.4g}" if math.isfinite(last) else ""
         return f"step {step} of {self.num_steps}{after}"
