@@ -51,7 +51,7 @@ def add_score(verbs: Verbs) -> None:
 
 def _run_score(arguments: argparse.Namespace) -> int:
     from symnoise_ray.records.preferences import read_annotations
-    from symnoise_ray.statistics.judged_models import labels, standings, stopped_early
+    from symnoise_ray.statistics.judged_models import shortest_names, standings, stopped_early
     from symnoise_ray.statistics.length_control import STRENGTH, read_gamed
     from symnoise_ray.statistics.win_rate import AlpacaEvalModel, win_rate
 
@@ -65,7 +65,7 @@ def _run_score(arguments: argparse.Namespace) -> int:
         known = AlpacaEvalModel(*read_gamed(arguments.gamed), strength)
     elif arguments.strength is not None:
         raise UserError("--strength is AlpacaEval's C and needs --gamed, which was not given")
-    names = labels(arguments.preferences)
+    names = shortest_names(arguments.preferences)
     judged = dict(zip(names, map(read_annotations, arguments.preferences), strict=True))
     stopped = {name: note for name, rows in judged.items() if (note := stopped_early(rows))}
     comparisons = [] if stopped else standings(judged)
@@ -121,17 +121,17 @@ def _scores_in_words(
     stopped: Mapping[str, str],
     comparisons: Sequence[Comparison],
 ) -> str:
-    from symnoise_ray.statistics import judged_models as standing
-    from symnoise_ray.statistics.words import in_words
+    from symnoise_ray.statistics.judged_models import standings_text
+    from symnoise_ray.statistics.words import score_text
 
-    scores = {name: in_words(rate, intervals=name not in stopped) for name, rate in rates.items()}
+    scores = {name: score_text(rate, intervals=name not in stopped) for name, rate in rates.items()}
     for name, (generator, reference) in sides.items():
         if generator and reference:  # lest rows the other way round go unnoticed
             who = f"generator_2 {generator!r} against generator_1 {reference!r}"
             scores[name] = f"{who}\n{scores[name]}"
     verdict = "\n".join(f"{name}: {note}" for name, note in stopped.items())
     if comparisons:
-        verdict = standing.in_words(comparisons)
+        verdict = standings_text(comparisons)
     if len(scores) == 1:
         return "\n".join([*scores.values(), verdict])
     blocks = [f"{name}\n{score}" for name, score in scores.items()]

@@ -90,7 +90,7 @@ NOISES: dict[str, Noise] = {
 
 def adds_noise(noise_type: str) -> bool:
     """Whether a type adds noise; `none` and the control `duplicate` add none."""
-    return noise_type not in NOISES or NOISES[noise_type].law is not None
+    return NOISES[noise_type].law is not None
 
 
 def is_paired(noise_type: str) -> bool:

@@ -16,8 +16,8 @@ from symnoise_ray.config import ModelConfig, TrialConfig
 from symnoise_ray.data.rows import read_train
 from symnoise_ray.data.templates import choose_template
 from symnoise_ray.data.tokens import IGNORE_INDEX, TokenRow, row_limit, tokenise
-from symnoise_ray.models.source import model_source
-from symnoise_ray.models.tokenizer import load_tokenizer
+from symnoise_ray.models.source import context_length
+from symnoise_ray.models.tokenizer import load_tokenizer, location
 
 COLOUR = ("\x1b[32m", "\x1b[0m")
 BRACKETS = ("[[", "]]")
@@ -86,12 +86,7 @@ def _context(config: ModelConfig) -> int | None:
     """The longest sequence that the model takes, where its configuration says so."""
     import transformers  # see load_tokenizer
 
-    settings = transformers.AutoConfig.from_pretrained(
-        model_source(config),
-        revision=config.revision or "main",
-        trust_remote_code=config.trust_remote_code,
-    )
-    return getattr(settings, "max_position_embeddings", None)
+    return context_length(transformers.AutoConfig.from_pretrained(**location(config)))
 
 
 def _shown(row: TokenRow, tokenizer: Any) -> Shown:

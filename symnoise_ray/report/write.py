@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from symnoise_ray.noise.types import adds_noise
+from symnoise_ray.noise.types import NOISES, adds_noise
 from symnoise_ray.records.files import read_lines, write_text
 from symnoise_ray.records.layout import COMPLETIONS, METRICS, PREFERENCES, REPORT_MARKDOWN
 from symnoise_ray.records.results import SweepResult, TrialResult
@@ -155,9 +155,14 @@ def _footer(results: SweepResult) -> str:
     return f"Runs are logged in MLflow at {address}, experiment {results.experiment or DASH}."
 
 
+def _has_noise(arm: str) -> bool:
+    """Whether an arm adds noise; one that this version does not know may."""
+    return arm not in NOISES or adds_noise(arm)
+
+
 def _best_noise(trials: Iterable[TrialResult]) -> TrialResult | None:
     """The searched trial with noise that won most; a baseline where nothing was searched."""
-    noisy = [trial for trial in trials if trial.win_rate is not None and adds_noise(trial.arm)]
+    noisy = [trial for trial in trials if trial.win_rate is not None and _has_noise(trial.arm)]
     return max(noisy, key=lambda trial: (not trial.baseline, trial["win_rate"]), default=None)
 
 

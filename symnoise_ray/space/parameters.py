@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from symnoise_ray.config import Parameter, SweepConfig, TrialConfig
 from symnoise_ray.config.loading import Document, build, nearest, put
 from symnoise_ray.errors import UserError
-from symnoise_ray.noise.types import NOISES
+from symnoise_ray.noise.types import adds_noise
 
 Params = dict[str, Any]
 
@@ -315,6 +315,6 @@ def arm_of(config: TrialConfig) -> str:
 
 def describe(config: TrialConfig) -> str:
     """A trial's noise in a few words, for tables."""
-    if NOISES[config.noise.type].law is None:
+    if not adds_noise(config.noise.type):
         return config.noise.type
     return f"{config.noise.type} {config.noise.alpha:.3g}"

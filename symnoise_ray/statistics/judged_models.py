@@ -26,7 +26,7 @@ from symnoise_ray.statistics.win_rate import item_scores
 from symnoise_ray.statistics.words import ONE_SEED, in_points, verdict_text
 
 
-def labels(paths: Sequence[Path]) -> list[str]:
+def shortest_names(paths: Sequence[Path]) -> list[str]:
     """The shortest ends of the paths, all of the same number of parts, that all differ.
 
     Raises:
@@ -113,16 +113,16 @@ def _require_one_reference(judged: Mapping[str, Sequence[Preference]]) -> None:
             )
 
 
-def in_words(comparisons: Sequence[Comparison]) -> str:
+def standings_text(comparisons: Sequence[Comparison]) -> str:
     """The verdicts, and how many prompts would decide what is not decided."""
     alone = [each for each in comparisons if not each.over]
-    labels = {each.arm: each.arm for each in alone}
+    names = {each.arm: each.arm for each in alone}
     lines = [
         f"Against the reference, on {alone[0].num_prompts} prompts: "
-        f"{'; '.join(verdict_text(each, labels) for each in alone)}."
+        f"{'; '.join(verdict_text(each, names) for each in alone)}."
     ]
     if len(alone) < len(comparisons):
-        between = "; ".join(verdict_text(each, labels) for each in comparisons if each.over)
+        between = "; ".join(verdict_text(each, names) for each in comparisons if each.over)
         lines.append(f"Against each other, by their win rates: {between}.")
     return "\n".join([*lines, ONE_SEED])
 

@@ -77,7 +77,7 @@ def _evidence(comparison: Comparison) -> str:
     return f"{text}, {100 * comparison.length_controlled_win_rate:.1f} % at equal lengths"
 
 
-def in_words(rate: WinRate, *, intervals: bool = True) -> str:
+def score_text(rate: WinRate, *, intervals: bool = True) -> str:
     """The score in a few lines, in percent; without `intervals` if judging stopped early."""
     raw, equal = rate.interval_95, rate.length_controlled_interval_95
     counts = (

@@ -79,7 +79,7 @@ def _content(**values: Any) -> dict[str, Any]:
         "version": "0.1.0",
         "status": "partial",
         "finished": "2026-01-01T12:00:00+00:00",
-        "verdict": {"sentence": "It cannot be told yet.", "comparisons": [COMPARISON]},
+        "verdict": {"sentence": "It is not decided yet.", "comparisons": [COMPARISON]},
         "trials": [
             _trial(0, "none", 0.5),
             _trial(1, "neftune", 0.44, baseline=True),
@@ -155,7 +155,7 @@ def test_everything_is_told(kind: str) -> None:
     for trial in _results().trials:
         assert trial.trial in text
     for words in (
-        "It cannot be told yet.",
+        "It is not decided yet.",
         "Finished, but some trials have no result",
         "5 trials (4 done, 1 failed) in 1 min 35 s",
         "the loss is nan at step 31",

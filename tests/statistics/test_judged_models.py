@@ -12,7 +12,12 @@ from symnoise_ray.cli.main import main
 from symnoise_ray.errors import DataError, JudgeError, UserError
 from symnoise_ray.records.files import write_lines
 from symnoise_ray.records.preferences import Preference
-from symnoise_ray.statistics.judged_models import in_words, labels, standings, stopped_early
+from symnoise_ray.statistics.judged_models import (
+    shortest_names,
+    standings,
+    standings_text,
+    stopped_early,
+)
 from tests.statistics.test_published_annotations import files, preferences
 
 
@@ -37,7 +42,7 @@ def test_a_model_that_wins_often_enough_is_better_than_the_reference():
     assert told.verdict == "cannot tell yet"
     assert told.prompts_needed is not None
     assert told.prompts_needed > 400
-    words = in_words([told])
+    words = standings_text([told])
     assert words.startswith("Against the reference, on 400 prompts: whether own differs is not")
     assert f"about {told.prompts_needed} prompts would decide it" in words
     assert "One seed cannot show how much another training would differ." in words
@@ -102,12 +107,16 @@ def test_judging_that_stopped_early_has_no_verdict():
 
 def test_files_are_named_by_the_shortest_ends_of_their_paths_that_differ():
     trials = [Path(f"runs/q/trials/{name}/preferences.jsonl") for name in ("000-none", "001-neft")]
-    assert labels(trials) == ["000-none/preferences.jsonl", "001-neft/preferences.jsonl"]
-    assert labels([*trials[:1]]) == ["preferences.jsonl"]
-    assert labels([Path("a/x/p"), Path("b/x/p"), Path("a/y/p")]) == ["a/x/p", "b/x/p", "a/y/p"]
-    assert labels([Path("p"), Path("../p")]) == [f"{Path.cwd().name}/p", "../p"]
+    assert shortest_names(trials) == ["000-none/preferences.jsonl", "001-neft/preferences.jsonl"]
+    assert shortest_names([*trials[:1]]) == ["preferences.jsonl"]
+    assert shortest_names([Path("a/x/p"), Path("b/x/p"), Path("a/y/p")]) == [
+        "a/x/p",
+        "b/x/p",
+        "a/y/p",
+    ]
+    assert shortest_names([Path("p"), Path("../p")]) == [f"{Path.cwd().name}/p", "../p"]
     with pytest.raises(UserError, match=r"each file must be given once, but a/\.\./p comes"):
-        labels([Path("p"), Path("q"), Path("./a/../p")])
+        shortest_names([Path("p"), Path("q"), Path("./a/../p")])
 
 
 def test_published_models_stand_in_the_order_of_their_published_rates(shared_data: Path):

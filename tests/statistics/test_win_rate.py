@@ -19,7 +19,7 @@ from symnoise_ray.statistics.win_rate import (
     length_differences,
     win_rate,
 )
-from symnoise_ray.statistics.words import in_words
+from symnoise_ray.statistics.words import score_text
 
 
 def preference(item: int, value: float | None, **fields: Any) -> Preference:
@@ -248,16 +248,17 @@ def test_a_difficulty_that_belongs_to_other_items_is_refused() -> None:
 def test_a_score_in_words_has_both_rates_and_their_intervals() -> None:
     rng = np.random.default_rng(4)
     scores, lengths = rng.choice([0.0, 1.0], size=50).tolist(), rng.integers(20, 90, 50).tolist()
-    lines = in_words(win_rate(with_lengths(scores, lengths))).split("\n")
+    lines = score_text(win_rate(with_lengths(scores, lengths))).split("\n")
     assert len(lines) == 2
     assert f"of 50 items: {sum(scores):.0f} won, {50 - sum(scores):.0f} lost, 0 tied" in lines[0]
     assert "] at equal lengths; " in lines[1]
 
 
 def test_a_score_in_words_warns_of_what_it_cannot_tell() -> None:
-    told = in_words(win_rate([*with_lengths([0, 1, 1, 0], [60, 70, 80, 90]), preference(4, None)]))
+    verdicts = [*with_lengths([0, 1, 1, 0], [60, 70, 80, 90]), preference(4, None)]
+    told = score_text(win_rate(verdicts))
     assert "longer than the reference on 100 %" not in told, "the failed one is as long"
-    always = in_words(win_rate([*with_lengths([0, 1, 1, 0], [60, 70, 80, 90])]))
+    always = score_text(win_rate([*with_lengths([0, 1, 1, 0], [60, 70, 80, 90])]))
     assert "longer than the reference on 100 %" in always
     assert "so the rate at equal lengths is an extrapolation" in always
     assert "1 items without a verdict are left out" in told
