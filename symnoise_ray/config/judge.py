@@ -1,4 +1,4 @@
-"""How prompts are answered, and who judges the answers."""
+"""The judge: who says which of two answers is better, and how it is asked."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ class JudgeConfig(Section):
     """The judging model: its name at the endpoint (`api`), a Hugging Face name or folder
     (`local`), or the name or folder of an annotators' configuration (`alpaca_eval`)."""
     revision: Annotated[str | None, MODEL] = None
-    """Branch, tag or commit of a hub model (`local`), or your own word for what the endpoint serves
-    (`api`, `alpaca_eval`); a new one means new verdicts."""
+    """Branch, tag or commit of a hub model (`local`), or your own name for what the endpoint serves
+    (`api`, `alpaca_eval`); stored verdicts of another revision are not used."""
     orders: Literal["both", "published"] = "both"
     """`both`: every item is judged in both orders of the two answers. `published`: in one, which
-    AlpacaEval draws from the instruction, as in its published numbers; the judge's preference for a
-    position is not seen then, and not averaged out."""
+    AlpacaEval draws from the instruction, as in its published numbers; a preference of the judge
+    for a position is then neither seen nor averaged out."""
     engine: Annotated[Literal["transformers", "vllm"], OWN] = "transformers"
     """What runs a local judge: plain transformers, or vLLM (the extra `vllm`, on CUDA)."""
     num_workers: Annotated[int, OWN] = Field(1, ge=1)
@@ -67,7 +67,7 @@ class JudgeConfig(Section):
     batch_size: Annotated[int, OWN] = Field(16, ge=1)
     """Items that a local judge in transformers reads together, each in both orders."""
     max_length: Annotated[int, OWN] = Field(4096, ge=64)
-    """Tokens of a local judge's prompt at most; a longer one is a failed verdict."""
+    """Largest number of tokens in a local judge's prompt; a longer one is a failed verdict."""
     prompt: Annotated[str, PROMPT] = "pairwise"
     """What the judge is asked: `pairwise`, or a YAML file with `system`, `user` and `labels`, where
     `{instruction}`, `{first}` and `{second}` stand for JSON strings."""
@@ -77,48 +77,48 @@ class JudgeConfig(Section):
     temperature: Annotated[float | None, ENDPOINT] = Field(0.0, ge=0, le=2)
     """Sampling temperature at the endpoint; null asks for none, which some models want."""
     max_new_tokens: Annotated[int, ENDPOINT] = Field(8, ge=1)
-    """Tokens that the endpoint may answer with; a model that thinks first needs thousands."""
+    """Largest number of tokens in the endpoint's answer; models that think first need thousands."""
     base_url: Annotated[str, ENDPOINT] = "https://api.openai.com/v1"
     """The endpoint."""
     api_key_env: Annotated[str | None, ENDPOINT] = None
     """NAME of the environment variable that holds the key; the key itself never stands here."""
     api_key_file: Annotated[str | None, ENDPOINT] = None
-    """File that holds the key, in place of a variable; an endpoint without keys needs neither."""
+    """File that holds the key, instead of a variable; an endpoint without keys needs neither."""
     concurrency: Annotated[int, ENDPOINT] = Field(8, ge=1, le=256)
-    """Calls on their way to the endpoint at once, per trial that is being judged."""
+    """Calls to the endpoint that run at once, per trial that is being judged."""
     requests_per_minute: Annotated[float | None, ENDPOINT] = Field(None, gt=0, allow_inf_nan=False)
-    """Calls per minute at most, per trial that is being judged."""
+    """Largest number of calls per minute, per trial that is being judged."""
     tokens_per_minute: Annotated[float | None, ENDPOINT] = Field(None, gt=0, allow_inf_nan=False)
-    """Tokens per minute at most, in and out, per trial that is being judged."""
+    """Largest number of tokens per minute, in and out, per trial that is being judged."""
     timeout_seconds: Annotated[float, ENDPOINT] = Field(60.0, gt=0, allow_inf_nan=False)
-    """Seconds within which a call must be answered whole."""
+    """Seconds until the whole answer to a call must have arrived."""
     max_retries: Annotated[int, ENDPOINT] = Field(5, ge=0)
-    """How often a call that failed, or brought no verdict, is made again."""
+    """How often a call is repeated that failed or gave no verdict."""
     retry_seconds: Annotated[float, ENDPOINT] = Field(1.0, gt=0, allow_inf_nan=False)
-    """First wait before a retry, doubled each time and spread at random by up to its half; an
-    endpoint's Retry-After goes before it."""
+    """First wait before a retry, doubled each time and changed at random by up to half; an
+    endpoint's Retry-After takes precedence."""
     max_wait_seconds: Annotated[float, ENDPOINT] = Field(120.0, gt=0, allow_inf_nan=False)
-    """Longest wait before a retry; an endpoint that asks for more has failed."""
+    """Longest wait before a retry; a call fails if its endpoint asks for a longer one."""
     max_calls: Annotated[int | None, ENDPOINT] = Field(None, ge=1)
-    """Budget of the sweep: calls at most, retries counted."""
+    """Budget of the sweep in calls, retries included."""
     max_total_tokens: Annotated[int | None, ENDPOINT] = Field(None, ge=1)
-    """Budget of the sweep: tokens at most, in and out."""
+    """Budget of the sweep in tokens, in and out."""
     max_cost: Annotated[float | None, ENDPOINT] = Field(None, gt=0, allow_inf_nan=False)
-    """Budget of the sweep: money at most, in the currency of the two prices."""
+    """Budget of the sweep in money, in the currency of the two prices."""
     price_input: Annotated[float, ENDPOINT] = Field(0.0, ge=0, allow_inf_nan=False)
     """Price of a million tokens read by the endpoint."""
     price_output: Annotated[float, ENDPOINT] = Field(0.0, ge=0, allow_inf_nan=False)
     """Price of a million tokens written by the endpoint."""
     min_coverage: float = Field(0.95, gt=0, le=1)
-    """Fraction of the items that must have all their verdicts; below it a trial is invalid."""
+    """Fraction of the items that must have all their verdicts, or else the trial is invalid."""
     cache: str = "verdicts"
-    """Folder of the verdicts that were given, so that none is asked for twice; a relative path
-    starts where the sweep directories lie."""
+    """Folder of stored verdicts, which are not asked for again; a relative path starts at the
+    folder of the sweep directories."""
     self_check: bool = True
-    """Try the judge on planted pairs before the first trial, and refuse one that fails."""
+    """Try the judge on planted pairs before the first trial; one that fails ends the sweep."""
     early: bool = False
     """Judge a searched trial's prompts in a random order and stop once it is decided, with 5 %
-    error, on which side of 50 % the whole set lies; the confirmation always judges all of it."""
+    error, on which side of 50 % the win rate of all prompts lies; the confirmation judges all."""
 
     @model_validator(mode="after")
     def _keys_belong_to_the_type(self) -> Self:
@@ -167,5 +167,5 @@ class JudgeConfig(Section):
 
 
 def needs_gold(judge: JudgeConfig) -> bool:
-    """Whether a judge compares with the right answer, so that prompts without one are no use."""
+    """Whether a judge needs the gold answer of every prompt."""
     return judge.type == "reference"

@@ -26,14 +26,14 @@ Names = tuple[str, ...]
 
 
 class Document(NamedTuple):
-    """Plain values, and for messages the place that every key came from."""
+    """Plain values, and for messages the place of every key."""
 
     values: dict[str, Any]
     places: dict[KeyPath, str]
     source: str
 
     def where(self, path: KeyPath) -> str:
-        """`file:line`, or the override, of the deepest known part of a path."""
+        """The place of the deepest known part of a path: `file:line`, or an override."""
         for end in range(len(path), 0, -1):
             if path[:end] in self.places:
                 return self.places[path[:end]]
@@ -53,7 +53,7 @@ def read_yaml(text: str, source: str) -> Document:
     """Parse YAML 1.2 into plain values and line numbers.
 
     Raises:
-        UserError: the text is no YAML, has a duplicate key, or is no mapping.
+        UserError: the text is not YAML, has a duplicate key, or is not a mapping.
     """
     try:
         tree = YAML().load(text)
@@ -74,7 +74,7 @@ def _plain(node: Any, path: KeyPath, lines: dict[KeyPath, int]) -> Any:
     if isinstance(node, Mapping):
         for key in node:
             if key in (node.lc.data or {}):  # type: ignore[attr-defined]
-                # A key that was merged in by `<<` has no place of its own.
+                # A key that `<<` merges in has no place of its own.
                 lines[(*path, key)] = node.lc.key(key)[0] + 1  # type: ignore[attr-defined]
         return {str(key): _plain(value, (*path, key), lines) for key, value in node.items()}
     if isinstance(node, list):
@@ -172,10 +172,10 @@ def put(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
 
 
 def build(model: type[Config], document: Document, prefix: KeyPath = ()) -> Config:
-    """Validate a document's values, with its first mistake told in one line.
+    """Validate a document's values; the first mistake becomes an error of one line.
 
     Raises:
-        UserError: where, which key, what must hold, what came, and the nearest name.
+        UserError: with the place, the key, what must hold, what was given, and the nearest name.
     """
     try:
         return model.model_validate(document.values)
@@ -186,7 +186,7 @@ def build(model: type[Config], document: Document, prefix: KeyPath = ()) -> Conf
 def _explain(
     error: ValidationError, model: type[BaseModel], document: Document, prefix: KeyPath
 ) -> str:
-    """The first mistake as one line; its place is looked up under `prefix`."""
+    """The first mistake in one line; `prefix` leads from the document to the model."""
     first = error.errors()[0]
     path = tuple(first["loc"])
     key = ".".join(map(str, path)) or "settings"
@@ -203,7 +203,7 @@ def _explain(
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """` Did you mean 'x'?`, or the list of what is known."""
+    """` Did you mean 'x'?`, or the list of known names."""
     if close := difflib.get_close_matches(name, known, n=1, cutoff=0.5):
         return f" Did you mean '{close[0]}'?"
     return f" Known here: {', '.join(sorted(known))}." if known else ""

@@ -1,10 +1,10 @@
 """AlpacaEval's own annotators by name, so that numbers can be compared with published ones.
 
 In: pairs. Out: the verdicts of a configuration that the package `alpaca_eval` ships (or of a
-folder in its form), with its prompt, parser, clients and retries. Its store, its choice of an order
-and its way to log are left out: ours are used, and nothing of it goes to a disk or a terminal. A
-preference that is missing or outside [1, 2] is a failed verdict. Reasons never quote an error: its
-text may hold a key, and the keys are known to `alpaca_eval` alone.
+folder in its form), with its prompt, parser, clients and retries. Its store, its choice of orders
+and its logging are switched off, so it writes to no file and no terminal. A preference that is
+missing or outside [1, 2] is a failed verdict. Reasons never quote an error: its text may hold a
+key, and only `alpaca_eval` knows the keys.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from typing import Any
 
 from symnoise_ray.config import JudgeConfig
 from symnoise_ray.config.loading import nearest
-from symnoise_ray.errors import DataError, UserError
+from symnoise_ray.errors import DataError, UserError, one_line
 from symnoise_ray.judges.protocol import Pair, Usage, Verdict
 from symnoise_ray.judges.replies import NEVER, SPENT
 from symnoise_ray.records.preferences import verdict
 
 CHUNK = 16
-"""Pairs that the annotator is given at once; a process that is killed loses so many at most."""
+"""Pairs that the annotator gets at once; a killed process loses at most so many verdicts."""
 HOPELESS = 16
-"""Calls that failed in a row: nobody answers any more."""
+"""Failed calls in a row after which no more are made."""
 ENDPOINTS = ("OPENAI_BASE_URL", "OPENAI_API_BASE", "OPENAI_CLIENT_CONFIG_PATH")
-"""Environment variables that say where `alpaca_eval` asks."""
+"""Environment variables with the endpoint that `alpaca_eval` calls."""
 PLACEHOLDERS = ("{instruction}", "{output_1}", "{output_2}")
 
 _importing = threading.Lock()
@@ -55,12 +55,12 @@ class AlpacaEvalJudge:
             switch = package.processors.RandomSwitchTwoColumnsProcessor
             single.processors = [p for p in single.processors if not isinstance(p, switch)]
         prompts = [single.prompt_template for single in singles.values()]
-        told = [path.read_text(encoding="utf-8"), *prompts]
+        asked_with = [path.read_text(encoding="utf-8"), *prompts]
         self.identity: Mapping[str, Any] = {
             "type": "alpaca_eval",
             "annotators": self.name,
             "version": importlib.metadata.version("alpaca_eval"),
-            "digest": hashlib.sha256(repr(told).encode()).hexdigest(),
+            "digest": hashlib.sha256(repr(asked_with).encode()).hexdigest(),
             "endpoints": [os.environ.get(name) for name in ENDPOINTS],
             "revision": config.revision,
         }
@@ -68,10 +68,10 @@ class AlpacaEvalJudge:
         self._failed_in_a_row = 0
 
     def _check(self, config: JudgeConfig) -> None:
-        """Refuse what would not be what it seems.
+        """Refuse annotators whose verdicts would not mean what the settings say.
 
         Raises:
-            UserError: a prompt lacks something, holds several pairs, or has no published order.
+            UserError: a prompt lacks a placeholder or holds several pairs, or no order is fixed.
         """
         where = f"judge.model={config.model}"
         for name, single in self._annotator.annotators.items():
@@ -93,10 +93,10 @@ class AlpacaEvalJudge:
                 )
 
     def judge(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Verdict]]:
-        """Verdicts chunk by chunk.
+        """Yield verdicts chunk by chunk.
 
         Raises:
-            DataError: a pair is of conversations, which AlpacaEval does not know.
+            DataError: a pair has earlier turns; AlpacaEval judges single requests only.
         """
         self._over, self._failed_in_a_row = "", 0
         for pair in pairs:
@@ -109,14 +109,14 @@ class AlpacaEvalJudge:
             yield from enumerate(self._ask(pairs[start : start + CHUNK]), start)
 
     def _ask(self, pairs: Sequence[Pair]) -> Iterator[Verdict]:
-        """One verdict per pair; where all fail together, they are asked about one by one."""
+        """Yield one verdict per pair; after an error the pairs are asked about one by one."""
         if self._over:
             yield from [Verdict(None, self._over, over=True)] * len(pairs)
             return
         try:
             verdicts = self._annotate(pairs)
         except Exception as error:
-            # Whatever went wrong, it is these pairs' alone; the exception may hold a key.
+            # Any error concerns these pairs alone; the exception may hold a key.
             reason = self._failed(error)
             if len(pairs) > 1 and not self._over:
                 for pair in pairs:
@@ -129,10 +129,10 @@ class AlpacaEvalJudge:
         yield from verdicts
 
     def _failed(self, error: Exception) -> str:
-        """Why a call failed, without the error's own words; notes when no call can pass."""
+        """Why a call failed, without the error's own text; remembers when no call can succeed."""
         status = getattr(error, "status_code", None)
-        told = f"status {status}" if isinstance(status, int) else type(error).__name__
-        reason = f"AlpacaEval's annotator failed with {told}"
+        kind = f"status {status}" if isinstance(status, int) else type(error).__name__
+        reason = f"AlpacaEval's annotator failed with {kind}"
         self._failed_in_a_row += 1
         spent = SPENT in (getattr(error, "code", None), getattr(error, "type", None))
         if status in NEVER or spent or self._failed_in_a_row >= HOPELESS:
@@ -145,8 +145,8 @@ class AlpacaEvalJudge:
             {"instruction": pair.instruction, "output_1": pair.first, "output_2": pair.second}
             for pair in pairs
         ]
-        told = self._annotator(rows, chunksize=None)
-        found = {tuple(row[name] for name in rows[0]): row["preference"] for row in told}
+        annotated = self._annotator(rows, chunksize=None)
+        found = {tuple(row[name] for name in rows[0]): row["preference"] for row in annotated}
         return [_verdict(found[pair.instruction, pair.first, pair.second], pair) for pair in pairs]
 
 
@@ -175,7 +175,7 @@ def find_annotators(name: str, shipped: Path) -> Path:
 
 
 def load_package() -> Any:
-    """The module `alpaca_eval`, kept from changing how this process logs.
+    """Import `alpaca_eval` without letting it change how this process logs.
 
     Raises:
         UserError: it is not installed.
@@ -195,7 +195,7 @@ def load_package() -> Any:
 
 
 def _annotator(package: Any, path: Path) -> Any:
-    """The annotators of a configuration, with nothing stored and nothing remembered.
+    """The annotators of a configuration, without the package's own store.
 
     Raises:
         UserError: the configuration cannot be used.
@@ -205,11 +205,10 @@ def _annotator(package: Any, path: Path) -> Any:
             annotators_config=path, caching_path=None, is_avoid_reannotations=False
         )
     except Exception as error:
-        # Whatever it stumbles over is in the user's file, or a client's package is not installed.
-        reason = " ".join(str(error).split())[:160]
+        # The cause is in the user's file, or the package of a client is not installed.
         raise UserError(
             f"{path}: must be an annotators' configuration that alpaca_eval can load, but got "
-            f"{type(error).__name__}: {reason}"
+            f"{type(error).__name__}: {one_line(error, limit=160)}"
         ) from None
     _silence()  # clients are imported only now
     return annotator
@@ -217,7 +216,7 @@ def _annotator(package: Any, path: Path) -> Any:
 
 @contextmanager
 def _log_level_kept() -> Iterator[None]:
-    """The import of `alpaca_eval` sets the level of the root logger, which is everybody's."""
+    """Restore the level of the root logger, which the import of `alpaca_eval` changes."""
     root = logging.getLogger()
     level = root.level
     try:
@@ -228,7 +227,7 @@ def _log_level_kept() -> Iterator[None]:
 
 @contextmanager
 def _package_resources() -> Iterator[None]:
-    """What `alpaca_eval` needs of pkg_resources, which newer setuptools no longer bring."""
+    """Provide what `alpaca_eval` uses of pkg_resources, which newer setuptools lack."""
     name = "pkg_resources"
     if name in sys.modules or importlib.util.find_spec(name) is not None:
         yield
@@ -245,9 +244,9 @@ def _package_resources() -> Iterator[None]:
 
 
 def _silence() -> None:
-    """Take the root logger and the progress bars out of the modules of `alpaca_eval`.
+    """Replace the root logger and the progress bars in the modules of `alpaca_eval`.
 
-    Its log lines quote replies and errors of endpoints; its bars would write over our own table.
+    Its log lines quote replies and errors of endpoints; its bars would overwrite the sweep's table.
     """
     mute = logging.Logger("alpaca_eval", logging.CRITICAL + 1)
     for name, module in list(sys.modules.items()):

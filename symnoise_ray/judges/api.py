@@ -1,8 +1,8 @@
 """A judging model behind any OpenAI-compatible endpoint, through the official client.
 
-In: pairs. Out: verdicts as they come, from several calls at once. A call that fails, or whose reply
-is no verdict, is made again a few times; then its verdict is a failure with the reason. A key that
-is refused or a budget that is spent ends all calls at once: what was judged stays.
+In: pairs. Out: verdicts in the order of the replies, since several calls run at once. A call that
+fails, or whose reply is not a verdict, is repeated a few times; then its verdict has failed, with
+the reason. A refused key or a spent budget ends all calls; verdicts given before that stay.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from symnoise_ray.judges.protocol import NOTHING, Pair, Usage, Verdict
 from symnoise_ray.judges.replies import LIMIT, NEW_LIMIT, Fault, Reply, explain, read_reply
 
 TOP_LOGPROBS = 5
-"""As AlpacaEval asks; more than some endpoints would be asked too much."""
+"""As AlpacaEval asks for; some endpoints refuse more."""
 LARGEST_REPLY = 1 << 20
-"""Bytes of a reply that is read at most; a verdict takes a few hundred."""
+"""Bytes of a reply that are read at most; a verdict takes a few hundred."""
 BYTES_PER_TOKEN = 4
 NO_KEY = "none"
-"""Sent to endpoints that want no key: the client insists on one."""
+"""Sent to endpoints without keys, because the client requires one."""
 
 
 class ApiJudge:
@@ -48,7 +48,7 @@ class ApiJudge:
             base_url=config.base_url,
             timeout=config.timeout_seconds,
             max_retries=0,  # retries are made here, where they are paced and counted
-            # A redirect would be a call that nobody counts, or send the texts to another host.
+            # A redirect would be a call that is not counted, or send the texts to another host.
             http_client=openai.DefaultHttpxClient(follow_redirects=False),
         )
         weakref.finalize(self, self._client.close)
@@ -69,13 +69,13 @@ class ApiJudge:
             "revision": config.revision,
             "prompt": self.prompt.digest,
             "verdict": config.verdict,
-            "reading": 2,  # counted up when the same reply comes to mean another verdict
+            "reading": 2,  # raised when the same reply means another verdict
             "temperature": config.temperature,
             "max_new_tokens": config.max_new_tokens,
         }
 
     def judge(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Verdict]]:
-        """Verdicts in the order in which they come."""
+        """Yield verdicts in the order of the replies."""
         self._over = ""
         self._stop.clear()
         executor = ThreadPoolExecutor(self.config.concurrency, thread_name_prefix="judge")
@@ -84,12 +84,12 @@ class ApiJudge:
             for future in as_completed(futures):
                 yield futures[future], future.result()
         finally:
-            # Left early, too: calls on their way end by their time limit, no other one begins.
+            # Also when the caller stops early: no call begins, those under way end by their limit.
             self._stop.set()
             executor.shutdown(wait=False, cancel_futures=True)
 
     def _ask(self, pair: Pair) -> Verdict:
-        """One verdict, after as many calls as it takes and the settings allow."""
+        """One verdict, after as many calls as it needs and the settings allow."""
         messages = self.prompt.messages(pair)
         size = sum(len(message["content"].encode()) for message in messages)
         estimate = Usage(1, size // BYTES_PER_TOKEN, self.config.max_new_tokens)
@@ -117,7 +117,7 @@ class ApiJudge:
             retries += 1
 
     def _can_adapt(self, fault: Fault) -> bool:
-        """Ask otherwise, from now on for all, where the endpoint does not know a setting."""
+        """Change how all later calls ask, where the endpoint does not know a setting."""
         if fault.no_logprobs and self.config.verdict == "auto":
             self._verdict = "text"
             return True
@@ -126,12 +126,12 @@ class ApiJudge:
         return fault.other_limit
 
     def _back_off(self, retries: int) -> float:
-        """Doubled each time, and spread: calls that failed together do not come back together."""
+        """Doubled each time, and random, so that failed calls are not all repeated at once."""
         wait = self.config.retry_seconds * 2.0**retries * random.uniform(0.5, 1.5)
         return min(wait, self.config.max_wait_seconds)
 
     def _wait_for_turn(self, estimate: Usage) -> str:
-        """Wait until a call may be made, and take it out of the budget; or why none may."""
+        """Wait for a turn and reserve a call in the budget; returns why none may be made."""
         self._stop.wait(self._pace.turn(estimate.input_tokens + estimate.output_tokens))
         if not self._stop.is_set():
             spent = self._budget.reserve(estimate)
@@ -141,12 +141,12 @@ class ApiJudge:
         return self._over or "judging was stopped"
 
     def _end(self, reason: str) -> None:
-        """No more calls; those that wait give up with this reason."""
+        """Allow no more calls; waiting ones end with this reason."""
         self._over = self._over or reason
         self._stop.set()
 
     def _call(self, messages: list[dict[str, str]], estimate: Usage) -> tuple[Reply | Fault, Usage]:
-        """One call, and what it took: by the endpoint's own count where it gives one."""
+        """One call, and its cost: by the endpoint's own count where it gives one."""
         verdict, limit, used = self._verdict, self._limit, estimate
         reply: Reply | Fault
         try:
@@ -155,10 +155,10 @@ class ApiJudge:
             if isinstance(reply, Reply) and reply.usage is not None:
                 used = reply.usage
         except Exception as error:
-            # Whatever went wrong is this one call's; the exception may hold the key, so that only
-            # its reason goes on.
+            # Any error concerns this call alone. The exception may hold the key, so only the reason
+            # is kept.
             reply = explain(error, self._key)
-            # What was not asked for cannot be left out, and an answer that is quoted says nothing.
+            # A setting that was not sent, or that a quoted answer names, is not the cause.
             asked = " ".join(message["content"] for message in messages).lower()
             reply = reply._replace(
                 no_logprobs=reply.no_logprobs and verdict != "text" and "logprobs" not in asked,
@@ -171,9 +171,9 @@ class ApiJudge:
         return reply, used
 
     def _post(self, messages: list[dict[str, str]], limit: str, *, logprobs: bool) -> bytes:
-        """The reply's body, read under a time limit and a limit of size.
+        """The reply's body, read within limits of time and size.
 
-        The client's own time limit starts anew with every byte that drips in.
+        The client's own time limit starts again with every byte that arrives.
         """
         config = self.config
         until = time.monotonic() + config.timeout_seconds

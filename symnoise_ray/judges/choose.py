@@ -15,13 +15,13 @@ from symnoise_ray.judges.store import CachedJudge, VerdictStore
 def make_judge(
     config: JudgeConfig, folder: Path, scope: str = "", local: Judge | None = None
 ) -> Judge:
-    """The judge that `judge.type` names; verdicts that cost something are stored.
+    """Make the judge that `judge.type` names; it stores its verdicts unless they cost nothing.
 
     Args:
         config: The judge's settings.
         folder: Where a relative `judge.cache` starts.
         scope: What shares one budget, such as the sweep.
-        local: A local judge that is up already, on workers of its own; else it runs here.
+        local: A local judge that already runs on workers; without one, it runs in this process.
 
     Raises:
         UserError: the key, the prompt, the annotators or the local model cannot be read.

@@ -1,10 +1,10 @@
-"""Pairwise judges behind one protocol: two answers to one prompt in, which is better out.
+"""Judging of a trial: its answers are compared with the reference's, prompt by prompt.
 
-In: a trial's completions and the reference's. Out: `Preference`s, one per item and order, and how
-many could not be had and why. Every item is judged in both orders, or in the one that AlpacaEval
-draws from its instruction; identical answers are ties without asking. Too many failures make the
-trial invalid: there is no score then. Judging may stop once it is decided which side of one half
-all items together lie on (`early.EarlyDecision`).
+In: a trial's completions and the reference's. Out: `Preference`s, one per item and order, with the
+number of failed verdicts by reason. Every item is judged in both orders, or in the one order that
+AlpacaEval draws from its instruction. Identical answers are ties without a call. A trial with too
+many failed verdicts is invalid and has no score. Judging may stop early, once it is decided on
+which side of one half the win rate of all items lies (`statistics.early_stopping`).
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ ORDERS = ("reference first", "trial first")
 TIE = Verdict(1.5, cached=True)
 """Of identical answers."""
 BATCH_ITEMS = 16
-"""Items that are asked about before one looks whether it is decided."""
+"""Items that are judged between two looks at whether the result is decided."""
 ORDER_SEED = 0
-"""All trials are judged in one order: it depends on nothing that they answer."""
+"""All trials are judged in the same order of items, whatever they answer."""
 
 
 class Judged(NamedTuple):
-    """All verdicts of a trial; how many failed, by reason; and what they took."""
+    """All verdicts of a trial, the number of failed ones by reason, and what they cost."""
 
     preferences: list[Preference]
     failures: Counter[str]
     usage: Usage
     decision: EarlyDecision | None = None
-    """Where judging might stop early: what was decided, and from which part of the items."""
+    """With `judge.early`: what was decided, and from which part of the items."""
 
     @property
     def num_items(self) -> int:
@@ -50,16 +50,16 @@ class Judged(NamedTuple):
         return 1 - len(failed) / max(1, self.num_items)
 
     def early_fields(self) -> dict[str, Any]:
-        """What a score says beside its numbers where judging might stop early.
+        """Further fields of a score with `judge.early`; none without.
 
-        Of judging that did stop, the win rate is flattered, so `interval_95` is the one that holds
-        at every moment: it says where the win rate of the whole set lies.
+        Where judging stopped, the win rate is biased away from one half. `interval_95` is then the
+        interval that is valid at every look: it holds the win rate of the whole set.
         """
         if self.decision is None:
             return {}
         stopped = self.num_items < self.decision.num_items
-        told: dict[str, Any] = {"n_judged": self.num_items, "stopped_early": stopped}
-        return told | ({"interval_95": self.decision.interval} if stopped else {})
+        fields: dict[str, Any] = {"n_judged": self.num_items, "stopped_early": stopped}
+        return fields | ({"interval_95": self.decision.interval} if stopped else {})
 
 
 def judge_all(
@@ -75,11 +75,11 @@ def judge_all(
 
     In both orders of the two answers, or, with `orders` as `published`, in AlpacaEval's.
 
-    With `early`, items are asked about in a random order, and only until it is decided on which
-    side of one half the win rate of all items lies, and at least `min_coverage` of those that were
-    asked about have verdicts; the others are in no preference, and the preferences' `num_items`
-    says how many there are. Once the judge answers nobody any more, the rest is asked about in one
-    go: what is stored is had, and what is not has failed.
+    With `early`, items are judged in a random order. Judging stops once it is decided on which side
+    of one half the win rate of all items lies, and at least `min_coverage` of the judged items have
+    verdicts. The other items are in no preference; `num_items` of each preference says how many
+    items there are in all. Where no later call can succeed, all other items are judged at once:
+    those with stored verdicts get them, the others fail.
 
     Raises:
         DataError: a prompt has no answer in the reference.
@@ -109,13 +109,13 @@ def judge_all(
     ]
     if len(verdicts) < num_items:
         preferences = [each._replace(num_items=num_items) for each in preferences]
-    told = [verdict for given in verdicts.values() for verdict in given]
-    failures = Counter(v.reason for v in told if v.preference is None)
-    return Judged(preferences, failures, sum((v.usage for v in told), NOTHING), decision)
+    every = [verdict for given in verdicts.values() for verdict in given]
+    failures = Counter(v.reason for v in every if v.preference is None)
+    return Judged(preferences, failures, sum((v.usage for v in every), NOTHING), decision)
 
 
 def _asked(own: Completion, orders: str) -> tuple[str, ...]:
-    """The `ORDERS` that an item is judged in."""
+    """The `ORDERS` in which an item is judged."""
     return ORDERS if orders == "both" else (ORDERS[is_switched(own.instruction)],)
 
 
@@ -125,7 +125,7 @@ def _judge_items(
     asked: Sequence[Sequence[str]],
     items: Sequence[int],
 ) -> dict[int, list[Verdict]]:
-    """Item -> its verdicts in the orders that are asked of it."""
+    """Item -> its verdicts, one per order in which it is judged."""
     pairs = [_pair(*rivals[item], order) for item in items for order in asked[item]]
     verdicts = iter(_verdicts(judge, pairs))
     return {item: [next(verdicts) for _ in asked[item]] for item in items}
@@ -166,7 +166,7 @@ def _verdicts(judge: Judge, pairs: list[Pair]) -> list[Verdict]:
     """One verdict per pair, in their order.
 
     Raises:
-        JudgeError: the judge gave none, two, or one that is no preference.
+        JudgeError: a pair has no verdict or two, or a preference lies outside [1, 2].
     """
     verdicts = {i: TIE for i, pair in enumerate(pairs) if pair.is_same}
     asked = [i for i in range(len(pairs)) if i not in verdicts]
@@ -186,10 +186,10 @@ def _turned(preference: float | None, order: str) -> float | None:
 
 
 def require_coverage(judged: Judged, min_coverage: float) -> None:
-    """Refuse a trial of which too little could be judged.
+    """Refuse a trial with too many failed verdicts.
 
     Raises:
-        JudgeError: the fraction, the least that is allowed, and the most frequent reasons.
+        JudgeError: with the fraction, the least that is allowed, and the most frequent reasons.
     """
     if judged.coverage >= min_coverage:
         return
@@ -201,7 +201,7 @@ def require_coverage(judged: Judged, min_coverage: float) -> None:
 
 
 def _align(completions: list[Completion], reference: list[Completion]) -> list[Completion]:
-    """The reference's answer to each prompt: by position where both list the same prompts."""
+    """The reference's answer to each prompt; by position where all prompts agree."""
     asked = [completion.requests for completion in completions]
     if asked == [answer.requests for answer in reference]:
         return reference
@@ -214,7 +214,7 @@ def _align(completions: list[Completion], reference: list[Completion]) -> list[C
             f"the reference must answer every prompt, but lacks {len(missing)} of "
             f"{len(completions)}, the first being {missing[0][:60]!r}"
         )
-    # Of a prompt that comes up several times, the first takes the first answer, and so on.
+    # The first copy of a repeated prompt gets the first answer to it, and so on.
     answers = {requests: iter(known) for requests, known in by_requests.items()}
     return [next(answers[requests], by_requests[requests][-1]) for requests in asked]
 

@@ -1,4 +1,4 @@
-"""The key of a judge's endpoint: named in the settings, read where it is used, never written."""
+"""The key of a judge's endpoint: settings name its place; it is read when used, never written."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""How fast an endpoint may be asked, and how much may be spent: a pace and a budget.
+"""A pace and a budget for the calls to an endpoint.
 
-In: estimates before a call and what it took after it. Out: seconds to wait, or the reason why no
-more calls are made. Both are shared by the threads that ask; the budget counts what other
-processes of the sweep have spent, so all of them together exceed it by the calls in flight at most.
+In: estimates before a call and the actual cost after it. Out: seconds to wait, or the reason why no
+more calls are made. Threads share both. The budget includes what other processes of the sweep have
+spent, so all together can exceed it only by the calls that are under way.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from symnoise_ray.judges.protocol import NOTHING, Usage
 
 
 class Pace:
-    """Spreads calls evenly so that neither limit per minute is passed."""
+    """Spreads calls evenly, so that neither limit per minute is exceeded."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class Pace:
         self._lock = threading.Lock()
 
     def turn(self, tokens: int) -> float:
-        """Take the next turn for a call of about so many tokens; returns seconds until then."""
+        """Reserve the next turn, for a call of about so many tokens; returns seconds until then."""
         with self._lock:
             now = self._clock()
             start = max(now, self._next)
@@ -39,18 +39,18 @@ class Pace:
             return start - now
 
     def correct(self, tokens: int) -> None:
-        """A call took so many tokens more (or fewer) than was thought."""
+        """Correct for a call that took so many tokens more, or fewer, than estimated."""
         with self._lock:
             self._next += self._per_token * tokens
 
     def pause(self, seconds: float) -> None:
-        """Nobody's turn comes before so many seconds: the endpoint asked for it."""
+        """Delay all turns by at least so many seconds, as the endpoint asked."""
         with self._lock:
             self._next = max(self._next, self._clock() + seconds)
 
 
 class Budget:
-    """Calls, tokens and money of a sweep: what others spent, and what is spent through this one."""
+    """Calls, tokens and money that a sweep spends, here and in its other processes."""
 
     def __init__(self, config: JudgeConfig, others: Callable[[], Usage] = lambda: NOTHING) -> None:
         self.config = config
@@ -59,7 +59,7 @@ class Budget:
         self._lock = threading.Lock()
 
     def reserve(self, estimate: Usage) -> str:
-        """Take a call's estimate out of the budget; returns why it cannot, or nothing."""
+        """Reserve a call's estimate; returns the reason why it exceeds the budget, or nothing."""
         config = self.config
         limits = (config.max_calls, config.max_total_tokens, config.max_cost)
         if not any(limits):
@@ -78,7 +78,7 @@ class Budget:
         return ""
 
     def settle(self, estimate: Usage, actual: Usage) -> None:
-        """A call ended: what it took stands in for its estimate."""
+        """Replace a call's estimate by what it took."""
         with self._lock:
             self._own += Usage(
                 actual.calls - estimate.calls,

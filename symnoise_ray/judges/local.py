@@ -1,7 +1,7 @@
-"""A judging model of one's own: the log-probabilities of the two labels, no word generated.
+"""A judging model of one's own: it compares the log-probabilities of two labels and writes nothing.
 
-In: pairs. Out: verdicts, batch by batch. What is read and how is `reading`'s part; the model runs
-in plain transformers (`transformers_engine`) or in vLLM (`vllm_engine`), in this process.
+In: pairs. Out: verdicts, batch by batch. `reader` makes the tokens; the model runs in this process,
+in plain transformers (`transformers_engine`) or in vLLM (`vllm_engine`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 import transformers
 
 from symnoise_ray.config import JudgeConfig
-from symnoise_ray.errors import UserError
+from symnoise_ray.errors import UserError, one_line
 from symnoise_ray.judges.logprobs import log_probability_preference
 from symnoise_ray.judges.prompt import find_prompt
 from symnoise_ray.judges.protocol import Pair, Usage, Verdict
@@ -29,7 +29,7 @@ from symnoise_ray.models.process import choose_device
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 DIGITS = {"fp32": 4, "bf16": 2}
-"""Of a preference: what else was in the batch can move the last one, with bf16 by several."""
+"""Digits of a preference. The rest of the batch can change the last one, in bf16 by several."""
 
 
 class Engine(Protocol):
@@ -65,10 +65,9 @@ def local_judge(config: JudgeConfig) -> LocalJudge:
     except UserError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"judge.model={config.model}: must be a folder or hub name with a readable model and "
-            f"tokenizer, but {reason}"
+            f"tokenizer, but {one_line(error)}"
         ) from None
     return on_transformers(config, model.to(choose_device()).eval(), tokenizer)
 
@@ -89,7 +88,7 @@ def _on_vllm(config: JudgeConfig, settings: Any, tokenizer: Any) -> LocalJudge:
 
 
 class LocalJudge:
-    """Reads both answers and compares how likely each label is as the next token."""
+    """Reads a pair and compares how likely each label is as the next token."""
 
     def __init__(self, config: JudgeConfig, reader: Reader, engine: Engine, settings: Any) -> None:
         self.config, self.reader, self.engine = config, reader, engine
@@ -109,11 +108,11 @@ class LocalJudge:
             "dtype": config.dtype,
             "max_length": config.max_length,
             "prompt": self.reader.prompt.digest,
-            "reading": 2,  # counted up when the same prompt comes to be tokenised otherwise
+            "reading": 2,  # raised when the same prompt is tokenised in another way
         }
 
     def judge(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Verdict]]:
-        """Verdicts by batches of items of like length; pairs of one item follow each other."""
+        """Yield verdicts batch by batch; the pairs of an item must be neighbours."""
         for batch in batches(pairs, self.engine.batch_items):
             ids = {index: self.reader.tokens(pairs[index]) for item in batch for index in item}
             for index in list(ids):

@@ -1,8 +1,8 @@
-"""The question that a judging model is asked, filled in so that no answer can change its shape.
+"""The question to a judging model, filled in so that no answer can change its structure.
 
 In: a prompt file (shipped, or a user's own) and a pair. Out: a system and a user message, in
-pieces. The file is read once and filled in one pass; what is filled in is a JSON string in which
-the marks of chat formats are escaped, so it holds neither a placeholder, nor a role, nor an end.
+pieces. The template is filled in one pass. Each request and answer becomes a JSON string in which
+the marks of chat formats are escaped, so that it can neither end its own part nor begin a role.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pydantic import model_validator
 
 from symnoise_ray.config import Section
 from symnoise_ray.config.loading import build, read_yaml
-from symnoise_ray.errors import UserError
+from symnoise_ray.errors import UserError, one_line
 from symnoise_ray.judges.protocol import Pair
 from symnoise_ray.records.completions import Turns
 
@@ -41,7 +41,7 @@ a message); characters that break a line, and those that turn the direction of w
 
 
 class Piece(NamedTuple):
-    """A part of a message: the prompt's own words, or what was filled in."""
+    """A part of a message: the prompt's own text, or a filled-in request or answer."""
 
     text: str
     filled: bool
@@ -92,7 +92,7 @@ class Prompt(Section):
         return pieces
 
     def messages(self, pair: Pair) -> list[dict[str, str]]:
-        """What an endpoint is sent: the same roles in the same order, whatever the answers hold."""
+        """The messages for an endpoint: the same roles in the same order for every pair."""
         user = "".join(piece.text for piece in self.user_pieces(pair))
         system = [{"role": "system", "content": self.system}] if self.system else []
         return [*system, {"role": "user", "content": user}]
@@ -102,11 +102,11 @@ def _answer(answer: str, turns: Turns, instruction: str, marks: tuple[str, ...])
     """An answer as a JSON string; of a conversation, the JSON list of all its turns."""
     if not turns:
         return quote(answer, marks)
-    told = [
+    shown = [
         f'{{"request": {quote(request, marks)}, "answer": {quote(text, marks)}}}'
         for request, text in (*turns, (instruction, answer))
     ]
-    return f"[{', '.join(told)}]"
+    return f"[{', '.join(shown)}]"
 
 
 def _split(text: str) -> list[tuple[str, str | None]]:
@@ -128,10 +128,9 @@ def find_prompt(name: str) -> Prompt:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
         known = ", ".join(shipped_prompts())
         raise UserError(
-            f"judge.prompt={name}: must be {known} or a readable file, but {reason}"
+            f"judge.prompt={name}: must be {known} or a readable file, but {one_line(error)}"
         ) from None
     return build(Prompt, read_yaml(text, name))
 

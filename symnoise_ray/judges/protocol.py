@@ -1,7 +1,7 @@
-"""What every judge is: pairs of answers in, one verdict each out, in whatever order they come.
+"""The protocol of every judge: pairs of answers in, one verdict for each out, in any order.
 
-Batch by batch, so that a judge may ask many at once; verdict by verdict, so that what was judged is
-kept when the rest fails. A failed verdict is a verdict with a reason, never a score.
+A judge gets many pairs at once, so that it may ask about several together. It yields verdicts one
+by one, so that they are kept when a later one fails. A failed verdict has a reason and no number.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from symnoise_ray.records.completions import Turns
 class Pair(NamedTuple):
     """Two answers to one instruction, in the order in which they are read.
 
-    `first_turns` and `second_turns` are what was said before: earlier requests and answers.
+    `first_turns` and `second_turns` hold the earlier requests and answers of each conversation.
     """
 
     instruction: str
@@ -44,7 +44,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Usage:
-    """What verdicts took: calls to an endpoint, tokens it read, tokens it wrote."""
+    """What verdicts cost: calls to an endpoint, tokens it read, tokens it wrote."""
 
     calls: int = 0
     input_tokens: int = 0
@@ -62,9 +62,10 @@ NOTHING = Usage()
 
 
 class Verdict(NamedTuple):
-    """1 the first answer is better, 2 the second, 1.5 a tie, all between; None: failed, and why.
+    """A preference from 1 (the first answer is better) to 2 (the second is); 1.5 is a tie.
 
-    `over`: it failed because the judge answers nobody any more (a refused key, a spent budget).
+    It is None where the verdict failed; `reason` then says why. `over` says that no later call can
+    succeed either, because the key was refused or the budget is spent.
     """
 
     preference: float | None
@@ -75,7 +76,7 @@ class Verdict(NamedTuple):
 
 
 def by_item(pairs: Sequence[Pair]) -> list[list[int]]:
-    """Indices of the pairs of each item: its two orders, where they follow each other, or one."""
+    """Indices of pairs by item: two neighbours in swapped orders are one item."""
     items: list[list[int]] = []
     for index, pair in enumerate(pairs):
         if items and len(items[-1]) == 1 and pair == pairs[index - 1].swapped:
@@ -94,7 +95,7 @@ class Judge(Protocol):
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """All that a verdict depends on beside the pair, as plain values."""
+        """Everything but the pair that a verdict depends on, as plain values."""
 
     def judge(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Verdict]]:
-        """One verdict per pair, each with the pair's index, as they come."""
+        """Yield the index and the verdict of each pair, in the order in which they are judged."""

@@ -1,7 +1,7 @@
 """A pair as the tokens that a judging model reads, and the tokens of the two labels.
 
-In: a prompt, a tokenizer, pairs. Out: token ids. The prompt's own words may hold special tokens;
-what is filled in is tokenised piece by piece and never as one.
+In: a prompt, a tokenizer, pairs. Out: token ids. The prompt's own text may hold special tokens.
+Each text that is filled in is tokenised on its own and gives no special token.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from symnoise_ray.judges.prompt import FIELDS, Piece, Prompt
 from symnoise_ray.judges.protocol import Pair, by_item
 
 SLOT = '"What  is <filled in> & is\\tquoted."'
-"""Stands for what is filled in while the chat template is applied; few changes leave it whole."""
+"""Stands in for each answer while the chat template is applied; most changes of it show."""
 LEAD = "\n"
-"""Stands before a piece where the tokenizer would begin it with a space that is not there."""
+"""Put before a piece where the tokenizer would otherwise add a space that is not there."""
 
 
 class Reader:
@@ -32,21 +32,21 @@ class Reader:
         self._marks = special_texts(tokenizer)
         self._forbidden = special_ids(tokenizer, self._marks)
         self._frame = _frame(prompt, tokenizer)
-        # As LLaMA 2's does; the others are left alone, lest their tokens join the new line.
+        # LLaMA 2's does. For others the new line is not used: their tokens might merge with it.
         self._begins_with_space = self._behind("A", True) != self._encode("A", True)
         self.labels = _label_ids(prompt, tokenizer)
 
     def tokens(self, pair: Pair) -> list[int]:
-        """All that the model reads before it says a label."""
+        """All tokens that the model reads before the label."""
         return list(itertools.chain(*self._tokenise(self._pieces(pair))))
 
     def head(self) -> list[int]:
-        """What every prompt begins with: the pieces up to the first that is filled in."""
+        """The tokens that every prompt begins with: the pieces before the first filled one."""
         pieces = itertools.takewhile(lambda piece: not piece.filled, self._pieces(Pair("", "", "")))
         return list(itertools.chain(*self._tokenise(pieces)))
 
     def unfit(self, pair: Pair, num_tokens: int, limit: int) -> str:
-        """Why a pair cannot be judged, or nothing."""
+        """Why a pair cannot be judged; empty where it can."""
         if num_tokens > limit:
             return f"the prompt of {num_tokens} tokens is longer than {limit}"
         pieces = self._pieces(pair)
@@ -61,7 +61,7 @@ class Reader:
         return [first, *itertools.chain(*zip(filled, others, strict=True))]
 
     def _tokenise(self, pieces: Iterable[Piece]) -> list[list[int]]:
-        """Token ids of each piece, tokenised on its own: no token is made of two."""
+        """Token ids of each piece, tokenised on its own, so that no token spans two pieces."""
         found, begun = [], False
         for piece in pieces:
             encode = self._behind if begun and self._begins_with_space else self._encode
@@ -70,7 +70,7 @@ class Reader:
         return found
 
     def _behind(self, text: str, filled: bool) -> list[int]:
-        """Tokens of a text that is not the first, as far as a new line before it can be cut off."""
+        """Tokens of a later piece, tokenised behind a new line that is then cut off if possible."""
         lead = self._encode(LEAD, filled)
         ids = self._encode(LEAD + text, filled)
         return ids[len(lead) :] if ids[: len(lead)] == lead else self._encode(text, filled)
@@ -83,9 +83,10 @@ class Reader:
 
 
 def batches(pairs: Sequence[Pair], size: int) -> list[list[list[int]]]:
-    """Indices of pairs by item, `size` items of like length together, the shortest first.
+    """Batches of `size` items of similar length, each item as the indices of its pairs.
 
-    The same wherever pairs are judged: the last digits of a verdict depend on what is read with it.
+    They are the same in one process and on workers, because the last digits of a verdict depend on
+    the rest of its batch.
     """
     items = by_item(pairs)
     items.sort(key=lambda item: sum(map(len, pairs[item[0]][:3])))
@@ -93,21 +94,21 @@ def batches(pairs: Sequence[Pair], size: int) -> list[list[list[int]]]:
 
 
 def special_texts(tokenizer: Any) -> tuple[str, ...]:
-    """Texts that the tokenizer may read as one special token, as far as they can be escaped."""
+    """Texts that the tokenizer may read as one special token and that can be escaped."""
     texts = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
     return tuple(sorted(t for t in texts if len(t) > 1 and not (t[0].isalnum() or t[0] in '"\\ ')))
 
 
 def special_ids(tokenizer: Any, texts: tuple[str, ...]) -> frozenset[int]:
-    """Tokens that must not come out of an answer; an unknown character may."""
+    """Token ids that no answer may contain; the id of unknown characters is allowed."""
     ids = {*tokenizer.all_special_ids, *tokenizer.convert_tokens_to_ids(list(texts))}
     return frozenset(ids - {tokenizer.unk_token_id})
 
 
 def _frame(prompt: Prompt, tokenizer: Any) -> list[str]:
-    """All text around what is filled in, as the tokenizer's chat template writes it.
+    """The text around the filled pieces, as the tokenizer's chat template writes it.
 
-    The prompt's own words go through the template, since many trim a message at its ends.
+    The prompt's own text goes through the template, because many templates trim messages.
     """
     pieces = prompt.user_pieces(Pair("", "", ""))
     user = "".join(SLOT if piece.filled else piece.text for piece in pieces)
@@ -118,7 +119,7 @@ def _frame(prompt: Prompt, tokenizer: Any) -> list[str]:
     try:
         text = _render(tokenizer, [*system, {"role": "user", "content": user}])
     except Exception:
-        # Some templates take no system message; then it stands before the question.
+        # Some templates refuse a system message; its text then stands before the question.
         text = _render(tokenizer, [{"role": "user", "content": behind_system}])
     if text.count(SLOT) != len(FIELDS):
         raise UserError(
@@ -136,10 +137,10 @@ def _render(tokenizer: Any, messages: list[dict[str, str]]) -> str:
 
 
 def _label_ids(prompt: Prompt, tokenizer: Any) -> list[list[int]]:
-    """Tokens that spell each label, bare or after a space.
+    """Ids of the tokens that spell each label, with or without a space before it.
 
     Raises:
-        UserError: a label is no single token, or both are the same one.
+        UserError: no single token spells a label, or one token spells both.
     """
     vocabulary = tokenizer.get_vocab()
     special = special_ids(tokenizer, special_texts(tokenizer))
@@ -150,7 +151,7 @@ def _label_ids(prompt: Prompt, tokenizer: Any) -> list[list[int]]:
             for space in ("", " ")
         ]
         ids = {ids[0] for ids in spelled if len(ids) == 1} - {tokenizer.unk_token_id}
-        # Some tokenizers spell a text's first word otherwise than the first of a reply.
+        # Some tokenizers spell the first word of a text differently from the first of a reply.
         entries = {vocabulary.get(f"{space}{label}") for space in ("", "\u2581", "\u0120")}
         for entry in entries - special - {None, tokenizer.unk_token_id}:
             if tokenizer.decode([entry]).strip() == label:

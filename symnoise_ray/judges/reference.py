@@ -1,8 +1,8 @@
 """The offline judge: of two answers, the one nearer to the gold answer wins.
 
 Nearer means equal after normalisation, else a higher chrF score (Popovic 2015, by sacrebleu), a
-character n-gram F-score that needs no tokenizer and works for any language. Deterministic, and
-symmetric by construction: each answer gets a score of its own, which the order cannot change.
+character n-gram F-score that needs no tokenizer and works for any language. The judge is
+deterministic and symmetric: each answer gets a score that does not depend on the order.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ReferenceJudge:
     identity: Mapping[str, Any] = {"type": "reference"}
 
     def judge(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Verdict]]:
-        """1 the first is nearer, 2 the second, 1.5 equally near.
+        """Yield 1 where the first answer is nearer, 2 where the second is, else 1.5.
 
         Raises:
             DataError: a prompt has no gold answer.

@@ -1,8 +1,8 @@
-"""A local judge on Ray workers: its model is loaded once per worker, for all trials of a sweep.
+"""A local judge on Ray workers: each worker loads the model once, for all trials of a sweep.
 
-In: pairs, from whatever process a trial is judged in. Out: verdicts, chunk by chunk. A worker that
-dies is started anew and asked again; what it leaves when it is dead for good, the others are asked,
-each item once. What still fails is a failed verdict with its reason.
+In: pairs, from any process. Out: verdicts, chunk by chunk. A worker that dies is started again and
+gets its chunk again. After `MAX_RESTARTS` the other workers take over its items, each item once.
+An item that is lost then too has failed verdicts with the reason.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from symnoise_ray.judges.reader import batches
 
 MAX_RESTARTS = 3
 CHUNKS_AHEAD = 2
-"""Chunks of a trial that one worker has: the next one waits there when one is done."""
+"""Chunks of a trial that a worker holds, so that it need not wait for the next one."""
 
 
 class JudgeWorker:
@@ -31,7 +31,7 @@ class JudgeWorker:
         self.config = config
 
     def load(self) -> tuple[dict[str, Any], int]:
-        """Load the model: what the verdicts depend on, and how many items it takes together."""
+        """Load the model; returns the judge's identity and how many items it reads together."""
         judge = self._judge()
         return dict(judge.identity), judge.engine.batch_items
 
@@ -49,9 +49,9 @@ class JudgeWorker:
 
 
 class RemoteJudge:
-    """A handle on the workers; it pickles, so that trials can judge anywhere.
+    """A handle on the workers; it pickles, so that trials can judge in any process.
 
-    Each copy finds out for itself which workers are lost, and asks them no more.
+    Each copy notices lost workers itself and stops asking them.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class RemoteJudge:
     ) -> None:
         self.name, self.identity = name, identity
         self.batch_items, self.workers = batch_items, list(workers)
-        self._last_words = ""
+        self._last_error = ""
 
     def judge(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Verdict]]:
-        """Verdicts by chunks of items, in the order in which workers are done with them.
+        """Yield verdicts chunk by chunk, in the order in which workers finish.
 
-        A chunk at which a worker was lost is asked again item by item, each alone with a worker;
-        an item at which a second one is lost fails, lest it cost them all.
+        After the loss of a worker the items of its chunk are asked again, each alone on a worker.
+        An item that loses a second worker fails, so that it cannot end all of them.
         """
         chunks = [list(itertools.chain(*items)) for items in batches(pairs, self.batch_items)]
         suspect: list[list[int]] = []
@@ -76,13 +76,13 @@ class RemoteJudge:
         fatal: list[list[int]] = []
         items = [item for chunk in suspect for item in _items(chunk, pairs)]
         yield from self._ask(pairs, items, 1, fatal)
-        reason = f"two of the judge's workers were lost at it; the last one: {self._last_words}"
+        reason = f"two workers of the judge were lost with it; the last: {self._last_error}"
         yield from ((index, Verdict(None, reason)) for item in fatal for index in item)
 
     def _ask(
         self, pairs: Sequence[Pair], chunks: list[list[int]], ahead: int, lost: list[list[int]]
     ) -> Iterator[tuple[int, Verdict]]:
-        """Verdicts on all chunks but those at which a worker was lost, which `lost` gets.
+        """Yield the verdicts on all chunks, except those that lost a worker: `lost` gets these.
 
         A chunk that raises is asked again in parts, so that only the pairs that raise fail.
         """
@@ -94,7 +94,7 @@ class RemoteJudge:
                 answer = worker.judge.remote([pairs[index] for index in chunk])
                 asked[answer] = (worker, chunk)
             if not asked:
-                reason = f"the judge has no worker left; the last one: {self._last_words}"
+                reason = f"all workers of the judge are lost; the last: {self._last_error}"
                 failed = Verdict(None, reason, over=True)
                 yield from ((index, failed) for chunk in chunks for index in chunk)
                 return
@@ -117,7 +117,7 @@ class RemoteJudge:
                 yield from ((chunk[number], verdict) for number, verdict in verdicts)
 
     def _drop_dead(self) -> None:
-        """Ask those no more that are lost already, so that no pair is blamed for it."""
+        """Drop workers that are lost already, so that no item counts as the cause."""
         for worker in self.workers:
             try:
                 ray.get(worker.load.remote())
@@ -126,13 +126,13 @@ class RemoteJudge:
                     self._drop(worker, error)
 
     def _drop(self, worker: Any, error: Exception) -> None:
-        """Ask a worker no more, in this call and in later ones."""
+        """Stop asking a worker, in this call and in later ones."""
         self.workers = [other for other in self.workers if other is not worker]
-        self._last_words = _last_line(error)
+        self._last_error = _last_line(error)
 
 
 def _parts(chunk: list[int], pairs: Sequence[Pair]) -> list[list[int]]:
-    """The items of a chunk; of a single item, its pairs."""
+    """The items of a chunk, or the pairs of a chunk of one item."""
     items = _items(chunk, pairs)
     return items if len(items) > 1 else [[index] for index in chunk]
 
@@ -143,7 +143,7 @@ def _items(chunk: list[int], pairs: Sequence[Pair]) -> list[list[int]]:
 
 
 def _is_lost(error: Exception) -> bool:
-    """Whether a worker will never answer: it is dead for good, or cannot read the model."""
+    """Whether a worker can never answer: it is not restarted, or it cannot read the model."""
     cannot_load = isinstance(getattr(error, "cause", None), UserError)
     return cannot_load or isinstance(error, ray.exceptions.ActorDiedError)
 
@@ -155,7 +155,7 @@ def _last_line(error: Exception) -> str:
 
 @contextmanager
 def judge_workers(config: JudgeConfig, start_minutes: float) -> Iterator[RemoteJudge]:
-    """Start the workers of a local judge, and end them.
+    """Start the workers of a local judge; they end with the block.
 
     Raises:
         UserError: the model cannot be read.
@@ -177,7 +177,7 @@ def judge_workers(config: JudgeConfig, start_minutes: float) -> Iterator[RemoteJ
 
 
 def _first_up(workers: list[Any], start_minutes: float) -> tuple[dict[str, Any], int]:
-    """What the first worker tells that has loaded the model; the others may follow."""
+    """What `load` returns of the first worker that has loaded the model."""
     asked = [worker.load.remote() for worker in workers]
     done, _ = ray.wait(asked, timeout=60 * start_minutes)
     if not done:
@@ -186,9 +186,9 @@ def _first_up(workers: list[Any], start_minutes: float) -> tuple[dict[str, Any],
             "none is; see judge.cpus_per_worker and judge.gpus_per_worker"
         )
     try:
-        told: tuple[dict[str, Any], int] = ray.get(done[0])
+        loaded: tuple[dict[str, Any], int] = ray.get(done[0])
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None  # the error itself, without the worker's traceback
     except ray.exceptions.RayError as error:
-        raise InfrastructureError(f"no worker of the judge starts: {_last_line(error)}") from None
-    return told
+        raise InfrastructureError(f"no worker of the judge started: {_last_line(error)}") from None
+    return loaded

@@ -1,7 +1,7 @@
-"""What an endpoint said: a reply as a preference, or a fault as a reason and what to do about it.
+"""Replies of an endpoint as preferences, and failed calls as reasons with what to do next.
 
 In: the body of a reply, or the exception of a call. Out: plain values. Nothing is guessed: a reply
-that is not one of the two labels is no verdict. Reasons never hold the key, nor a part of it.
+that is not one of the two labels is no verdict. Reasons hold neither the key nor a part of it.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from symnoise_ray.judges.logprobs import log_probability_preference
 from symnoise_ray.judges.protocol import Usage
 
 SEEN_PART = 8
-"""So many characters of a key in a row are too many to show."""
+"""So many consecutive characters of a key must not be shown."""
 AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 """Statuses after which the same call may succeed."""
 LIMIT, NEW_LIMIT = "max_tokens", "max_completion_tokens"
-"""The limit of a reply's tokens, and what models that think before they answer call it."""
+"""The limit of a reply's tokens, and its name for models that think before they answer."""
 NEVER = {401, 402, 403, 404}
-"""Statuses that every other call would meet too: key, money, right, address or model."""
+"""Statuses that every later call would get too, from the key, money, rights, address or model."""
 SPENT = "insufficient_quota"
-"""How an error of the status 429 says that waiting does not help: no money is left."""
+"""The code of a status 429 that no waiting helps against: the account has no money left."""
 MOST_TOKENS = 10**7
-"""More than any call takes: an endpoint that tells more tells nothing."""
+"""More than any call takes: a higher count is ignored."""
 ENOUGH = 0.5
-"""Probability that the labels must hold together, lest a stray token decide."""
+"""Probability that both labels must have together, so that no unlikely token decides."""
 REDIRECT = "a redirect, which is not followed; give its end as judge.base_url"
 
 
 class Fault(NamedTuple):
     """Why a call brought no verdict.
 
-    `again` after `wait` seconds (None: the usual back-off); `over` ends all calls. `no_logprobs`
-    and `other_limit`: it knows no log-probabilities, or no `max_tokens` but its newer name.
+    `again`: repeat it after `wait` seconds (None: the usual back-off). `over`: end all calls.
+    `no_logprobs`, `other_limit`: the endpoint refuses log-probabilities, or the name `max_tokens`.
     """
 
     reason: str
@@ -51,7 +51,7 @@ class Fault(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """A verdict and the tokens it took; `usage` is None where the endpoint does not tell."""
+    """A preference and what it cost; `usage` is None where the endpoint does not say."""
 
     preference: float
     usage: Usage | None
@@ -63,7 +63,7 @@ def read_reply(body: bytes, labels: tuple[str, str], verdict: str) -> Reply | Fa
     Args:
         body: The reply's JSON.
         labels: Of the first and of the second answer.
-        verdict: `logprobs`, `text`, or `auto`: the text where log-probabilities tell nothing.
+        verdict: `logprobs`, `text`, or `auto`: the text where log-probabilities do not decide.
     """
     try:
         reply = json.loads(body)
@@ -73,17 +73,17 @@ def read_reply(body: bytes, labels: tuple[str, str], verdict: str) -> Reply | Fa
         usage = _usage(reply.get("usage"))
         preference = _from_logprobs(choice, labels) if verdict != "text" else None
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        return Fault("the reply is no whole chat completion")
+        return Fault("the reply is not a complete chat completion")
     if refused:
         return Fault("the judge refused")
     if preference is None and verdict == "logprobs":
-        return Fault("the log-probabilities tell no label (judge.verdict=logprobs)")
+        return Fault("the log-probabilities name neither label (judge.verdict=logprobs)")
     if preference is None:
         preference = _from_text(str(text), labels)
     if preference is None and choice.get("finish_reason") == "length":
         return Fault("the reply was cut off before a label (judge.max_new_tokens)")
     if preference is None:
-        return Fault("the reply names neither label alone")
+        return Fault("the reply is not one of the two labels")
     return Reply(preference, usage)
 
 
@@ -98,12 +98,12 @@ def _usage(usage: Any) -> Usage | None:
 
 
 def _from_logprobs(choice: dict[str, Any], labels: tuple[str, str]) -> float | None:
-    """Preference from the likeliest alternatives of a token; None where they tell nothing.
+    """Preference from the likeliest alternatives of a token; None where they do not decide.
 
-    The token is the first that is not blank. The labels must hold half of the probability there:
-    where something else comes first, they say nothing about the label that comes after it.
+    The token is the first that is not blank. The labels must have half of the probability there,
+    because alternatives to another first token say nothing about the label that follows it.
     Spellings of a label (with a space before it) are added up. A label that is not among the
-    alternatives counts nothing, as AlpacaEval has it.
+    alternatives counts as impossible, as in AlpacaEval.
     """
     content = (choice.get("logprobs") or {}).get("content") or ()
     tops = next((said.get("top_logprobs") for said in content if said["token"].strip()), None)
@@ -141,7 +141,7 @@ def explain(error: Exception, key: str) -> Fault:
     if isinstance(error, openai.APIStatusError):
         return _status(error, key)
     if isinstance(error, openai.APITimeoutError | TimeoutError):
-        return Fault("no whole answer in time")
+        return Fault("no complete answer within judge.timeout_seconds")
     if isinstance(error, openai.APIConnectionError | OSError):
         return Fault("the connection failed or broke")
     return Fault(f"the client failed with {type(error).__name__}")
@@ -156,16 +156,16 @@ def _status(error: openai.APIStatusError, key: str) -> Fault:
         return Fault(reason, again=False, over=True)
     if status in AGAIN:
         return Fault(reason, wait=_retry_after(error))
-    # Endpoints that do not know a setting refuse the request for it in many words, anywhere in the
-    # body. Where they give the request back as well, only what they say themselves counts.
-    told = str(error.body).lower()
-    if "messages" in told:
-        told = f"{_message(error)} {error.param} {error.code}".lower()
+    # Endpoints name an unknown setting in many ways, anywhere in the body. Where the body quotes
+    # the request, only the endpoint's own message counts.
+    text = str(error.body).lower()
+    if "messages" in text:
+        text = f"{_message(error)} {error.param} {error.code}".lower()
     return Fault(
         reason,
         again=False,
-        no_logprobs="logprobs" in told,
-        other_limit=NEW_LIMIT in told,
+        no_logprobs="logprobs" in text,
+        other_limit=NEW_LIMIT in text,
     )
 
 
@@ -190,6 +190,6 @@ def _retry_after(error: openai.APIStatusError) -> float | None:
 
 
 def without_key(text: str, key: str) -> str:
-    """The text, or nothing of it where it shows a part of the key."""
+    """The text, or an empty one where it shows a part of the key."""
     parts = {key[i : i + SEEN_PART] for i in range(max(1, len(key) - SEEN_PART + 1))} if key else ()
     return "" if any(part in text for part in parts) else text

@@ -1,9 +1,9 @@
-"""Is this judge fit to judge? Asked before the first trial, on answers whose order is plain.
+"""A check of the judge before the first trial, on pairs of which one answer is clearly better.
 
-In: a judge. Out: nothing, or a refusal in one line. Eight requests with a good answer each, against
-nothing and against its own words in a senseless order, in both orders; and against itself, which
-must bring a verdict, whatever it is. A judge that always takes the first never passes, one that
-guesses passes about once in a hundred times.
+In: a judge. Out: nothing, or an error of one line. Each of eight requests has a good answer. It is
+paired with an empty answer and with its own words in random order, both in both orders; and with
+itself, where any verdict passes but a failed one. A judge that always prefers the first answer
+fails; one that guesses passes about once in a hundred times.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ GOOD = {
         "The opposite of generous is stingy: somebody who does not like to give or share."
     ),
 }
-"""Requests that need no knowledge to speak of, and good answers to them."""
+"""Requests that need hardly any knowledge, and good answers to them."""
 WANTED = 0.8
 """Share of the planted pairs that a judge must decide for the good answer."""
 
@@ -73,16 +73,16 @@ def self_check(
 ) -> None:
     """Refuse a judge that cannot tell good answers from planted bad ones.
 
-    Nothing is done where `judge.self_check` is off, or the judge is the offline one.
+    Does nothing where `judge.self_check` is false or `judge.type` is `reference`.
 
     Args:
         config: The judge's settings.
         folder: Where a relative `judge.cache` starts; the check's verdicts are stored, too.
         scope: What shares one budget, such as the sweep.
-        local: A local judge that is up already, on workers of its own.
+        local: A local judge that already runs on workers.
 
     Raises:
-        JudgeError: it failed; the message says on what.
+        JudgeError: it failed; the message says at what.
         UserError: the key, the prompt or the local model cannot be read.
     """
     if config.type != "reference" and config.self_check:
@@ -90,7 +90,7 @@ def self_check(
 
 
 def check_settings(config: JudgeConfig) -> None:
-    """What can be read of a judge without asking it anything.
+    """Check the settings of a judge without a call: its prompt, its key, its annotators.
 
     Raises:
         UserError: the prompt, the key or AlpacaEval's annotators cannot be read.
@@ -109,7 +109,7 @@ def check(judge: Judge) -> None:
     """Try a judge on the planted pairs.
 
     Raises:
-        JudgeError: it failed; the message says on what.
+        JudgeError: it failed; the message says at what.
     """
     pairs = planted()
     verdicts = dict(judge.judge([each.pair for each in pairs]))
@@ -132,7 +132,7 @@ def check(judge: Judge) -> None:
 
 
 def _share(verdict: Verdict, good: int | None) -> float:
-    """How far a verdict is for the good answer: 1 wholly, 0 not at all or not given."""
+    """How far a verdict prefers the good answer, from 0 to 1; 0 also where it failed."""
     if verdict.preference is None:
         return 0.0
     return verdict.preference - 1 if good == 2 else 2 - verdict.preference

@@ -1,10 +1,10 @@
-"""Verdicts on disk: what was judged once, by whatever process, is never asked for again.
+"""Verdicts on disk, so that no process asks again for one that was given to any of them.
 
 In: keys made from all that a verdict depends on. Out: preferences, and what a sweep has spent.
-A folder of append-only files, one per process: nobody writes into another's file, so nothing is
-locked, and it holds on shared file systems, where SQLite's write-ahead log does not. A process that
-is killed leaves at most one broken last line, which readers leave out. Failures are never kept;
-what they cost is.
+The store is a folder of append-only files, one per process. No process writes into another's file,
+so nothing is locked, and the store works on shared file systems, where SQLite's write-ahead log
+does not. A killed process leaves at most one broken last line, which readers skip. Failed verdicts
+are not stored; their cost is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from symnoise_ray.errors import DataError
 from symnoise_ray.judges.protocol import NOTHING, Judge, Pair, Usage, Verdict
 
 SYNC_SECONDS = 0.2
-"""A power cut may lose verdicts of this long; a killed process loses none that was written."""
+"""A power cut may lose the verdicts of this time; a killed process loses no written one."""
 
 
 class VerdictStore:
@@ -44,11 +44,11 @@ class VerdictStore:
         self._lock = threading.Lock()
 
     def get(self, key: str) -> float | None:
-        """The preference that was given, by any process up to the last `refresh`."""
+        """The preference that any process had stored by the last `refresh`; None without one."""
         return self._verdicts.get(key)
 
     def spent_elsewhere(self) -> Usage:
-        """What this scope's verdicts took, failed ones too, but for those put in through here."""
+        """The cost of this scope's verdicts, failed ones too, without those of this store."""
         self.refresh()
         return self._spent
 
@@ -56,7 +56,7 @@ class VerdictStore:
         """Read what all processes have written since the last time.
 
         Raises:
-            DataError: a whole line is no record.
+            DataError: a complete line is not a record.
         """
         with self._lock:
             if not self.folder.is_dir():
@@ -78,23 +78,23 @@ class VerdictStore:
                 self._take(json.loads(line), own=path.name in self._own_names)
             except (ValueError, KeyError, TypeError):
                 raise DataError(
-                    f"{path}: must hold one verdict a line, but one of its lines after byte "
-                    f"{start} is none; remove the file, and its verdicts are asked for again"
+                    f"{path}: must hold one verdict a line, but a line after byte {start} is "
+                    "not a verdict; remove the file, and its verdicts are asked for again"
                 ) from None
         self._read[path.name] = start + len(whole)
 
     def _take(self, record: dict[str, Any], *, own: bool) -> None:
         preference = record["preference"]
         if preference is not None and not _is_preference(preference):
-            raise ValueError(f"{preference!r} is no preference")
+            raise ValueError(f"{preference!r} is not a preference")
         if record["scope"] == self.scope and not own:
             self._spent += Usage(*map(int, record["usage"]))
         if preference is not None:
-            # Two processes may have asked at the same time; the first that is read stays.
+            # Two processes may have asked for the same verdict; the first that is read counts.
             self._verdicts.setdefault(record["key"], float(preference))
 
     def put(self, key: str, verdict: Verdict) -> None:
-        """Keep a verdict; of a failed one, only what it cost."""
+        """Store a verdict, or of a failed one its cost."""
         usage = verdict.usage
         record = {
             "key": key if verdict.preference is not None else None,
@@ -125,7 +125,7 @@ class VerdictStore:
         return os.open(self.folder / name, flags, 0o644)
 
     def close(self) -> None:
-        """Write through to the disk and close this process's file."""
+        """Sync this process's file to the disk and close it."""
         with self._lock:
             if self._own is not None:
                 os.fsync(self._own)
@@ -139,10 +139,10 @@ def _is_preference(value: Any) -> bool:
 
 
 def key_of(identity: Mapping[str, Any], pair: Pair) -> str:
-    """Address of a verdict: the judge with all its settings, the instruction, the ordered answers,
-    and what was said before them.
+    """Hash of all that a verdict depends on: the judge's identity, the instruction, both answers in
+    their order, and the earlier turns.
 
-    The gold answer is left out: judges that are cached do not see it.
+    The gold answer is left out, since no judge whose verdicts are stored reads it.
     """
     values: list[Any] = [identity, pair.instruction, pair.first, pair.second]
     if pair.first_turns or pair.second_turns:
@@ -151,9 +151,9 @@ def key_of(identity: Mapping[str, Any], pair: Pair) -> str:
 
 
 class CachedJudge:
-    """A judge that asks another one only for what is not stored yet, and each thing once.
+    """A judge that asks another one only for verdicts that are not stored, and for each once.
 
-    One that answers nobody any more is not asked again.
+    After a verdict that says `over`, it asks no more.
     """
 
     def __init__(self, inner: Judge, store: VerdictStore) -> None:
@@ -163,11 +163,11 @@ class CachedJudge:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """That of the judge who is asked."""
+        """The identity of the judge that is asked."""
         return self.inner.identity
 
     def judge(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Verdict]]:
-        """Stored verdicts at once, then the others as they come, stored before they are told."""
+        """Yield stored verdicts at once, then the others; each is stored before it is yielded."""
         self.store.refresh()
         waiting: dict[str, list[int]] = {}
         for index, pair in enumerate(pairs):

@@ -1,9 +1,9 @@
-"""A judging model in plain transformers, which computes once what prompts have in common.
+"""A judging model in plain transformers, which computes the common beginnings of prompts once.
 
 In: prompts as token ids, grouped by item. Out: the log-probabilities of the two labels. The tokens
-that all prompts begin with are read once, those that the prompts of an item share once per item;
-the rest runs on top of their keys and values. Whether a model can be read so is tried at load; one
-that cannot is read whole, in padded batches or, where padding shows too, without any.
+that all prompts begin with are computed once, those that the prompts of an item share once per
+item; the rest uses their keys and values. A test at load finds out whether the model allows this.
+If not, prompts are computed whole: in padded batches, or without padding if that changes results.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 import transformers
 
 PROBE_TOKENS = 300
-"""Of the longest row that is read at load; windows longer than that are named in configurations."""
+"""Length of the longest row of the test at load; longer windows are known from configurations."""
 
 
 class TransformersEngine:
@@ -28,7 +28,7 @@ class TransformersEngine:
     Args:
         model: In evaluation mode, on its device.
         labels: Token ids that spell each label.
-        head: What all prompts begin with.
+        head: The token ids that all prompts begin with.
         batch_items: Items read together.
     """
 
@@ -59,7 +59,7 @@ def _way_to_read(model: Any, known: list[int]) -> Literal["shared", "padded", "u
 
     Args:
         model: In evaluation mode, on its device.
-        known: Tokens that the probe may be made of.
+        known: Token ids that the test may use.
     """
     settings = model.config.get_text_config(decoder=True)
     context = getattr(settings, "max_position_embeddings", None) or PROBE_TOKENS
@@ -77,25 +77,25 @@ def _way_to_read(model: Any, known: list[int]) -> Literal["shared", "padded", "u
 
 
 def _agrees(read: Callable[[], torch.Tensor], plain_RV: torch.Tensor) -> bool:
-    """Whether rows are read as plainly, up to rounding, measured by how much rows differ."""
+    """Whether this way gives the plain logits up to rounding, relative to how rows differ."""
     try:
         read_RV = read()
     except torch.OutOfMemoryError:
         raise
     except Exception:
-        # The model has no such cache, mask or positions, and each says so in its own way.
+        # Models without such a cache, mask or positions raise errors of many types.
         return False
-    # Some models give a token no chance at all.
+    # Some models give a token the probability 0.
     ours_RV, plain_RV = (x.float().log_softmax(-1).clamp(min=-1e3) for x in (read_RV, plain_RV))
     apart = (ours_RV - plain_RV).abs().mean(1).max()
-    # Measured on 31 random models: rounding makes 1e-5 of that in fp32 and 1e-2 in bf16, context
-    # that is lost to windows or slots a tenth and more.
+    # Measured on 31 random models, relative to that difference: rounding makes 1e-5 in fp32 and
+    # 1e-2 in bf16; context that is lost to windows or padding makes 0.1 and more.
     tolerance = 1e-3 if read_RV.dtype == torch.float32 else 0.06
     return bool(apart <= tolerance * plain_RV.std(0).mean())
 
 
 def _read_shared(head: _Prefix, items: list[list[list[int]]]) -> torch.Tensor:
-    """Logits after each row, on top of the head and of what the rows of an item share."""
+    """Logits after each row, from the cached head and the shared beginning of each item."""
     done = head.num_tokens
     stems = [_common(rows)[done:] for rows in items]
     prefix = head.repeated([0] * len(items)).extended(stems)
@@ -123,7 +123,7 @@ def _read_padded(model: Any, rows: list[list[int]]) -> torch.Tensor:
 
 @torch.no_grad()
 def _read_unpadded(model: Any, rows: list[list[int]]) -> torch.Tensor:
-    """Logits after each row, read whole with no other than those of its length."""
+    """Logits after each row, read whole together with rows of the same length only."""
     device = next(model.parameters()).device
     order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
     found: dict[int, torch.Tensor] = {}
@@ -137,7 +137,7 @@ def _read_unpadded(model: Any, rows: list[list[int]]) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class _Prefix:
-    """Rows that a model has read so far: keys and values, which slots are real, and the logits."""
+    """Rows that a model has read so far: keys and values, the mask of real tokens, and logits."""
 
     model: Any
     cache: Any
@@ -146,7 +146,7 @@ class _Prefix:
 
     @classmethod
     def empty(cls, model: Any) -> _Prefix:
-        """One row of which nothing was read yet."""
+        """One row without any token."""
         device = next(model.parameters()).device
         nothing = torch.zeros(1, 0, dtype=torch.long, device=device)
         return cls(model, None, nothing, nothing)
@@ -188,7 +188,7 @@ class _Prefix:
 
 
 def _common(rows: list[list[int]]) -> list[int]:
-    """What all rows begin with, short of the last token of any."""
+    """The common beginning of all rows, which leaves each row at least one more token."""
     length = min(map(len, rows)) - 1
     same = itertools.takewhile(
         lambda tokens: len(set(tokens)) == 1, zip(*(row[:length] for row in rows), strict=True)
@@ -208,7 +208,7 @@ def _padded(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _keeps_plain_keys(model: Any) -> bool:
-    """Whether no layer has a window by its configuration: padding would fill it from within."""
+    """Whether no layer has an attention window, which padding between the tokens would fill."""
     config = model.config.get_text_config(decoder=True)
     kinds = getattr(config, "layer_types", None) or ["full_attention"]
     return set(kinds) == {"full_attention"} and not getattr(config, "sliding_window", None)

@@ -1,7 +1,7 @@
 """A judging model in vLLM (the extra `vllm`, CUDA only): large judges, on one GPU or several.
 
 In: prompts as token ids. Out: the log-probabilities of the two labels, as the model gives them
-before any sampling. vLLM's prefix cache reads what prompts have in common once.
+before any sampling. Thanks to vLLM's prefix cache, common beginnings are computed once.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from symnoise_ray.config import JudgeConfig
-from symnoise_ray.errors import UserError
+from symnoise_ray.errors import UserError, one_line
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 MEMORY_SHARE = 0.9
-"""Of the GPU's memory that Ray gives the judge; the rest is for what CUDA holds beside."""
+"""Part of the judge's GPU memory that vLLM may use; CUDA itself needs some of the rest."""
 BATCH_ITEMS = 128
-"""Items handed over together: vLLM makes its own batches, and verdicts are stored in between."""
+"""Items per call: vLLM makes its own batches, and verdicts are stored after each call."""
 
 
 class VllmEngine:
@@ -44,7 +44,7 @@ class VllmEngine:
             dtype=DTYPES[config.dtype],
             max_model_len=limit + 1,  # and the token that is generated
             tensor_parallel_size=max(1, int(config.gpus_per_worker)),
-            # Ray has chosen the GPUs; vLLM's own processes share this process's view of them.
+            # Ray has chosen the GPUs, and processes that vLLM starts itself see the same ones.
             distributed_executor_backend="mp",
             gpu_memory_utilization=MEMORY_SHARE * min(1.0, config.gpus_per_worker),
             enable_prefix_caching=True,
@@ -65,8 +65,8 @@ class VllmEngine:
         answers = self._model.generate(prompts, self._ask, use_tqdm=False)
         return [self._both(answer.outputs[0].logprobs[0]) for answer in answers]
 
-    def _both(self, told: Any) -> tuple[float, float]:
-        first, second = (log_sum([told[token].logprob for token in ids]) for ids in self.labels)
+    def _both(self, by_token: Any) -> tuple[float, float]:
+        first, second = (log_sum([by_token[token].logprob for token in ids]) for ids in self.labels)
         return first, second
 
 
@@ -84,9 +84,8 @@ def _import_vllm() -> Any:
     try:
         import vllm
     except ImportError as error:
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
             "judge.engine=vllm needs vLLM (pip install 'symnoise-ray[vllm]'), but importing it "
-            f"failed: {reason}"
+            f"failed: {one_line(error, limit=200)}"
         ) from None
     return vllm

@@ -1,7 +1,7 @@
-"""What training will see: a few rows with the trained tokens marked, and what was left out.
+"""A preview of training rows, with the trained tokens marked and the left-out rows counted.
 
 In: a trial's model and data. Out: a `Preview`, and its text for people. Reads the tokenizer and the
-length limit of the model, never its weights. Rows are decoded from the very tokens of training.
+length limit of the model, but not its weights. The rows are decoded from the tokens of training.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def preview(config: TrialConfig, num_rows: int) -> Preview:
 
 
 def _context(config: ModelConfig) -> int | None:
-    """The longest sequence that the model takes, where its configuration says so."""
+    """The longest sequence of the model, or None where its configuration does not say."""
     import transformers  # see load_tokenizer
 
     return context_length(transformers.AutoConfig.from_pretrained(**location(config)))
@@ -116,7 +116,7 @@ def as_text(preview: Preview, *, colour: bool) -> str:
 
 
 def _printable(text: str) -> str:
-    """Text that cannot steer a terminal: other control characters are shown by their number."""
+    """The text with control characters as numbers, so that it cannot change the terminal."""
     return "".join(
         char if char in "\n\t" or char.isprintable() else f"\\x{ord(char):02x}" for char in text
     )

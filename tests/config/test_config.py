@@ -92,7 +92,7 @@ def test_a_missing_trial_file_is_named(tmp_path: Path) -> None:
         load_trial(tmp_path / "absent.yaml")
 
 
-def test_a_file_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf_8_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "latin.yaml"
     path.write_bytes(b"name: caf\xe9\n")
     with pytest.raises(UserError, match=r"latin\.yaml: must be readable UTF-8 text, but"):
@@ -163,7 +163,7 @@ def test_anchors_and_merge_keys_are_plain_settings() -> None:
     ],
     ids=["sweep", "section", "trial", "trial-setting", "parameter", "path", "baseline"],
 )
-def test_an_unknown_key_at_any_level_is_told_with_line_and_nearest_name(
+def test_an_unknown_key_at_any_level_is_reported_with_line_and_nearest_name(
     space_file: Callable[..., Path], old: str, new: str, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
@@ -191,7 +191,7 @@ def test_a_key_that_is_near_nothing_is_answered_with_what_is_known(
         ("name: small", "name: ''", r":1: name: .*pattern.* got ''"),
     ],
 )
-def test_a_value_of_the_wrong_kind_is_told_with_line_and_value(
+def test_a_value_of_the_wrong_kind_is_reported_with_line_and_value(
     space_file: Callable[..., Path], old: str, new: str, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
@@ -265,7 +265,7 @@ def test_overrides_reach_the_sweep_the_trial_and_the_parameters(
         ("noise=5", r"noise"),
     ],
 )
-def test_a_bad_override_is_told_by_its_own_words(
+def test_a_bad_override_is_reported_with_its_text(
     space_file: Callable[..., Path], override: str, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):

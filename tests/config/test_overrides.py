@@ -68,11 +68,11 @@ def test_a_misplaced_key_is_refused_and_not_shown(
     Path("trial.yaml").write_text("data: {max_eval_prompts: 2}\n")
     for override in MISPLACED:
         status = main([*command[:2], override.replace("<key>", CANARY), *command[2:]])
-        told = capfd.readouterr()
+        shown = capfd.readouterr()
         assert status == 2, override
-        assert told.err.startswith("error: "), override
-        assert len(told.err.splitlines()) == 1, override
-        assert "canary" not in told.out + told.err, override
+        assert shown.err.startswith("error: "), override
+        assert len(shown.err.splitlines()) == 1, override
+        assert "canary" not in shown.out + shown.err, override
     assert [path.name for path in tmp_path.iterdir()] == ["trial.yaml"], "nothing was written"
 
 
@@ -93,9 +93,9 @@ def test_so_is_one_that_stands_where_a_file_should(
 ) -> None:
     misplaced = override.replace("<key>", CANARY)
     assert main([misplaced if word == "MISPLACED" else word for word in command]) == 2
-    told = capfd.readouterr()
-    assert told.err.startswith("error: ")
-    assert "canary" not in told.out + told.err
+    shown = capfd.readouterr()
+    assert shown.err.startswith("error: ")
+    assert "canary" not in shown.out + shown.err
 
 
 @pytest.mark.parametrize(

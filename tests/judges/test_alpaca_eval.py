@@ -161,9 +161,9 @@ def test_published_orders_give_the_row_that_alpaca_eval_computes_itself(
     write_lines(other, Path("reference.jsonl"))
     judge = ["judge.type=alpaca_eval", f"judge.model={ANNOTATOR}", "judge.orders=published"]
     files = ["own.jsonl", "--reference", "reference.jsonl", "--output", "out/preferences.jsonl"]
-    told = run(capfd, "judge", *files, *judge, "judge.self_check=false")
-    assert told.startswith("24 verdicts on 24 items in")
-    assert "1 failed, 23 calls were made" in told
+    answered = run(capfd, "judge", *files, *judge, "judge.self_check=false")
+    assert answered.startswith("24 verdicts on 24 items in")
+    assert "1 failed, 23 calls were made" in answered
     sent = [json.dumps(body, sort_keys=True) for body in endpoint.requests]
     ours = json.loads(run(capfd, "score", "out/preferences.jsonl", "--json"))
     endpoint.requests.clear()
@@ -304,8 +304,8 @@ def test_a_reply_that_holds_no_log_probabilities_is_a_failed_verdict(
 
 def test_a_text_without_an_encoding_fails_alone(endpoint: Endpoint, tmp_path: Path) -> None:
     pairs = [Pair("Prompt?", "a", "b"), Pair("Prompt?", "\ud800", "b"), Pair("Prompt?", "c", "b")]
-    told = dict(make_judge(settings(), tmp_path).judge(pairs))
-    assert [told[i].preference is None for i in range(3)] == [False, True, False]
+    answered = dict(make_judge(settings(), tmp_path).judge(pairs))
+    assert [answered[i].preference is None for i in range(3)] == [False, True, False]
 
 
 # The key, the disk and the terminal

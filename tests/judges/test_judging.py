@@ -181,8 +181,8 @@ def test_prompts_that_repeat_are_aligned_by_position() -> None:
 def test_a_prompt_that_repeats_meets_the_references_answers_in_their_turn() -> None:
     own = [completion(NEAR, instruction=prompt) for prompt in "aba"]
     other = [reference(f"other {n}", instruction=prompt) for n, prompt in enumerate("baa")]
-    told = judge_all(ReferenceJudge(), own, other).preferences[::2]
-    assert [p.output_1 for p in told] == ["other 1", "other 0", "other 2"]
+    answered = judge_all(ReferenceJudge(), own, other).preferences[::2]
+    assert [p.output_1 for p in answered] == ["other 1", "other 0", "other 2"]
 
 
 def test_a_reference_in_another_order_is_aligned_by_prompt() -> None:

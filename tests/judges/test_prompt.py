@@ -243,8 +243,8 @@ def test_a_conversation_is_a_json_list_that_no_turn_can_leave() -> None:
         (_, user) = find_prompt("pairwise").messages(pair)
         lines = user["content"].split("\n")
         assert len(lines) == find_prompt("pairwise").user.count("\n") + 1
-        told = [json.loads(line.split(": ", 1)[1]) for line in lines if line.startswith("Answer ")]
-        for answer, earlier, conversation in zip(texts[4:], turns, told, strict=True):
+        shown = [json.loads(line.split(": ", 1)[1]) for line in lines if line.startswith("Answer ")]
+        for answer, earlier, conversation in zip(texts[4:], turns, shown, strict=True):
             asked = [(t["request"], t["answer"]) for t in conversation]
             assert asked == [*earlier, (texts[3], answer)]
         assert not any(mark in user["content"] for mark in CHAT_MARKS)

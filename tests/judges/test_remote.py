@@ -47,9 +47,9 @@ def remote(cluster: None, config: JudgeConfig) -> Iterator[RemoteJudge]:
 
 
 def verdicts(judge: Judge, asked: list[Pair]) -> list[float | None]:
-    told = list(judge.judge(asked))
-    assert sorted(index for index, _ in told) == list(range(len(asked))), "one verdict a pair"
-    return [verdict.preference for _, verdict in sorted(told)]
+    answered = list(judge.judge(asked))
+    assert sorted(index for index, _ in answered) == list(range(len(asked))), "one verdict a pair"
+    return [verdict.preference for _, verdict in sorted(answered)]
 
 
 def nearly(preferences: list[Any]) -> Any:
@@ -112,12 +112,12 @@ def test_a_worker_that_is_killed_is_started_anew_and_asked_again(remote: RemoteJ
     asked = pairs(20)
     before = verdicts(remote, asked)
     running = remote.judge(asked)
-    told = [next(running)]
+    answered = [next(running)]
     for process in worker_processes():
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    told += running
-    assert [verdict.preference for _, verdict in sorted(told)] == before
+    answered += running
+    assert [verdict.preference for _, verdict in sorted(answered)] == before
 
 
 @pytest.mark.slow
@@ -156,13 +156,13 @@ def test_a_pair_that_kills_every_worker_costs_two_and_fails_alone(
     asked[6] = asked[6]._replace(first="DEADLY")
     asked[7] = asked[6].swapped
     remote = RemoteJudge("mortal", {}, 3, mortal_workers(config, 3))
-    told = dict(remote.judge(asked))
-    assert sorted(told) == list(range(len(asked)))
-    failed = [told.pop(index) for index in (6, 7)]
+    answered = dict(remote.judge(asked))
+    assert sorted(answered) == list(range(len(asked)))
+    failed = [answered.pop(index) for index in (6, 7)]
     assert all(verdict.preference is None and not verdict.over for verdict in failed)
-    assert failed[0].reason.startswith("two of the judge's workers were lost at it; the last one:")
+    assert failed[0].reason.startswith("two workers of the judge were lost with it; the last:")
     del before[6:8]
-    assert [verdict.preference for _, verdict in sorted(told.items())] == nearly(before)
+    assert [verdict.preference for _, verdict in sorted(answered.items())] == nearly(before)
     (left,) = remote.workers
     assert verdicts(remote, asked[:6]) == nearly(before[:6])
     ray.kill(left)
@@ -186,12 +186,12 @@ def test_a_pair_that_raises_fails_alone(remote: RemoteJudge):
     before = verdicts(remote, asked)
     broken: Any = b"no text"
     asked[7] = asked[7]._replace(second=broken)
-    told = dict(remote.judge(asked))
-    assert sorted(told) == list(range(len(asked)))
-    assert [index for index, verdict in told.items() if verdict.preference is None] == [7]
-    assert told[7].reason.startswith("the judge's worker failed: TypeError: ")
-    del before[7], told[7]
-    assert [verdict.preference for _, verdict in sorted(told.items())] == nearly(before)
+    answered = dict(remote.judge(asked))
+    assert sorted(answered) == list(range(len(asked)))
+    assert [index for index, verdict in answered.items() if verdict.preference is None] == [7]
+    assert answered[7].reason.startswith("the judge's worker failed: TypeError: ")
+    del before[7], answered[7]
+    assert [verdict.preference for _, verdict in sorted(answered.items())] == nearly(before)
 
 
 def test_the_same_pair_asked_several_times_has_as_many_verdicts(remote: RemoteJudge):
@@ -220,10 +220,10 @@ def test_a_worker_that_is_dead_for_good_takes_no_pairs_with_it(
     asked = pairs(40)
     before = values(local_judge(config), asked)
     running = remote.judge(asked)
-    told = [next(running)]
+    answered = [next(running)]
     ray.kill(remote.workers[0])
-    told += running
-    assert [verdict.preference for _, verdict in sorted(told)] == nearly(before)
+    answered += running
+    assert [verdict.preference for _, verdict in sorted(answered)] == nearly(before)
     (left,) = remote.workers
     assert verdicts(remote, asked) == nearly(before)
     ray.kill(left)
@@ -232,10 +232,10 @@ def test_a_worker_that_is_dead_for_good_takes_no_pairs_with_it(
         assert len(failed) == len(asked)
         assert all(verdict.over for verdict in failed)
         assert {verdict.reason for verdict in failed} == {failed[0].reason}
-        assert failed[0].reason.startswith("the judge has no worker left; the last one: The a")
+        assert failed[0].reason.startswith("all workers of the judge are lost; the last: The a")
 
 
-def test_a_model_that_no_worker_can_read_is_told_in_one_line(cluster: None, tmp_path: Path):
+def test_a_model_that_no_worker_can_read_is_reported_in_one_line(cluster: None, tmp_path: Path):
     (tmp_path / "empty").mkdir()
     config = JudgeConfig(type="local", model=str(tmp_path / "empty"))
     before = worker_processes()
@@ -281,9 +281,9 @@ def test_a_sweep_judges_with_its_own_model(folder: Path, tmp_path: Path):
     assert run.returncode == 0, run.stdout + run.stderr
     assert f"starting the judge {folder}" in run.stdout
     noisy = tmp_path / "runs" / "local" / "trials" / "001-symnoise"
-    told = read_lines(noisy / "preferences.jsonl")
-    assert len(told) == 24
-    assert {row["annotator"] for row in told} == {str(folder)}
+    answered = read_lines(noisy / "preferences.jsonl")
+    assert len(answered) == 24
+    assert {row["annotator"] for row in answered} == {str(folder)}
     assert read_json(noisy / "trial.json")["judge_usage"]["calls"] > 0
     assert left_by(tmp_path) == []
 

@@ -79,7 +79,7 @@ def test_when_the_judge_is_over_what_is_stored_is_still_had_and_nobody_is_asked(
     assert len(seen) == judged.usage.calls <= 2 * 16, "the first batch, and no other"
 
 
-def test_a_broken_last_line_is_left_out_and_a_broken_whole_one_is_told(tmp_path: Path) -> None:
+def test_a_broken_last_line_is_left_out_and_a_broken_whole_one_is_reported(tmp_path: Path) -> None:
     store = VerdictStore(tmp_path, "sweep")
     store.put("k", ONE)
     store.close()
@@ -96,7 +96,7 @@ def test_a_broken_last_line_is_left_out_and_a_broken_whole_one_is_told(tmp_path:
 
 
 @pytest.mark.parametrize("preference", ["5.0", "0.99", "NaN", "Infinity", '"1.7"', "true", "[1.5]"])
-def test_a_stored_preference_that_is_none_is_told_with_its_file(
+def test_a_stored_preference_that_is_none_is_reported_with_its_file(
     preference: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "host-1.jsonl"
@@ -219,8 +219,8 @@ def count_cached(url: str, folder: Path) -> int:
     """The same in this process."""
     config = JudgeConfig(type="api", model="judge", base_url=url, concurrency=4)
     pairs = [Pair(f"Prompt {i}?", "x" * i, "y" * (i + i % 2)) for i in range(60)]
-    told = make_judge(config, folder, "sweep").judge(pairs)
-    return sum(verdict.cached for _, verdict in told)
+    answered = make_judge(config, folder, "sweep").judge(pairs)
+    return sum(verdict.cached for _, verdict in answered)
 
 
 def test_a_killed_judge_is_asked_again_only_for_what_was_in_flight(tmp_path: Path) -> None:
