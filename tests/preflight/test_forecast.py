@@ -312,9 +312,15 @@ SETTINGS = {
 
 
 @pytest.mark.usefixtures("own_linear")
-@pytest.mark.parametrize("checkpointed", [False, True])
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(
+    ("name", "dtype", "checkpointed"),
+    [
+        *((name, "fp32", False) for name in SETTINGS),
+        *((name, "bf16", True) for name in SETTINGS),
+        *((name, "bf16", False) for name in ("full", "adapters")),
+        *((name, "fp32", True) for name in ("full", "adapters")),
+    ],
+)
 def test_activations_are_what_autograd_saves_within_15_percent(
     name: str, dtype: str, checkpointed: bool, tmp_path: Path
 ):
@@ -362,11 +368,20 @@ def test_the_peak_of_a_pass_is_foretold_within_15_percent(
 
 # Steps, passes, noise, files
 
+EXECUTIONS = ("sequential", "concat")
+SEVERAL = ("neftune", "symnoise", "independent")
+"""One copy, copies that share a draw, and copies that do not."""
 
-@pytest.mark.parametrize("kind", list(NOISES))
-@pytest.mark.parametrize("execution", ["sequential", "concat"])
-@pytest.mark.parametrize("clean", [False, True])
-@pytest.mark.parametrize("alpha", [0.0, 5.0])
+
+@pytest.mark.parametrize(
+    ("kind", "execution", "clean", "alpha"),
+    [
+        *((kind, execution, False, 5.0) for kind in NOISES for execution in EXECUTIONS),
+        *((kind, execution, True, 5.0) for kind in SEVERAL for execution in EXECUTIONS),
+        *((kind, execution, False, 0.0) for kind in SEVERAL for execution in EXECUTIONS),
+        ("independent", "concat", True, 0.0),
+    ],
+)
 def test_copies_and_held_noise_are_those_of_training(
     kind: str, execution: str, clean: bool, alpha: float, tiny_model: LlamaForCausalLM
 ):

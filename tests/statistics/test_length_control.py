@@ -99,8 +99,8 @@ def test_a_judge_of_length_alone_is_seen_through() -> None:
     assert model.win_rate == pytest.approx(0.5, abs=0.02)
 
 
-@pytest.mark.parametrize("num_prompts", [200, 400, 805])
-@pytest.mark.parametrize("num_lost", [1, 2, 4, 5])
+@pytest.mark.parametrize("num_prompts", [200, 805])
+@pytest.mark.parametrize("num_lost", [1, 5])
 @pytest.mark.parametrize("spread", [0, 500])
 def test_a_model_that_wins_nearly_always_is_fitted_all_the_same(
     num_prompts: int, num_lost: int, spread: int
