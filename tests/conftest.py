@@ -7,6 +7,10 @@ import json
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
+# Ray gives its processes half a minute to start, which is too short on a busy machine.
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "600")
+os.environ.setdefault("RAY_worker_register_timeout_seconds", "600")
+os.environ.setdefault("RAY_gcs_server_request_timeout_seconds", "600")
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -398,7 +398,7 @@ def test_report_and_mlflow_show_the_scores_with_plain_fine_tuning_first(tmp_path
             result = plan.result("done", values={"interval_95": [0, 1], **values})
             write_json(result.to_json(), directory / RESULT)
             watch.add(plan)
-    assert tracker.close() == ""
+    assert tracker.close(timeout=600) == ""
     found = SweepResult(SweepPaths(tmp_path), "sweep", "whole", trials=tuple(watch.results))
     table = report.markdown(found)
     rows = ["| 000-none | 0.750 ± 0.062 | 0.500 |", "| 001-symnoise | 0.750 ± 0.062 | 0.250 |"]

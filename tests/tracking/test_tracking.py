@@ -111,7 +111,7 @@ def test_a_sweep_is_a_parent_run_with_its_trials_as_children(uri: str, directory
     tracker = Tracker(directory, uri, EXPERIMENT)
     for kind, run, values in [*started(), *ended()]:
         tracker.log(kind, run, **values)
-    assert tracker.close() == ""
+    assert tracker.close(timeout=600) == ""
     check_whole(uri, directory)
     assert set(tracker.applier.seconds) == {"small", "000-symnoise"}
 
@@ -170,7 +170,7 @@ def test_closing_waits_no_longer_than_it_is_told(directory: Path) -> None:
 
 
 def test_an_end_without_events_is_no_problem(uri: str, directory: Path) -> None:
-    assert Tracker(directory, uri, EXPERIMENT).close() == ""
+    assert Tracker(directory, uri, EXPERIMENT).close(timeout=600) == ""
     assert replay(directory, uri, EXPERIMENT) == 0
 
 
@@ -178,7 +178,7 @@ def test_any_text_can_be_journalled(uri: str, directory: Path) -> None:
     tracker = Tracker(directory, uri, EXPERIMENT)
     tracker.log("start", "small", parent="", params={"a": "\u2028 \U0001f600"}, tags={})
     tracker.log("end", "small", status="FAILED", tags={"symnoise.reason": "half \ud83d a pair"})
-    assert tracker.close() == ""
+    assert tracker.close(timeout=600) == ""
     client = mlflow.MlflowClient(uri)
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
