@@ -3,6 +3,7 @@
 import re
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -106,13 +107,15 @@ def test_every_setting_that_is_named_exists(document: Path):
     assert wrong == set()
 
 
-def values_of(name: str) -> dict[str, Any]:
-    """What the schema allows for a setting of a trial or a sweep."""
+@cache
+def values_of(name: str) -> jsonschema.Draft202012Validator:
+    """Checks a value of a setting of a trial or a sweep."""
     tree = schema()
     section, _, key = name.partition(".")
     places = {**tree["properties"], **tree["properties"]["trial"]["properties"]}
     definition = tree["$defs"][places[section]["$ref"].rpartition("/")[2]]
-    return {**definition["properties"][key], "$defs": tree["$defs"]}
+    values = {**definition["properties"][key], "$defs": tree["$defs"]}
+    return jsonschema.Draft202012Validator(values)
 
 
 def settings_with_values(text: str) -> Iterator[tuple[str, str]]:
@@ -129,7 +132,7 @@ def settings_with_values(text: str) -> Iterator[tuple[str, str]]:
 def test_every_value_that_is_named_can_be_set(document: Path):
     for key, value in settings_with_values(document.read_text()):
         _, given = parse_override(f"{key}={value}")
-        jsonschema.validate(given, values_of(key))
+        values_of(key).validate(given)
 
 
 def test_what_reads_settings_and_values_finds_them():
@@ -142,7 +145,7 @@ def test_what_reads_settings_and_values_finds_them():
         ("optim.lr", "1e-3"),
     ]
     with pytest.raises(jsonschema.ValidationError, match="is not one of"):
-        jsonschema.validate("symnoize", values_of("noise.type"))
+        values_of("noise.type").validate("symnoize")
     with pytest.raises(UserError, match="must be valid YAML"):
         parse_override("data.fields={output: a")
     named = [pair for each in DOCUMENTS for pair in settings_with_values(each.read_text())]
