@@ -5,11 +5,33 @@ In: a `JudgeConfig`. Out: a `Judge`. The libraries of a judge are imported when 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from symnoise_ray.config import JudgeConfig
 from symnoise_ray.judges.protocol import Judge
 from symnoise_ray.judges.store import CachedJudge, VerdictStore
+
+
+@dataclass(frozen=True)
+class JudgeSource:
+    """What a process needs to make the judge of a sweep; it pickles, and goes to every trial.
+
+    Args:
+        config: The judge's settings, the same for all trials of a sweep.
+        folder: Where a relative `judge.cache` starts.
+        scope: What shares one budget, such as the sweep.
+        local: A local judge that already runs on workers; None for another judge.
+    """
+
+    config: JudgeConfig
+    folder: Path
+    scope: str = ""
+    local: Judge | None = None
+
+    def judge(self) -> Judge:
+        """The judge, as `make_judge` makes it."""
+        return make_judge(self.config, self.folder, self.scope, self.local)
 
 
 def make_judge(

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from symnoise_ray.config import ConfirmConfig
+from symnoise_ray.judges.choose import JudgeSource
 from symnoise_ray.records.completions import Prompt
 from symnoise_ray.records.files import read_json, write_json
 from symnoise_ray.records.layout import CHOICES, PREFERENCES
@@ -74,7 +75,12 @@ def number_choices(arms: dict[str, Params], path: Path) -> dict[str, int]:
 
 
 def run_confirmation(
-    plans: SweepPlans, arms: dict[str, Params], workers: Workers, watch: Watch, num_slots: int
+    plans: SweepPlans,
+    arms: dict[str, Params],
+    workers: Workers,
+    judges: JudgeSource,
+    watch: Watch,
+    num_slots: int,
 ) -> dict[str, list[TrialPlan]]:
     """Train and judge every arm on every fresh seed; returns the plans by arm."""
     seeds = range(plans.sweep.confirm.num_seeds)
@@ -87,7 +93,7 @@ def run_confirmation(
     queue = [plan for arm in arms for plan in by_arm[arm]]
     executor = ThreadPoolExecutor(num_slots + 1, thread_name_prefix=THREAD_PREFIX)
     try:
-        for future in [executor.submit(_run, plan, workers, watch) for plan in queue]:
+        for future in [executor.submit(_run, plan, workers, judges, watch) for plan in queue]:
             future.result()
     except BaseException:
         executor.shutdown(wait=False, cancel_futures=True)
@@ -96,13 +102,13 @@ def run_confirmation(
     return by_arm
 
 
-def _run(plan: TrialPlan, workers: Workers, watch: Watch) -> None:
+def _run(plan: TrialPlan, workers: Workers, judges: JudgeSource, watch: Watch) -> None:
     """Run one trial to its end, if it did not end before; its result is in its directory."""
     if watch.take_up(plan) is not None:
         return
     watch.add(plan)
     try:
-        for _record in run_trial(plan, workers):
+        for _record in run_trial(plan, workers, judges):
             pass
     except Exception:
         if read_result(plan.directory) is None:

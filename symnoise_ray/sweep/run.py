@@ -11,13 +11,14 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from symnoise_ray.config import JudgeConfig, SweepConfig
+from symnoise_ray.judges.choose import JudgeSource
 from symnoise_ray.judges.protocol import Judge
 from symnoise_ray.preflight.inputs import prepare
 from symnoise_ray.records.files import contents, require_folder, write_json
@@ -35,6 +36,9 @@ from symnoise_ray.sweep.watch import Watch
 from symnoise_ray.tracking import events
 from symnoise_ray.tracking.mlflow_runs import Tracker
 from symnoise_ray.workers.session import ray_session
+
+if TYPE_CHECKING:
+    from symnoise_ray.workers.client import Workers  # ray, after the input is checked
 
 INTERRUPTED_CLOSE_SECONDS = 1.5
 """`ray job stop` leaves three seconds in all by default."""
@@ -111,24 +115,25 @@ def _run_in(directory: Path, config: SweepConfig, console: Console, began: float
         _check_judge(sweep)
     with ray_session() as resources:
         num_slots = _count_slots(sweep, resources)
-        with _local_judge(sweep) as local:
-            result = _run(sweep, num_slots, local)
+        with _judges(sweep) as judges:
+            result = _run(sweep, num_slots, judges)
     summarise(result, board)
     return result
 
 
 @contextmanager
-def _local_judge(sweep: Sweep) -> Iterator[Judge | None]:
-    """A local judge on its workers, tried on planted pairs; None for another judge."""
+def _judges(sweep: Sweep) -> Iterator[JudgeSource]:
+    """Where trials get their judge from; a local one runs on its workers meanwhile."""
+    source = JudgeSource(sweep.judge, sweep.directory.parent, str(sweep.directory))
     if sweep.judge.type != "local":
-        yield None
+        yield source
         return
     from symnoise_ray.judges.remote import judge_workers
 
     sweep.board.say(f"starting the judge {sweep.judge.model} ...")
     with judge_workers(sweep.judge, sweep.config.workers.start_minutes) as judge:
         _check_judge(sweep, judge)
-        yield judge
+        yield replace(source, local=judge)
 
 
 def _check_settings(sweep: Sweep) -> None:
@@ -160,7 +165,7 @@ def _count_slots(sweep: Sweep, resources: dict[str, float]) -> int:
     return count_slots(sweep.config.workers, resources, num_trials, sweep.judge)
 
 
-def _run(sweep: Sweep, num_slots: int, judge: Judge | None) -> SweepResult:
+def _run(sweep: Sweep, num_slots: int, judges: JudgeSource) -> SweepResult:
     """Everything that needs the cluster, and the results whatever happens."""
     from symnoise_ray.workers.pool import Pool
 
@@ -174,11 +179,12 @@ def _run(sweep: Sweep, num_slots: int, judge: Judge | None) -> SweepResult:
     warm = plans.search(0, first_point(config)).config
     try:
         with (
-            Pool(config.workers, num_slots, warm, sweep.directory / SLOTS, judge) as pool,
+            Pool(config.workers, num_slots, warm, sweep.directory / SLOTS) as pool,
             sweep.board,
             watch,
         ):
-            _search_and_confirm(sweep, pool, watch, num_slots)
+            pool.wait_until_up()
+            _search_and_confirm(sweep, pool.workers, judges, watch, num_slots)
     except BaseException as error:
         watch.abandon()
         _finish(sweep, watch, tracker, interrupted=isinstance(error, KeyboardInterrupt))
@@ -186,15 +192,16 @@ def _run(sweep: Sweep, num_slots: int, judge: Judge | None) -> SweepResult:
     return _finish(sweep, watch, tracker, interrupted=False)
 
 
-def _search_and_confirm(sweep: Sweep, pool: Any, watch: Watch, num_slots: int) -> None:
+def _search_and_confirm(
+    sweep: Sweep, workers: Workers, judges: JudgeSource, watch: Watch, num_slots: int
+) -> None:
     from symnoise_ray.sweep.confirm import choose, comparisons, labels, run_confirmation
     from symnoise_ray.sweep.search import run_search  # ray.tune and optuna: over a second
 
     plans = sweep.plans
-    pool.wait_until_up()
     started = time.monotonic()
     sweep.seconds["start"] = started - sweep.began
-    run_search(plans, pool.workers, watch, num_slots=num_slots, storage=sweep.directory)
+    run_search(plans, workers, judges, watch, num_slots=num_slots, storage=sweep.directory)
     sweep.seconds["search"] = time.monotonic() - started
     confirm = sweep.config.confirm
     if confirm.top_k:
@@ -202,7 +209,7 @@ def _search_and_confirm(sweep: Sweep, pool: Any, watch: Watch, num_slots: int) -
         arms = choose(watch.results, confirm)
         if arms:
             sweep.board.say(f"confirming {', '.join(arms)} on fresh seeds and prompts ...")
-        by_arm = run_confirmation(plans, arms, pool.workers, watch, num_slots)
+        by_arm = run_confirmation(plans, arms, workers, judges, watch, num_slots)
         sweep.comparisons, sweep.labels = comparisons(by_arm, confirm.contrasts), labels(arms)
         sweep.seconds["confirm"] = time.monotonic() - started
 

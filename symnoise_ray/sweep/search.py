@@ -19,6 +19,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from symnoise_ray.errors import InfrastructureError
+from symnoise_ray.judges.choose import JudgeSource
 from symnoise_ray.records.layout import STUDY, TUNE
 from symnoise_ray.records.results import TrialResult, read_result
 from symnoise_ray.space.parameters import search_size
@@ -67,9 +68,11 @@ class SweepSearch(Searcher):  # type: ignore[misc]
 class SearchTrial(tune.Trainable):  # type: ignore[misc]
     """A trial as Tune sees it: it waits for its worker, judges, and reports one score."""
 
-    def setup(self, config: dict[str, Any], plans: SweepPlans, workers: Workers) -> None:
+    def setup(
+        self, config: dict[str, Any], plans: SweepPlans, workers: Workers, judges: JudgeSource
+    ) -> None:
         """Remember where the work is done."""
-        self.plans, self.workers = plans, workers
+        self.plans, self.workers, self.judges = plans, workers, judges
         self.plan: TrialPlan = plans.search(config["index"], config["point"])
         self.records: Iterator[dict[str, Any] | TrialResult | None] | None = None
 
@@ -83,7 +86,7 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         """Follow the trial for a while; the last report carries its score."""
         if self.records is None:
-            self.records = run_trial(self.plan, self.workers)
+            self.records = run_trial(self.plan, self.workers, self.judges)
         until = time.monotonic() + SLICE_SECONDS
         for record in self.records:
             if isinstance(record, TrialResult) and record.is_done:
@@ -127,7 +130,13 @@ class _Starts(tune.Callback):  # type: ignore[misc]
 
 
 def run_search(
-    plans: SweepPlans, workers: Workers, watch: Watch, *, num_slots: int, storage: Path
+    plans: SweepPlans,
+    workers: Workers,
+    judges: JudgeSource,
+    watch: Watch,
+    *,
+    num_slots: int,
+    storage: Path,
 ) -> None:
     """Run the baselines and the search; results lie in the trials' directories.
 
@@ -138,7 +147,8 @@ def run_search(
     proposals = Proposals(plans.sweep, storage / STUDY)
     waiting = _take_up(plans, proposals, watch)
     if waiting:
-        _run_trials(plans, workers, watch, SweepSearch(proposals, waiting), num_slots, storage)
+        searcher = SweepSearch(proposals, waiting)
+        _run_trials(plans, workers, judges, watch, searcher, num_slots, storage)
 
 
 def _take_up(plans: SweepPlans, proposals: Proposals, watch: Watch) -> list[int]:
@@ -161,6 +171,7 @@ def _take_up(plans: SweepPlans, proposals: Proposals, watch: Watch) -> list[int]
 def _run_trials(
     plans: SweepPlans,
     workers: Workers,
+    judges: JudgeSource,
     watch: Watch,
     searcher: SweepSearch,
     num_slots: int,
@@ -170,7 +181,7 @@ def _run_trials(
     folder = storage / TUNE
     shutil.rmtree(folder, ignore_errors=True)  # of a part that was interrupted
     trainable = tune.with_resources(
-        tune.with_parameters(SearchTrial, plans=plans, workers=workers),
+        tune.with_parameters(SearchTrial, plans=plans, workers=workers, judges=judges),
         {"memory": 1 << 20},  # no CPU: the work is done on the slots
     )
     outcome = tune.Tuner(

@@ -14,9 +14,8 @@ from dataclasses import asdict
 from typing import Any
 
 from symnoise_ray.errors import CancelledError, JudgeError, kind_of, reason_of
-from symnoise_ray.judges.choose import make_judge
+from symnoise_ray.judges.choose import JudgeSource
 from symnoise_ray.judges.judging import judge_all, require_coverage
-from symnoise_ray.judges.protocol import Judge
 from symnoise_ray.records.completions import Completion, read_completions
 from symnoise_ray.records.files import read_json, write_json, write_lines
 from symnoise_ray.records.layout import (
@@ -26,7 +25,6 @@ from symnoise_ray.records.layout import (
     PREFERENCES,
     RESULT,
     SCORE,
-    sweep_directory,
 )
 from symnoise_ray.records.metrics import PHASES, timed
 from symnoise_ray.records.results import TrialResult
@@ -41,7 +39,9 @@ NUM_REASONS = 5
 """Most reasons of failed verdicts in a result; an endpoint may give each call its own."""
 
 
-def run_trial(plan: TrialPlan, workers: Workers) -> Iterator[dict[str, Any] | TrialResult | None]:
+def run_trial(
+    plan: TrialPlan, workers: Workers, judges: JudgeSource
+) -> Iterator[dict[str, Any] | TrialResult | None]:
     """Run a trial, yielding its records, None when there is nothing new, and last its result.
 
     The result is also in trial.json, whatever happened.
@@ -58,7 +58,7 @@ def run_trial(plan: TrialPlan, workers: Workers) -> Iterator[dict[str, Any] | Tr
         completions = read_completions(directory / COMPLETIONS)
         reference = yield from _await_reference(plan)
         with timed(seconds, "judge"):
-            score = _judge(plan, completions, reference, workers.judge)
+            score = _judge(plan, completions, reference, judges)
     except Exception as error:
         # Every failure is the trial's own: FAILED with its reason, never a score.
         yield fail(plan, error, seconds)
@@ -105,20 +105,18 @@ def _judge(
     plan: TrialPlan,
     completions: list[Completion],
     reference: list[Completion],
-    local: Judge | None = None,
+    judges: JudgeSource,
 ) -> dict[str, Any]:
     """Preferences and score, and their files; a verdict that failed stays without a number.
 
     Raises:
         JudgeError: too few verdicts could be had, or the score is not a number.
     """
-    sweep = sweep_directory(plan.directory)
     config = plan.config.judge
-    judge = make_judge(config, sweep.parent, str(sweep), local)
     # The verdict of a sweep rests on the confirmation, so that one judges full sets.
     early = config.early and plan.part == "search"
     judged = judge_all(
-        judge,
+        judges.judge(),
         completions,
         reference,
         early=early,

@@ -12,18 +12,14 @@ from typing import Any
 import ray
 
 from symnoise_ray.config import TrialConfig
-from symnoise_ray.judges.protocol import Judge
 from symnoise_ray.workers.outcome import Outcome
 
 
 class Workers:
-    """A handle on the warm slots; it pickles, so it can be handed to trials anywhere.
+    """A handle on the warm slots; it pickles, so it can be handed to trials anywhere."""
 
-    `judge` is the sweep's local judge, on workers of its own; None where it has another judge.
-    """
-
-    def __init__(self, hub: Any, pool: str, judge: Judge | None = None) -> None:
-        self.hub, self.pool, self.judge = hub, pool, judge
+    def __init__(self, hub: Any, pool: str) -> None:
+        self.hub, self.pool = hub, pool
 
     def run(
         self, name: str, config: TrialConfig, directory: Path, *, patience: float = 2.0

@@ -19,7 +19,6 @@ import ray
 
 from symnoise_ray.config import JudgeConfig, TrialConfig, WorkersConfig
 from symnoise_ray.errors import InfrastructureError, UserError
-from symnoise_ray.judges.protocol import Judge
 from symnoise_ray.workers.client import Workers
 from symnoise_ray.workers.hub import Hub
 from symnoise_ray.workers.session import THREAD_PREFIX
@@ -90,9 +89,8 @@ class Pool:
         num_slots: int,
         warm: TrialConfig,
         storage: Path,
-        judge: Judge | None = None,
     ) -> None:
-        self.config, self.judge = workers, judge
+        self.config = workers
         self.num_slots = num_slots
         self.warm = warm.model_dump(mode="json")
         self.storage = storage
@@ -103,7 +101,7 @@ class Pool:
     def __enter__(self) -> Self:
         actor = ray.remote(num_cpus=0, max_concurrency=1000)(Hub)
         self.hub: Any = actor.options(name=f"symnoise-hub-{uuid.uuid4().hex[:8]}").remote()
-        self.workers = Workers(self.hub, self.name, self.judge)
+        self.workers = Workers(self.hub, self.name)
         # The hub notices a death through these settings of Ray Train's controller.
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
         # A lost worker is replaced by the hub's own means; the watcher costs a process per slot.
