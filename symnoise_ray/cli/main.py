@@ -69,7 +69,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments, rest = parser.parse_known_args(argv)
     late = [word for word in rest if "=" in word and not word.startswith("-")]
     if len(late) < len(rest) or (late and not hasattr(arguments, "overrides")):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        from symnoise_ray.config.loading import redacted
+
+        parser.error(f"unrecognized arguments: {' '.join(map(redacted, rest))}")
     if late:
         arguments.overrides = [*arguments.overrides, *late]
     return arguments

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -20,6 +20,10 @@ import psutil
 
 from symnoise_ray.errors import EXIT_SIGINT, EXIT_SIGTERM, InfrastructureError, one_line
 
+START_SECONDS = 600
+"""How long the parts of a private Ray wait for each other; a busy machine is slow."""
+TIMED_OUT = "timed out during startup"
+"""In the message of a Ray whose node took over 30 s to start, which no setting of Ray changes."""
 OBJECT_STORE_BYTES = 200 * 2**20
 """Of a private local Ray; trials pass files, not objects."""
 
@@ -59,8 +63,9 @@ def ray_session() -> Iterator[dict[str, float]]:
         return
     previous = signal.signal(signal.SIGTERM, _interrupt)
     private = "RAY_ADDRESS" not in os.environ and not in_ray_job()
+    before = _children()
     try:
-        _connect(private)
+        _connect(private, before)
         # ray.init replaces the handler of SIGTERM, so ours is set again.
         signal.signal(signal.SIGTERM, _interrupt)
         yield ray.cluster_resources()
@@ -70,7 +75,7 @@ def ray_session() -> Iterator[dict[str, float]]:
     finally:
         # What is left to do takes a moment; a second Ctrl-C must not leave processes behind.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        started = psutil.Process().children(recursive=True) if private else []
+        started = _children() - before if private else set()
         if threads_in_ray():
             _kill(started)
         else:
@@ -81,26 +86,46 @@ def ray_session() -> Iterator[dict[str, float]]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _connect(private: bool) -> None:
+def _connect(private: bool, before: set[psutil.Process]) -> None:
+    try:
+        _init(private)
+    except Exception as error:  # Ray raises all kinds
+        if not private or TIMED_OUT not in str(error):
+            raise InfrastructureError(f"Ray must start or answer, but {one_line(error)}") from None
+    else:
+        return
+    _kill(_children() - before)
+    try:
+        _init(private)  # once more: what is on disk now is read faster
+    except Exception as error:
+        raise InfrastructureError(
+            f"Ray must start, but failed twice: {one_line(error)}; this machine may be too busy"
+        ) from None
+
+
+def _init(private: bool) -> None:
     import ray
 
-    try:
-        if private:
-            ray.init(
-                address="local",
-                num_cpus=os.cpu_count(),
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-        else:
-            ray.init(log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError) as error:
-        raise InfrastructureError(f"Ray must start or answer, but {one_line(error)}") from None
+    if not private:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        return
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", str(START_SECONDS))
+    ray.init(
+        address="local",
+        num_cpus=os.cpu_count(),
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
 
 
-def _kill(processes: list[psutil.Process]) -> None:
+def _children() -> set[psutil.Process]:
+    """The processes below this one; those that are not of our Ray are left alone."""
+    return set(psutil.Process().children(recursive=True))
+
+
+def _kill(processes: Collection[psutil.Process]) -> None:
     """End processes of our own Ray by their ids, and see them gone; a busy machine is slow."""
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -9,7 +9,7 @@ import pytest
 
 from symnoise_ray.config import JudgeConfig, TrialConfig
 from symnoise_ray.errors import JudgeError
-from symnoise_ray.judges.choose import make_judge
+from symnoise_ray.judges.choose import JudgeSource, make_judge
 from symnoise_ray.judges.judging import BATCH_ITEMS, ORDER_SEED, Judged, judge_all
 from symnoise_ray.judges.protocol import Pair, Verdict
 from symnoise_ray.judges.reference import ReferenceJudge
@@ -61,6 +61,16 @@ def side(judged: Judged) -> bool:
 
 
 # Judging that stops
+
+
+def source(trial: TrialPlan) -> JudgeSource:
+    """Where the trial's judge comes from, as a sweep would say it."""
+    return JudgeSource(trial.config.judge, trial.directory.parents[2], "sweep")
+
+
+def judged(trial: TrialPlan, wins: int) -> dict[str, Any]:
+    """The score of a trial that wins so often."""
+    return _judge(trial, *rivals(wins), source(trial))
 
 
 @pytest.mark.parametrize("won_of_ten", [1, 3, 7, 9])
@@ -117,9 +127,9 @@ def test_judging_goes_on_until_enough_of_what_was_asked_has_verdicts() -> None:
 
 def test_an_endpoint_is_asked_less_and_decides_the_same(endpoint: Endpoint, tmp_path: Path) -> None:
     config = {"type": "api", "model": "m", "base_url": endpoint.url}
-    early = _judge(plan(tmp_path / "a", early=True, **config), *rivals(8))
+    early = judged(plan(tmp_path / "a", early=True, **config), 8)
     calls = len(endpoint.requests)
-    whole = _judge(plan(tmp_path / "b", **config), *rivals(8))
+    whole = judged(plan(tmp_path / "b", **config), 8)
     assert len(endpoint.requests) - calls == 2 * NUM_ITEMS
     assert calls == early["judge_usage"]["calls"] == 2 * early["n_judged"] < NUM_ITEMS
     assert (early["win_rate"] > 0.5) == (whole["win_rate"] > 0.5)
@@ -146,7 +156,7 @@ def test_what_was_judged_early_is_not_asked_for_again(endpoint: Endpoint, tmp_pa
 
 def test_the_confirmation_judges_every_prompt(endpoint: Endpoint, tmp_path: Path) -> None:
     config = {"type": "api", "model": "m", "base_url": endpoint.url, "early": True}
-    result = _judge(plan(tmp_path, "confirm", **config), *rivals(9))
+    result = judged(plan(tmp_path, "confirm", **config), 9)
     assert result["n_total"] == NUM_ITEMS
     assert "stopped_early" not in result
 
@@ -157,7 +167,7 @@ def test_an_endpoint_that_ended_all_calls_is_not_asked_about_the_next_items(
     endpoint.trouble = lambda number, body: "status 401" if number >= 8 else ""
     config = {"type": "api", "model": "m", "base_url": endpoint.url, "concurrency": 1}
     with pytest.raises(JudgeError, match=rf"but 2\.0% have; .*{2 * NUM_ITEMS - 8}x status 401"):
-        _judge(plan(tmp_path, early=True, **config), *rivals(9))
+        judged(plan(tmp_path, early=True, **config), 9)
     assert len(endpoint.requests) == 9
 
 
@@ -166,8 +176,6 @@ def test_an_endpoint_that_ended_all_calls_is_not_asked_about_the_next_items(
 
 class Answered:
     """Stands for the workers: whatever is asked of them, these answers are ready."""
-
-    judge = None
 
     def __init__(self, completions: list[Completion]) -> None:
         self.completions = completions
@@ -183,7 +191,7 @@ def test_a_trial_tells_what_its_answers_look_like(tmp_path: Path) -> None:
     own[0] = own[0]._replace(output="I'm sorry, but " + "the very same words " * 20)
     trial = plan(tmp_path)
     write_lines(other, trial.reference)
-    *_, result = run_trial(trial, Answered(own))  # type: ignore[arg-type]
+    *_, result = run_trial(trial, Answered(own), source(trial))  # type: ignore[arg-type]
     assert isinstance(result, TrialResult)
     told = answer_statistics(own)
     assert told["refusal_rate"] == 1 / 20

@@ -1,0 +1,54 @@
+"""The Ray session of a sweep bears a machine that is too busy to start Ray in time."""
+
+from typing import Any
+
+import psutil
+import pytest
+import ray
+
+from symnoise_ray.errors import InfrastructureError
+from symnoise_ray.workers.session import TIMED_OUT, ray_session
+
+
+def fail_first(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Ray starts, but so many starts end as on a machine that was too slow for them."""
+    start, failures = ray.init, iter(range(times))
+
+    def init(**settings: Any) -> Any:
+        context = start(**settings)
+        if next(failures, None) is not None:
+            ray.shutdown()
+            raise Exception(f"The current node {TIMED_OUT}.")
+        return context
+
+    monkeypatch.setattr(ray, "init", init)
+
+
+@pytest.mark.slow
+def test_a_ray_that_was_too_slow_to_start_starts_once_more(monkeypatch: pytest.MonkeyPatch):
+    fail_first(monkeypatch, 1)
+    other = psutil.Popen(["sleep", "600"])
+    try:
+        with ray_session() as resources:
+            assert resources["CPU"] >= 1
+        assert other.is_running(), "a process that is not of the sweep's Ray is left alone"
+    finally:
+        other.kill()
+        other.wait()
+    assert psutil.Process().children() == []
+
+
+@pytest.mark.slow
+def test_a_ray_that_never_starts_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch):
+    fail_first(monkeypatch, 2)
+    with pytest.raises(InfrastructureError, match=r"Ray must start, but failed twice: .*too busy"):
+        ray_session().__enter__()
+    assert psutil.Process().children() == []
+
+
+def test_a_session_of_the_caller_is_used_and_left_open(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 7.0})
+    monkeypatch.setattr(ray, "shutdown", lambda: pytest.fail("the caller's session was ended"))
+    with ray_session() as resources:
+        assert resources == {"CPU": 7.0}
