@@ -33,7 +33,7 @@ class Example:
 
     @property
     def prompt(self) -> tuple[str, tuple[str, ...]]:
-        """Equal for examples that ask the same, as `Completion.prompt` tells it of answers."""
+        """Equal for examples that ask the same, as `Completion.prompt` is for answers."""
         return self.dataset, self.requests
 
     @property
