@@ -3,7 +3,8 @@
 In: a model's folder, its name on the hub, or its config.json alone. Out: a `ModelShape`. The shapes
 come from the headers of the safetensors files if the folder has any, else from the model built on
 torch's `meta` device, which holds no numbers. So the counts are exact, and at most config.json is
-downloaded.
+downloaded. Where weights and config.json of a folder say everything, torch and transformers are not
+imported: the answer then comes in a moment.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from symnoise_ray.config import LoraConfig, ModelConfig
 from symnoise_ray.errors import UserError, one_line
-from symnoise_ray.models.source import context_length, hub_config, model_source
+from symnoise_ray.models.source import context_length, hub_config, model_source, plain_config
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -133,23 +135,45 @@ def read_shape(config: ModelConfig, model_config: Path | None = None) -> ModelSh
             f"{named}: must be a whole model, but is an adapter; give its base by --model-config"
         )
     try:
-        settings, folder = _settings(config, source, given=model_config is not None)
-        stored = _stored(folder) if folder is not None else None
+        stored = _stored(source) if source.is_dir() else None
+        if stored is not None and (plain := _plain_shape(named, source, stored)) is not None:
+            return plain
+        settings = _settings(config, source, given=model_config is not None)
         parameters = stored if stored is not None else _on_meta(config, settings)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(
             f"{named}: must have a readable configuration, but {one_line(error, 200)}"
         ) from None
-    return _shape(named, settings, parameters)
+    shape = _shape(named, settings.get_text_config(), context_length(settings), parameters)
+    eager = getattr(settings, "_attn_implementation", None) == "eager"
+    return replace(shape, eager_attention=eager)
 
 
-def _settings(config: ModelConfig, source: Path, *, given: bool) -> tuple[Any, Path | None]:
-    """The model's configuration, and its folder where it is a local one."""
+def _plain_shape(named: str, folder: Path, stored: Shapes) -> ModelShape | None:
+    """The shape by config.json alone; None where the stored weights do not confirm it.
+
+    A config.json may leave out what its family has a default for, such as the number of key heads
+    or whether the head is tied. Only transformers knows that default.
+    """
+    held = plain_config(folder)
+    if held is None or ("lm_head.weight" in stored and "tie_word_embeddings" not in held):
+        return None
+    shape = _shape(named, SimpleNamespace(**held), context_length(held), stored)
+    wanted = {"q_proj": shape.num_heads, "k_proj": shape.num_kv_heads}
+    for layer, heads in wanted.items():
+        rows = {size[0] for name, size in stored.items() if name.endswith(f".{layer}.weight")}
+        if rows != {heads * shape.head_width}:
+            return None
+    return shape
+
+
+def _settings(config: ModelConfig, source: Path, *, given: bool) -> Any:
+    """The model's configuration, as transformers holds it."""
     import transformers  # two seconds, for this verb only
 
-    file, folder = source, None
+    file = source
     if source.is_dir():
-        file, folder = source / "config.json", source
+        file = source / "config.json"
     elif not source.is_file():
         if given:
             raise OSError("there is no such file")
@@ -159,10 +183,9 @@ def _settings(config: ModelConfig, source: Path, *, given: bool) -> tuple[Any, P
     held = json.loads(file.read_text(encoding="utf-8"))
     if "model_type" not in held:
         raise ValueError(f"{file.name} has no model_type")
-    settings = transformers.AutoConfig.from_pretrained(
+    return transformers.AutoConfig.from_pretrained(
         str(file), trust_remote_code=config.trust_remote_code
     )
-    return settings, folder
 
 
 def _stored(folder: Path) -> Shapes | None:
@@ -200,8 +223,15 @@ def _on_meta(config: ModelConfig, settings: Any) -> Shapes:
     return {name: tuple(weight.shape) for name, weight in model.named_parameters()}
 
 
-def _shape(named: str, settings: Any, parameters: Shapes) -> ModelShape:
-    text = settings.get_text_config()
+def _shape(named: str, text: Any, context: int | None, parameters: Shapes) -> ModelShape:
+    """The shape of a model with torch's own attention.
+
+    Args:
+        named: The setting that names the model, for messages.
+        text: The configuration of the decoder, with its values as attributes.
+        context: Most tokens that the model takes, if known.
+        parameters: Name of a parameter -> its shape; a tied head may be among them.
+    """
     if getattr(text, "tie_word_embeddings", False):  # some files hold the tied head twice
         parameters = {n: s for n, s in parameters.items() if n != "lm_head.weight"}
     width, heads = text.hidden_size, text.num_attention_heads
@@ -223,10 +253,10 @@ def _shape(named: str, settings: Any, parameters: Shapes) -> ModelShape:
             4 * width,
         ),
         vocab_size=text.vocab_size,
-        context=context_length(settings),
+        context=context,
         activation=str(
             getattr(text, "hidden_act", None) or getattr(text, "activation_function", "")
         ),
-        eager_attention=getattr(settings, "_attn_implementation", None) == "eager",
+        eager_attention=False,
         mixture=any(getattr(text, name, None) for name in experts),
     )

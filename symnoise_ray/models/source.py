@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,43 @@ HUB_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
 """Seconds within which the hub must answer, on slow networks."""
 
+# Families whose class in transformers takes these sizes as they stand. Others have defaults of
+# their own, other names, or (Gemma) another activation than config.json names.
+_PLAIN_FAMILIES = ("granite", "llama", "mistral", "olmo2", "qwen2", "qwen3", "smollm3", "stablelm")
+_SIZES = (
+    *("hidden_size", "num_attention_heads", "num_hidden_layers", "vocab_size"),
+    *("intermediate_size", "max_position_embeddings"),
+)
+_UNUSUAL = (
+    *("auto_map", "text_config", "attn_implementation", "_attn_implementation"),
+    "output_attentions",
+)
+
 
 def model_source(config: ModelConfig) -> str:
     """The folder or hub name that `model.name` stands for."""
     return str(content.model_dir()) if config.name == "demo" else config.name
+
+
+def plain_config(folder: Path) -> dict[str, Any] | None:
+    """The config.json of a folder where transformers would take its sizes as they stand.
+
+    It is read in a moment, while transformers imports torch first. None where there is no such
+    file, or where only transformers can say what it means.
+    """
+    try:
+        held = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(held, dict) or held.get("model_type") not in _PLAIN_FAMILIES:
+        return None
+    sizes = [held.get(name) for name in _SIZES]
+    if not all(isinstance(size, int) and size > 0 for size in sizes):
+        return None
+    if any(held.get(name) for name in _UNUSUAL):
+        return None
+    whole_heads = held["hidden_size"] % held["num_attention_heads"] == 0
+    return held if whole_heads and isinstance(held.get("hidden_act"), str) else None
 
 
 def context_length(settings: Any) -> int | None:

@@ -10,14 +10,15 @@ import itertools
 import statistics
 from collections import Counter
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from symnoise_ray.config import ModelConfig, TrialConfig
 from symnoise_ray.data.rows import read_train
-from symnoise_ray.data.templates import choose_template
+from symnoise_ray.data.templates import TOKENIZER, choose_template
 from symnoise_ray.data.tokens import IGNORE_INDEX, TokenRow, row_limit, tokenise
-from symnoise_ray.models.source import context_length
-from symnoise_ray.models.tokenizer import load_tokenizer, location
+from symnoise_ray.models.source import context_length, model_source, plain_config
+from symnoise_ray.models.tokenizer import load_encoder, load_tokenizer, location
 
 COLOUR = ("\x1b[32m", "\x1b[0m")
 BRACKETS = ("[[", "]]")
@@ -67,7 +68,8 @@ def preview(config: TrialConfig, num_rows: int) -> Preview:
     """
     rows = read_train(config.data)
     template = choose_template(config.data.template, config.data.train, rows.examples)
-    tokenizer = load_tokenizer(config.model)
+    load = load_tokenizer if template == TOKENIZER else load_encoder
+    tokenizer = load(config.model)
     limit = row_limit(config.data, _context(config.model))
     tokens = tokenise(rows.examples, tokenizer, template, limit)
     lengths = [len(row.input_ids) for row in tokens.rows]
@@ -84,6 +86,9 @@ def preview(config: TrialConfig, num_rows: int) -> Preview:
 
 def _context(config: ModelConfig) -> int | None:
     """The longest sequence of the model, or None where its configuration does not say."""
+    held = plain_config(Path(model_source(config)))
+    if held is not None:
+        return context_length(held)
     import transformers  # see load_tokenizer
 
     return context_length(transformers.AutoConfig.from_pretrained(**location(config)))

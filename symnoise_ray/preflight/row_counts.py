@@ -15,11 +15,11 @@ from symnoise_ray.config import DataConfig, ModelConfig, TrialConfig
 from symnoise_ray.config.data import HELD_BACK
 from symnoise_ray.data.rows import read_prompts, read_train
 from symnoise_ray.data.sources import locate
-from symnoise_ray.data.templates import choose_template
+from symnoise_ray.data.templates import TOKENIZER, choose_template
 from symnoise_ray.data.tokens import row_limit, tokenise, tokenise_prompt
 from symnoise_ray.models.shape import ModelShape
 from symnoise_ray.models.source import model_source
-from symnoise_ray.models.tokenizer import load_tokenizer
+from symnoise_ray.models.tokenizer import load_encoder, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,10 @@ def _counted(data: DataConfig) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=8)
 def _tokenised(data: DataConfig, model: ModelConfig, limit: int) -> Rows:
-    tokenizer = load_tokenizer(model)
     examples = read_train(data).examples
     template = choose_template(data.template, data.train, examples)
+    load = load_tokenizer if template == TOKENIZER else load_encoder
+    tokenizer = load(model)
     rows = tokenise(examples, tokenizer, template, limit).rows
     prompts = read_prompts(data, data.prompts, gold=False).examples
     lengths = [len(row.input_ids) for row in rows]

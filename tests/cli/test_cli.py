@@ -70,6 +70,16 @@ def test_bad_input_is_told_before_anything_heavy_is_imported():
     assert run.stdout.strip() == "[]"
 
 
+def test_a_plan_and_an_inspection_of_the_demo_import_nothing_heavy():
+    code = (
+        "import sys\nfrom symnoise_ray.cli.main import main\n"
+        "assert main(['plan', 'quickstart']) == main(['inspect']) == 0\n"
+        "print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "[]"
+
+
 @pytest.mark.parametrize("content", ["", "[]", '[{"instruction": "a", "output": ""}]'])
 def test_an_empty_data_set_is_refused(content: str, tmp_path: Path):
     data = tmp_path / "empty.json"
