@@ -81,8 +81,9 @@ def to_example(row: Any, fields: Fields | None = None, *, prompt: bool = False) 
     """
     if not isinstance(row, dict):
         raise RowError("a row must be an object", f"got {type(row).__name__}")
+    setting = "data.prompt_fields" if prompt else "data.fields"
     if fields:
-        row = _renamed(row, fields)
+        row = _renamed(row, fields, setting)
     else:
         _refuse_other_kinds(row)
     for key in ("messages", "conversations"):
@@ -99,17 +100,17 @@ def to_example(row: Any, fields: Fields | None = None, *, prompt: bool = False) 
     keys = ", ".join(sorted(map(str, row))) or "none"
     raise RowError(
         "a row must have `messages`, `conversations`, `instruction` and `output`, or `prompt` and "
-        "`completion`; data.fields names other columns",
+        f"`completion`; {setting} names other columns",
         f"its keys are {keys}",
     )
 
 
-def _renamed(row: dict[str, Any], fields: Fields) -> dict[str, Any]:
+def _renamed(row: dict[str, Any], fields: Fields, setting: str) -> dict[str, Any]:
     for name, column in fields.items():
         if column not in row:
             keys = ", ".join(sorted(map(str, row))) or "none"
             raise RowError(
-                f"data.fields takes {name} from the column {column}", f"a row has only {keys}"
+                f"{setting} takes {name} from the column {column}", f"a row has only {keys}"
             )
     return {name: row[column] for name, column in fields.items()}
 

@@ -515,6 +515,19 @@ def test_fields_are_given_apart_for_rows_and_prompts(file: Callable[..., Path]) 
     wrong = config.model_copy(update={"fields": {"output": "answr", "instruction": "question"}})
     with pytest.raises(DataError, match=r"train\.jsonl:1: data\.fields takes output from the"):
         read_train(wrong)
+    swapped = config.model_copy(update={"prompt_fields": config.fields})
+    with pytest.raises(DataError, match=r"prompts\.jsonl:1: data\.prompt_fields takes instruction"):
+        read_prompts(swapped, "eval")
+
+
+def test_a_row_of_no_known_shape_is_refused_with_the_setting_for_its_columns(
+    file: Callable[..., Path],
+) -> None:
+    config = data(file([{"q": "One?", "gold": "1"}]))
+    with pytest.raises(DataError, match=r"; data\.fields names other columns, but its keys are"):
+        read_train(config.model_copy(update={"overlap_ngram": 0}))
+    with pytest.raises(DataError, match=r"; data\.prompt_fields names other columns, but its keys"):
+        read_prompts(config, "eval")
 
 
 def test_a_field_that_is_not_ours_is_refused() -> None:
