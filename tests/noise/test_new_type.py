@@ -1,6 +1,7 @@
 """A noise type is one row of the table: with a row added, everything else takes it as it is."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from symnoise_ray.config.loading import load_sweep, load_trial, schema
 from symnoise_ray.errors import UserError
 from symnoise_ray.noise.types import NOISES, UNIFORM, Copy, Noise, is_paired, num_copies
 from symnoise_ray.preflight.forecast import Options, forecast
+from symnoise_ray.records.results import TrialResult
 from symnoise_ray.report import charts
 from symnoise_ray.space.parameters import check_sweep
 from symnoise_ray.training.loop import train
@@ -84,9 +86,9 @@ def test_it_is_trained_as_it_was_forecast(trial: Trial, execution: str) -> None:
 
 
 def test_the_report_draws_it_with_the_mark_of_pairs() -> None:
-    row = {"trial": f"001-{NEW}", "arm": NEW, "label": NEW, "win_rate": 0.6, "seed": 0}
-    row |= {"params": {"noise.type": NEW, "noise.alpha": 5.0}}
-    single = {**row, "trial": "002-neftune", "arm": "neftune"}
+    params, values = {"noise.type": NEW, "noise.alpha": 5.0}, {"win_rate": 0.6}
+    row = TrialResult(f"001-{NEW}", arm=NEW, label=NEW, params=params, values=values)
+    single = replace(row, trial="002-neftune", arm="neftune")
     assert is_paired(NEW)
     assert "pair" in charts.dot(NEW)
     assert "pair" not in charts.dot("neftune")

@@ -306,6 +306,7 @@ def told_of(results: dict[str, Any]) -> list[dict[str, Any]]:
     return [*trials, results["verdict"]]
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_to_the_end_of_an_undisturbed_one(small: Path, tmp_path: Path):
     # Without a confirmation it is a search of two trials, which the other sweep began with.
     space = SPACE.replace("top_k: 1", "top_k: 0")
