@@ -31,15 +31,14 @@ def add_inspect(verbs: Verbs) -> None:
 
 
 def _run_inspect(arguments: argparse.Namespace) -> int:
-    from symnoise_ray.preflight.preview import as_text, preview
-    from symnoise_ray.space.trials import settings
+    from symnoise_ray.preflight.preview import as_text, preview, rows_to_show
 
     source, overrides = arguments.config, list(arguments.overrides)
     if source is not None and "=" in source:
         source, overrides = None, [source, *overrides]
     if arguments.rows < 0:
         raise UserError(f"--rows must be 0 or more, but got {arguments.rows}")
-    shown = preview(settings(source, overrides), arguments.rows)
+    shown = preview(rows_to_show(source, overrides), arguments.rows)
     if arguments.json:
         print(json.dumps(shown.to_json(), indent=2))
     else:

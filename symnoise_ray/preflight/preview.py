@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from symnoise_ray.data.templates import TOKENIZER, choose_template
 from symnoise_ray.data.tokens import IGNORE_INDEX, TokenRow, row_limit, tokenise
 from symnoise_ray.models.source import context_length, model_source, plain_config
 from symnoise_ray.models.tokenizer import load_encoder, load_tokenizer, location
+from symnoise_ray.space.trials import settings
 
 COLOUR = ("\x1b[32m", "\x1b[0m")
 BRACKETS = ("[[", "]]")
@@ -49,6 +51,7 @@ class Preview:
     median_length: float
     max_length: int
     length_limit: int
+    overlap_ngram: int
     counts: Counter[str]
     rows: list[Shown]
 
@@ -58,6 +61,21 @@ class Preview:
             {**asdict(row), "spans": [span._asdict() for span in row.spans]} for row in self.rows
         ]
         return {**asdict(self), "counts": dict(self.counts), "rows": rows}
+
+
+def rows_to_show(source: str | None, overrides: Sequence[str]) -> TrialConfig:
+    """The settings of the rows to show, as `settings` reads them; prompts need not be named.
+
+    Without prompts there is nothing that the rows could overlap with.
+
+    Raises:
+        UserError: there is no such file, or a setting is wrong.
+    """
+    named = {override.partition("=")[0].strip() for override in overrides}
+    needs_prompts = named & {"data.eval_prompts", "data.drop_overlap"}
+    if source is None and "data.train" in named and not needs_prompts:
+        overrides = ["data.eval_prompts=none", *overrides, "data.overlap_ngram=0"]
+    return settings(source, overrides)
 
 
 def preview(config: TrialConfig, num_rows: int) -> Preview:
@@ -79,6 +97,7 @@ def preview(config: TrialConfig, num_rows: int) -> Preview:
         median_length=statistics.median(lengths),
         max_length=max(lengths),
         length_limit=limit,
+        overlap_ngram=config.data.overlap_ngram,
         counts=rows.left_out + tokens.counts,
         rows=[_shown(row, tokenizer) for row in tokens.rows[:num_rows]],
     )
@@ -110,6 +129,7 @@ def as_text(preview: Preview, *, colour: bool) -> str:
         f"rows: {preview.num_rows}",
         f"tokens per row: median {preview.median_length:g}, longest {preview.max_length}, "
         f"cut at {preview.length_limit}",
+        *(() if preview.overlap_ngram else ("overlap with prompts: not looked for",)),
         *(f"counted: {number} {what}" for what, number in preview.counts.items()),
     ]
     begin, end = COLOUR if colour else BRACKETS

@@ -190,6 +190,17 @@ def test_inspect_marks_what_is_trained_on(
     assert "\x1b[32mthe red\\x1b[2J fox</s>\x1b[0m\n" in capsys.readouterr().out
 
 
+def test_inspect_needs_no_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"instruction": "Name a fox.", "output": "the red fox"}\n')
+    assert main(["inspect", f"data.train={rows}"]) == 0
+    text = capsys.readouterr().out
+    assert "rows: 1\n" in text
+    assert "overlap with prompts: not looked for" in text
+    assert main(["inspect", f"data.train={rows}", f"data.eval_prompts={rows}"]) == 0
+    assert "counted: 1 rows kept that overlap with the prompts" in capsys.readouterr().out
+
+
 def test_inspect_takes_a_trial_a_space_or_nothing_and_gives_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
