@@ -9,7 +9,7 @@ check takes milliseconds.
 from symnoise_ray.config.data import TEMPLATE_NAMES, DataConfig, RowField
 from symnoise_ray.config.generate import AnswersConfig, GenerateConfig
 from symnoise_ray.config.harness import HarnessConfig
-from symnoise_ray.config.judge import JudgeConfig, judge_types
+from symnoise_ray.config.judge import JudgeConfig
 from symnoise_ray.config.model import LoraConfig, ModelConfig
 from symnoise_ray.config.noise import NoiseConfig, NoiseType
 from symnoise_ray.config.section import Section
@@ -46,5 +46,4 @@ __all__ = [
     "TrainConfig",
     "TrialConfig",
     "WorkersConfig",
-    "judge_types",
 ]
