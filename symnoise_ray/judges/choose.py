@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from symnoise_ray.config import JudgeConfig
 from symnoise_ray.judges.protocol import Judge
@@ -28,6 +29,11 @@ class JudgeSource:
     folder: Path
     scope: str = ""
     local: Judge | None = None
+
+    @classmethod
+    def of_sweep(cls, config: JudgeConfig, directory: Path) -> Self:
+        """For the sweep in a directory: its verdicts lie beside it, where other sweeps find them."""
+        return cls(config, directory.parent, scope=str(directory))
 
     def judge(self) -> Judge:
         """The judge, as `make_judge` makes it."""

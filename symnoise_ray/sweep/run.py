@@ -124,7 +124,7 @@ def _run_in(directory: Path, config: SweepConfig, console: Console, began: float
 @contextmanager
 def _judges(sweep: Sweep) -> Iterator[JudgeSource]:
     """Where trials get their judge from; a local one runs on its workers meanwhile."""
-    source = JudgeSource(sweep.judge, sweep.directory.parent, str(sweep.directory))
+    source = JudgeSource.of_sweep(sweep.judge, sweep.directory)
     if sweep.judge.type != "local":
         yield source
         return

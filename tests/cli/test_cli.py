@@ -240,6 +240,7 @@ def test_schema_prints_the_settings(capsys: pytest.CaptureFixture[str]):
     assert "alpha" in schema["$defs"]["NoiseConfig"]["properties"]
 
 
+@pytest.mark.slow
 def test_every_stage_runs_alone(tmp_path: Path):
     """Train, generate, judge and score, each in a process of its own, by files alone."""
     trial = tmp_path / "trial.yaml"

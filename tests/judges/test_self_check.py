@@ -12,10 +12,12 @@ import pytest
 from symnoise_ray.cli.main import main
 from symnoise_ray.config import JudgeConfig, TrialConfig
 from symnoise_ray.errors import JudgeError
+from symnoise_ray.judges.choose import JudgeSource
 from symnoise_ray.judges.protocol import Pair, Verdict
 from symnoise_ray.judges.self_check import GOOD, check, planted, self_check
 from symnoise_ray.records.completions import Completion
 from symnoise_ray.records.files import write_lines
+from symnoise_ray.records.layout import sweep_directory
 from symnoise_ray.records.preferences import read_annotations
 from symnoise_ray.space.trials import TrialPlan
 from symnoise_ray.sweep.trial import _judge
@@ -132,15 +134,21 @@ def plan(endpoint: Endpoint, runs: Path, **settings: Any) -> TrialPlan:
     return TrialPlan("001-symnoise", config, directory, directory / "reference.jsonl", {})
 
 
+def judged(trial: TrialPlan, own: list[Completion], other: list[Completion]) -> dict[str, Any]:
+    """The score of a trial's answers, by the judge that its sweep has."""
+    source = JudgeSource.of_sweep(trial.config.judge, sweep_directory(trial.directory))
+    return _judge(trial, own, other, source)
+
+
 def test_a_trial_below_the_least_coverage_has_no_score(endpoint: Endpoint, tmp_path: Path) -> None:
     endpoint.trouble = lambda number, body: "status 400" if "Prompt 1?" in str(body) else ""
     trial, own, other = plan(endpoint, tmp_path), answers(10, "xx", "own"), answers(10, "y", "ref")
     with pytest.raises(JudgeError, match=r"INVALID: at least 95% .* but 90\.0% have; .*2x status"):
-        _judge(trial, own, other)
+        judged(trial, own, other)
     kept = read_annotations(trial.directory / "preferences.jsonl")
     assert sum(p.preference is None for p in kept) == 2
     assert not (trial.directory / "score.json").exists()
-    score = _judge(plan(endpoint, tmp_path, min_coverage=0.9), own, other)
+    score = judged(plan(endpoint, tmp_path, min_coverage=0.9), own, other)
     assert (score["n_total"], score["n_invalid"]) == (9, 1)
     assert score["win_rate"] > 0.8
     assert score["judge_usage"]["calls"] == 2, "only what failed was asked again"
@@ -148,10 +156,10 @@ def test_a_trial_below_the_least_coverage_has_no_score(endpoint: Endpoint, tmp_p
 
 
 def test_verdicts_lie_beside_the_sweeps_and_not_in_one(endpoint: Endpoint, tmp_path: Path) -> None:
-    _judge(plan(endpoint, tmp_path), answers(2, "xx", "own"), answers(2, "y", "ref"))
+    judged(plan(endpoint, tmp_path), answers(2, "xx", "own"), answers(2, "y", "ref"))
     assert list((tmp_path / "verdicts").glob("*.jsonl"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sweep", "verdicts"]
-    _judge(plan(endpoint, tmp_path, cache=str(tmp_path / "mine")), *[answers(2, "xx", "own")] * 2)
+    judged(plan(endpoint, tmp_path, cache=str(tmp_path / "mine")), *[answers(2, "xx", "own")] * 2)
 
 
 # As a command

@@ -69,6 +69,7 @@ def test_importing_the_package_imports_nothing_heavy():
     assert not imported & {"numpy", "pydantic", "torch", "ray", "pandas", "rich", "mlflow"}
 
 
+@pytest.mark.slow
 def test_a_cell_runs_a_sweep_and_has_its_result(tmp_path: Path):
     (tmp_path / "space.yaml").write_text(SPACE)
     run = run_script(CELL, tmp_path, json.dumps(SETTINGS))

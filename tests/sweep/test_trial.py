@@ -15,6 +15,7 @@ from symnoise_ray.judges.protocol import Pair, Verdict
 from symnoise_ray.judges.reference import ReferenceJudge
 from symnoise_ray.records.completions import Completion
 from symnoise_ray.records.files import read_json, write_lines
+from symnoise_ray.records.layout import sweep_directory
 from symnoise_ray.records.preferences import read_annotations
 from symnoise_ray.records.results import TrialResult
 from symnoise_ray.space.trials import TrialPlan
@@ -65,7 +66,7 @@ def side(judged: Judged) -> bool:
 
 def source(trial: TrialPlan) -> JudgeSource:
     """Where the trial's judge comes from, as a sweep would say it."""
-    return JudgeSource(trial.config.judge, trial.directory.parents[2], "sweep")
+    return JudgeSource.of_sweep(trial.config.judge, sweep_directory(trial.directory))
 
 
 def judged(trial: TrialPlan, wins: int) -> dict[str, Any]:

@@ -168,6 +168,7 @@ def test_a_failing_trial_leaves_its_worker_alive(pool: Pool, tmp_path: Path):
     assert read_lines(tmp_path / "after" / metrics) == read_lines(tmp_path / "reference" / metrics)
 
 
+@pytest.mark.slow
 def test_a_killed_workers_trial_is_finished_all_the_same(pool: Pool, tmp_path: Path):
     run(pool, "undisturbed", short_trial(), tmp_path / "undisturbed")
     killed = pool.workers.run("killed", short_trial(), tmp_path / "killed")
