@@ -32,7 +32,7 @@ class JudgeSource:
 
     @classmethod
     def of_sweep(cls, config: JudgeConfig, directory: Path) -> Self:
-        """For the sweep in a directory: its verdicts lie beside it, where other sweeps find them."""
+        """For the sweep in a directory: its verdicts lie beside it, for other sweeps as well."""
         return cls(config, directory.parent, scope=str(directory))
 
     def judge(self) -> Judge:
