@@ -387,3 +387,37 @@ def test_a_key_in_place_of_its_name_is_refused_without_showing_it() -> None:
     with pytest.raises(ValidationError, match="NAME of an environment variable") as caught:
         JudgeConfig(type="api", model="m", api_key_env="sk-canary-0123456789")
     assert "canary" not in caught.value.errors()[0]["msg"]
+
+
+def test_a_coverage_just_as_high_as_it_must_be_is_enough() -> None:
+    own, other = items(10)
+    mute = Scripted(lambda pair: Verdict(None if pair.instruction == "0?" else 1.5, "no answer"))
+    require_coverage(judge_all(mute, own, other), 0.9)
+    with pytest.raises(JudgeError, match=r"at least 91% of the items .* but 90\.0% have"):
+        require_coverage(judge_all(mute, own, other), 0.91)
+
+
+def test_two_verdicts_on_one_pair_are_refused() -> None:
+    class Twice(Scripted):
+        def judge(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Verdict]]:
+            """Every verdict two times."""
+            for index in range(len(pairs)):
+                yield from [(index, Verdict(1.5))] * 2
+
+    with pytest.raises(JudgeError, match="must give one verdict in"):
+        judge_all(Twice(None), *items(2))
+
+
+def test_a_prompt_asked_more_often_than_it_was_answered_meets_the_last_answer() -> None:
+    own = [completion(f"own {i}", instruction="again") for i in range(3)]
+    other = [reference(f"answer {i}", instruction="again") for i in range(2)]
+    judged = judge_all(Scripted(lambda pair: Verdict(1.5)), own, other, orders="published")
+    assert [p.output_1 for p in judged.preferences] == ["answer 0", "answer 1", "answer 1"]
+
+
+def test_an_item_that_lacks_one_of_its_verdicts_decides_nothing_early() -> None:
+    own, other = items(40)
+    half = Scripted(lambda pair: Verdict(None if pair.first == NEAR else 1.0, "no answer"))
+    judged = judge_all(half, own, other, early=True)
+    assert judged.decision is not None
+    assert judged.decision.num_invalid == judged.decision.num_judged == 40

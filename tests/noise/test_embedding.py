@@ -429,6 +429,13 @@ def test_embeddings_given_instead_of_input_ids_are_refused(tiny_model: LlamaForC
     ):
         tiny_model(inputs_embeds=embeds_BLD)
     tiny_model(inputs_embeds=embeds_BLD)
+    with noisy.applied((Copy(+1),), *places(), 2):
+        tiny_model(input_ids=tokens())
+    with (
+        pytest.raises(UserError, match=r"was not called"),
+        noisy.applied((Copy(+1),), *places(), 3),
+    ):
+        tiny_model(inputs_embeds=embeds_BLD)
 
 
 @pytest.mark.parametrize("noise_type", TYPES)
@@ -462,3 +469,18 @@ def test_clean_rows_are_one_more_copy(noise_type: str) -> None:
     assert in_turn == [(copy,) for copy in copies]
     together = passes(noise_of(noise_type, include_clean=True, execution="concat"))
     assert together == [tuple(copies)]
+
+
+DRAWN = {
+    "bernoulli": [-1, 1, -1, 1, 1, 1, 1, 1, 1, 1],
+    "neftune": [0.740483, 0.581027, -0.958802, -0.91983, 0.428554, 0.787014, -0.897271],
+    "gaussian": [1.127534, 0.808204, -2.041528, -1.749703, 0.565924, 1.245397, -1.631764],
+}
+
+
+@pytest.mark.parametrize("noise_type", DRAWN)
+def test_a_version_to_come_draws_the_noise_of_this_one(noise_type: str) -> None:
+    """Else a trial could not be run again with a newer package."""
+    noise_BLD, _ = draw_noise(*places(), 2, 0, WIDTH, noise_of(noise_type), SEED)
+    expected = torch.tensor(DRAWN[noise_type], dtype=torch.float32)
+    torch.testing.assert_close(noise_BLD[0, 1, : len(expected)], expected, atol=1e-6, rtol=0)

@@ -273,3 +273,28 @@ def test_scores_at_equal_lengths_are_compared_beside_the_raw_ones() -> None:
             [end - 0.1 for end in plain.interval_95]
         )
         assert (both.win_rate, both.verdict) == (plain.win_rate, plain.verdict)
+
+
+@pytest.mark.parametrize("num_seeds", [2, 3, 5])
+def test_the_interval_is_that_of_the_formula(num_seeds: int) -> None:
+    """Two t intervals, of prompts and of seeds; what both contain is taken off once."""
+    scores_PS = simulated(np.random.default_rng(num_seeds), 30, num_seeds, seed_effect=0.6)
+    (found,) = compare({"symnoise": scores_PS})
+    mean, by_prompt, by_seed = scores_PS.mean(), scores_PS.mean(axis=1), scores_PS.mean(axis=0)
+    rest_PS = scores_PS - by_prompt[:, None] - by_seed[None, :] + mean
+    of_prompts = num_seeds * by_prompt.var(ddof=1)
+    of_seeds = 30 * by_seed.var(ddof=1)
+    of_rest = (rest_PS**2).sum() / (29 * (num_seeds - 1))
+    t_prompts, t_seeds = stats.t.ppf(0.975, 29), stats.t.ppf(0.975, num_seeds - 1)
+    squared = t_prompts**2 * of_prompts
+    squared += max(0, t_seeds**2 * of_seeds - stats.norm.ppf(0.975) ** 2 * of_rest)
+    half = np.sqrt(squared / (30 * num_seeds))
+    expected = (max(0, mean - half), min(1, mean + half))
+    assert found.interval_95 == pytest.approx(expected, abs=1e-9)
+
+
+def test_prompts_and_seeds_that_decide_only_together_are_joined_by_and() -> None:
+    together = Comparison(
+        "a", 0.52, (0.4, 0.6), 0.5, 0.5, 50, 2, "cannot tell yet", 90, 4, needed_together=True
+    )
+    assert "90 prompts and 4 seeds" in needed_text(together)

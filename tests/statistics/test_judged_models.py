@@ -82,6 +82,13 @@ def test_repeated_prompts_are_one_piece_of_evidence():
     assert repeated.p_value == pytest.approx(alone.p_value)
 
 
+def test_a_repeated_prompt_counts_by_the_mean_of_its_verdicts():
+    once = judged([1.0, 0.0] * 20)
+    again = [row._replace(item=row.item + 40, preference=1.0) for row in once]
+    (found,) = standings({"own": [*once, *again]})
+    assert (found.num_prompts, found.win_rate) == (40, pytest.approx(0.25))
+
+
 def test_models_with_different_references_or_prompts_are_refused():
     with pytest.raises(DataError, match=r"the reference's answers to 5 of 5 common prompts differ"):
         standings({"a": judged([1.0] * 5), "b": judged([1.0] * 5, answer="another")})
@@ -170,6 +177,7 @@ def test_score_compares_several_files(
     assert told["scores"]["one.json"]["win_rate"] == 0.4
     (between,) = (each for each in told["comparisons"] if each["over"] == "one.json")
     assert between["difference"] == pytest.approx(0.3)
+    assert between["interval_95"][0] < 0.3 < between["interval_95"][1]
     assert between["interval_95"][0] > 0
 
 
