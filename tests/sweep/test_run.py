@@ -306,27 +306,6 @@ def told_of(results: dict[str, Any]) -> list[dict[str, Any]]:
     return [*trials, results["verdict"]]
 
 
-@pytest.mark.slow
-def test_a_killed_sweep_goes_on_to_the_end_of_an_undisturbed_one(small: Path, tmp_path: Path):
-    # Without a confirmation it is a search of two trials, which the other sweep began with.
-    space = SPACE.replace("top_k: 1", "top_k: 0")
-    kill_and_see_it_gone(tmp_path, "001-symnoise", space=space)
-    assert not (tmp_path / "out" / "results.json").exists()
-    run = tune("small.yaml", "--output", "out", "--resume", cwd=tmp_path)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert "part 2 of the sweep in out" in run.stdout
-    results = read_json(tmp_path / "out" / "results.json")
-    whole = read_json(small / "runs" / "small" / "results.json")
-    assert told_of(results)[:2] == told_of(whole)[:2]
-    assert len(results["trials"]) == 2
-    assert (results["status"], results["parts"]) == ("whole", 2)
-    assert study_states(tmp_path / "out", "small") == ["COMPLETE"]
-    runs = runs_by_name(tmp_path / "mlflow.db")
-    assert {run.info.status for run in runs.values()} == {"FINISHED"}
-    assert sorted(runs) == sorted(["small", *(trial["trial"] for trial in results["trials"])])
-    assert left_by(tmp_path) == []
-
-
 def test_sweeps_of_one_name_take_directories_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
