@@ -31,7 +31,9 @@ BATCH = 8
 PEAK_RATE = 4e-3
 WARM_UP = 100
 HELD_OUT_BLOCKS = 96
-TOLERANCE = 0.01
+TOLERANCE = 0.05
+"""Relative, of the held-out loss: what differs in the last digits grows over 2,000 steps, so that
+two machines have given 0.59833 and 0.58718."""
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
 HEADERS = "### Instruction:\n\n### Input:\n\n### Response:\n"
 

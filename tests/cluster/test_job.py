@@ -24,29 +24,44 @@ AGENT_SECONDS = 600
 RAY = str(Path(sys.executable).parent / "ray")
 
 
+START_TRIES = 3
+"""Ray gives a node 30 s to start, which are too few on a busy machine."""
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment of a client of a fresh head of our own; ended by its processes' ids."""
     home = tmp_path_factory.mktemp("home")
     # Ray's socket paths must stay under 107 characters, so its folder is a short one.
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
-        port = free_port()
         environment = {
             **os.environ,
             "HOME": str(home),
             "RAY_TMPDIR": folder,
-            "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}",
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
-        start = [
-            RAY, "start", "--head", f"--port={free_port()}", f"--dashboard-port={port}",
-            "--num-cpus=2", "--object-store-memory=200000000", "--disable-usage-stats",
-        ]  # fmt: skip
-        subprocess.run(start, env=environment, check=True, capture_output=True, timeout=600)
+        for left in reversed(range(START_TRIES)):
+            port = free_port()
+            environment["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
+            run = start_head(environment, port)
+            if run.returncode == 0:
+                break
+            end_processes_of(folder)
+            assert left, run.stdout + run.stderr
         try:
             yield environment
         finally:
             end_processes_of(folder)
+
+
+def start_head(environment: dict[str, str], port: int) -> subprocess.CompletedProcess[str]:
+    start = [
+        RAY, "start", "--head", f"--port={free_port()}", f"--dashboard-port={port}",
+        "--num-cpus=2", "--object-store-memory=200000000", "--disable-usage-stats",
+    ]  # fmt: skip
+    return subprocess.run(
+        start, env=environment, check=False, capture_output=True, text=True, timeout=600
+    )
 
 
 def end_processes_of(folder: str) -> None:
