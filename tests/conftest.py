@@ -93,7 +93,8 @@ def byte_tokenizer(**special_tokens: str) -> PreTrainedTokenizerFast:
 
 LONGEST = (
     *("sweep/test_resume_sweep", "sweep/test_run", "sweep/test_quickstart", "judges/test_remote"),
-    *("workers/test_workers", "training/test_checkpoints", "demo/test_demo", "cluster/test_job"),
+    *("docs/test_first_sweep", "examples/test_examples"),
+    *("workers/test_workers", "training/test_checkpoints", "cluster/test_job"),
     *("judges/test_local", "generation/test_answering", "statistics/test_simulated_sweeps"),
     *("noise/test_settings", "models/test_deepspeed_engine", "judges/test_alpaca_eval"),
     *("generation/test_harness", "cli/test_cli", "tracking/test_tracking", "models/test_weights"),

@@ -161,7 +161,7 @@ def test_record_says_how_it_was_built(record: dict[str, Any]) -> None:
     assert record["versions"].keys() == {"torch", "transformers", "tokenizers"}
 
 
-@pytest.mark.slow
+@pytest.mark.rebuild
 @pytest.mark.usefixtures("one_thread")
 def test_rebuild_agrees_with_the_committed_demo() -> None:
     assert build.differences(content.model_dir().parent) == []

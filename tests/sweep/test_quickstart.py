@@ -39,8 +39,11 @@ def test_a_real_model_on_real_alpaca_rows(tmp_path: Path, shared_data: Path):
         "data.max_eval_prompts=16",
         "train.max_steps=6",
         "train.num_clean_rows=16",
-        "search.num_trials=2",
+        "baselines=[{noise.type: none, optim.lr: 0.002}, {noise.type: symnoise, noise.alpha: 5, "
+        "optim.lr: 0.002}]",
+        "search.num_trials=1",
         "confirm.top_k=1",
+        "confirm.num_seeds=1",
         "--output",
         "real",
         cwd=tmp_path,
