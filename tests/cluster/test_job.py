@@ -34,8 +34,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     home = tmp_path_factory.mktemp("home")
     # Ray's socket paths must stay under 107 characters, so its folder is a short one.
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
+        # A Ray that ran in this process leaves its own ways to authenticate behind.
         environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if "RAY_AUTH" not in name},
             "HOME": str(home),
             "RAY_TMPDIR": folder,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
