@@ -49,18 +49,9 @@ def run(
             status says so.
         KeyboardInterrupt: it was interrupted; what was done is kept, for `resume`.
     """
-    from pathlib import Path
-
     from symnoise_ray.sweep.front_door import run as run_in_this_process
 
-    directory = None if output is None else Path(output)
-    return run_in_this_process(
-        Path(space) if not isinstance(space, str) else space,
-        settings or {},
-        directory,
-        resume=resume,
-        quiet=quiet,
-    )
+    return run_in_this_process(space, settings or {}, output, resume=resume, quiet=quiet)
 
 
 def load(directory: str | PathLike[str]) -> SweepResult:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 from collections.abc import Mapping
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ from symnoise_ray.workers.session import threads_in_ray
 
 
 def run(
-    space: str | Path,
+    space: str | PathLike[str],
     settings: Mapping[str, Any],
-    output: str | Path | None,
+    output: str | PathLike[str] | None,
     *,
     resume: bool,
     quiet: bool,
@@ -39,7 +40,7 @@ def run(
     overrides = [f"{name}={_as_yaml(name, value)}" for name, value in settings.items()]
     console = Console(quiet=True) if quiet else make_console()
     directory = None if output is None else Path(output)
-    return run_sweep(str(space), overrides, directory, console, resume=resume)
+    return run_sweep(fspath(space), overrides, directory, console, resume=resume)
 
 
 def _as_yaml(name: str, value: Any) -> str:
