@@ -19,7 +19,7 @@ from tests.sweep.test_run import SPACE
 
 pytestmark = pytest.mark.slow
 
-AGENT_SECONDS = 600
+AGENT_SECONDS = 120
 """`ray start` ends before the head takes jobs: on a busy machine long before."""
 RAY = str(Path(sys.executable).parent / "ray")
 
@@ -56,8 +56,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
 
 
 def start_head(environment: dict[str, str], port: int) -> subprocess.CompletedProcess[str]:
+    # All agents ask for one default port; beside another Ray this one would take no jobs.
     start = [
         RAY, "start", "--head", f"--port={free_port()}", f"--dashboard-port={port}",
+        f"--dashboard-agent-listen-port={free_port()}",
         "--num-cpus=2", "--object-store-memory=200000000", "--disable-usage-stats",
     ]  # fmt: skip
     return subprocess.run(
