@@ -79,7 +79,7 @@ def end_processes_of(folder: str) -> None:
         if process.pid != os.getpid():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-    psutil.wait_procs(own, timeout=10)
+    psutil.wait_procs(own, timeout=60)
 
 
 def submit(

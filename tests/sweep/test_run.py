@@ -293,7 +293,7 @@ def kill_and_see_it_gone(tmp_path: Path, wanted: str, **more: Any) -> None:
     """SIGKILL a sweep; its Ray ends by itself a little later, or is ended here."""
     process, started = start_and_signal(tmp_path, signal.SIGKILL, wanted, **more)
     process.communicate(timeout=600)
-    _, alive = psutil.wait_procs(started, timeout=20)
+    _, alive = psutil.wait_procs(started, timeout=60)
     for left in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             left.kill()
