@@ -14,8 +14,10 @@ from symnoise_ray.config.model import LoraConfig, ModelConfig
 from symnoise_ray.config.noise import NoiseConfig, NoiseType
 from symnoise_ray.config.section import Section
 from symnoise_ray.config.sweep import (
+    BudgetConfig,
     ConfirmConfig,
     Parameter,
+    QuestionConfig,
     SearchConfig,
     SweepConfig,
     TrackingConfig,
@@ -27,6 +29,7 @@ from symnoise_ray.config.trial import TrialConfig
 __all__ = [
     "TEMPLATE_NAMES",
     "AnswersConfig",
+    "BudgetConfig",
     "ConfirmConfig",
     "DataConfig",
     "GenerateConfig",
@@ -38,6 +41,7 @@ __all__ = [
     "NoiseType",
     "OptimConfig",
     "Parameter",
+    "QuestionConfig",
     "RowField",
     "SearchConfig",
     "Section",

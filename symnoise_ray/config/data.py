@@ -50,8 +50,17 @@ class DataConfig(Section):
     given where `train` is not `demo`."""
     confirm_prompts: str | None = None
     """Where the prompts of the confirmation come from. By default the demo's prompts for the demo.
-    `held_back` keeps a fixed random half of `eval_prompts` for the confirmation; a sweep that
-    confirms sets it where `eval_prompts` is given and this is not."""
+    `held_back` keeps a part of `eval_prompts` for the confirmation, by `confirm_share`; a sweep
+    that confirms sets it where `eval_prompts` is given and this is not."""
+    confirm_share: float = Field(0.75, gt=0, lt=1)
+    """Share of the different prompts that `confirm_prompts: held_back` keeps for the confirmation,
+    between 0 and 1; the search has the others. The verdict rests on the confirmation alone, so it
+    gets most. A hash of a prompt decides where it belongs, so the share is met about, and prompts
+    that are added later move no other."""
+    group_field: str | None = Field(None, min_length=1)
+    """Column of the prompts' rows that names a prompt's group, such as its topic or its source; it
+    is the `dataset` of completions.jsonl and preferences.jsonl. By default the column `dataset`, as
+    in AlpacaEval's rows, and no group where there is none."""
     prompts: Literal["eval", "confirm"] = "eval"
     """Which prompts this trial answers: those of the search or those of the confirmation. A sweep
     sets it."""
@@ -130,5 +139,4 @@ class DataConfig(Section):
 
 
 HELD_BACK = "held_back"
-"""Value of `data.confirm_prompts`: a fixed random half of `eval_prompts`, kept out of the
-search."""
+"""Value of `data.confirm_prompts`: a fixed part of `eval_prompts`, kept out of the search."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args
@@ -18,6 +19,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
 from symnoise_ray.config import JudgeConfig, SweepConfig, TrialConfig
+from symnoise_ray.config.renamed import take_up_old_keys
 from symnoise_ray.errors import UserError
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -239,13 +241,16 @@ def find_space(space: str) -> Path:
 def load_sweep(space: str, overrides: Sequence[str] = ()) -> tuple[SweepConfig, Document]:
     """Read a search space; overrides name sweep settings or, more often, trial settings.
 
-    The trial's own settings are checked where they are resolved, in `space/parameters.py`.
+    The trial's own settings are checked where they are resolved, in `space/parameters.py`. Keys of
+    earlier versions are taken up, with one line on the standard error.
     """
     path = find_space(space)
     document = read_yaml(_read_text(path), str(path))
     apply_overrides(
         document, overrides, lambda names, shown: _sweep_path(names, shown, document.values)
     )
+    for advice in take_up_old_keys(document.values, document.places):
+        print(f"{path}: {advice}", file=sys.stderr)
     return build(SweepConfig, document), document
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -59,34 +60,66 @@ class Parameter(Section):
 class SearchConfig(Section):
     """How the search proposes configurations."""
 
-    sampler: Literal["tpe", "random", "grid"] = "tpe"
-    """Optuna's sampler: `tpe` learns from the trials before, `random` does not, and `grid` tries
-    every combination once, for which every parameter needs a `step` or `choices`."""
+    sampler: Literal["tpe", "gp", "random", "qmc", "grid"] = "tpe"
+    """How points are proposed. `qmc` (a Sobol sequence) and `random` draw one point of the shared
+    parameters after another and try each in every arm. `tpe` and `gp` are Optuna's; they begin with
+    ten such blocks, then each arm learns from its own trials. `grid` tries every combination once,
+    for which every parameter needs a `step` or `choices`."""
     num_trials: int | None = Field(None, ge=0)
-    """Number of searched trials, in addition to the baselines. By default the size of the grid; the
-    other samplers need a number."""
+    """Number of searched trials, in addition to the baselines. With them it must come out equal for
+    all arms. By default the size of the grid; the other samplers need a number."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of the sampler, from 0."""
+    early_exit: Literal["off", "on"] = "off"
+    """`on`: a searched trial stops after 1/16 or 3/8 of its training if its clean loss is not among
+    the best third of those of its noise type so far. At least two trials of every noise type, all
+    baselines and the confirmation run to their end. A trial stops where the clean loss is measured,
+    so `train.num_evals: 16` saves more than the default."""
+
+
+class QuestionConfig(Section):
+    """What the sweep is asked. Each value of the treatment is an arm; all arms are tuned alike, and
+    the best are compared with the reference."""
+
+    treatment: str = "noise.type"
+    """Categorical parameter whose values are compared, such as `noise.type` or `lora.rank`."""
+    reference: bool | int | float | str = "none"
+    """Value of the treatment that the others are compared with."""
+    effect: float = Field(0.03, gt=0, lt=0.5)
+    """Smallest difference in win rate that would matter to you, above 0 and below 0.5; 0.03 is 3
+    points."""
+    population: Literal["these_groups", "other_groups"] = "these_groups"
+    """Prompts that the verdict is about: more prompts of the same groups (data sets, topics), or
+    prompts of other groups, for which the groups are the units of the test."""
 
 
 class ConfirmConfig(Section):
-    """The best configurations are trained again with fresh seeds and judged on fresh prompts; only
-    that decides whether a noise type is better than plain fine-tuning."""
+    """The best settings are trained again with fresh seeds and judged on fresh prompts, look by
+    look; only that decides whether an arm is better than the reference."""
 
-    top_k: int = Field(0, ge=0)
-    """Number of noise types that are confirmed, each with its best configuration; 0 confirms
-    none."""
-    num_seeds: int = Field(2, ge=1)
-    """Number of fresh training seeds per confirmed configuration."""
+    arms: int = Field(0, ge=0)
+    """Number of arms that are confirmed, each with its best setting; 0 confirms none."""
+    looks: tuple[int, ...] = (3, 5, 8)
+    """Number of fresh training seeds at each look. After a look, an arm stops when it is decided or
+    when it can no longer be; the level of 5 % is spent over the looks."""
     contrasts: tuple[tuple[NoiseType, NoiseType], ...] = ()
-    """Pairs of noise types whose win rates over plain fine-tuning are compared with each other,
-    such as `[[symnoise, independent]]`. Both types are confirmed even if `top_k` leaves them
-    out."""
+    """Pairs of arms whose win rates over the reference are compared with each other, such as
+    `[[symnoise, independent]]`. Both are confirmed even if `arms` leaves them out."""
+
+    @model_validator(mode="after")
+    def _looks_grow(self) -> Self:
+        rising = all(one < other for one, other in pairwise(self.looks))
+        if not self.looks or self.looks[0] < 1 or not rising:
+            raise ValueError(
+                "confirm.looks must be growing numbers of seeds from 1, such as [3, 5, 8], but got "
+                f"{list(self.looks)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _contrasts_can_be_made(self) -> Self:
-        if self.contrasts and not self.top_k:
-            raise ValueError("confirm.contrasts needs confirm.top_k >= 1, but got 0")
+        if self.contrasts and not self.arms:
+            raise ValueError("confirm.contrasts needs confirm.arms >= 1, but got 0")
         for one, other in self.contrasts:
             if one == other or "none" in (one, other):
                 raise ValueError(
@@ -94,6 +127,23 @@ class ConfirmConfig(Section):
                     f"among them, but got [{one}, {other}]"
                 )
         return self
+
+
+class BudgetConfig(Section):
+    """What the sweep may spend. It ends cleanly when a limit is reached and goes on with a larger
+    one by `--resume`. The confirmation's share is reserved from the beginning."""
+
+    wall_time: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Hours from the start of the sweep, or of the part that goes on with it. By default no
+    limit."""
+    trials: int | None = Field(None, ge=1)
+    """Trainings in all, those of the confirmation among them. By default no limit."""
+    gpu_hours: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Hours of all GPUs together. By default no limit."""
+    judge_calls: int | None = Field(None, ge=1)
+    """Calls to the judge's endpoint. By default no limit."""
+    judge_cost: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Cost of those calls, at `judge.price_input` and `judge.price_output`. By default no limit."""
 
 
 class WorkersConfig(Section):
@@ -132,6 +182,10 @@ class TrackingConfig(Section):
     """Name of the MLflow experiment."""
 
 
+_MEASURED = ("model.", "data.", "train.num_clean_rows", "train.num_evals")
+"""Settings that decide on what the clean loss is measured, and when."""
+
+
 class SweepConfig(Section):
     """A sweep: what is held fixed, what is varied, what runs first, and how it is confirmed."""
 
@@ -145,11 +199,34 @@ class SweepConfig(Section):
     baselines: tuple[dict[str, Any], ...] = ()
     """Trials that run first, each as a mapping of dotted names to values; reports mark them as
     baselines."""
+    question: QuestionConfig = QuestionConfig()
+    """What is compared with what, and how large a difference would matter."""
     search: SearchConfig = SearchConfig()
     """How the search proposes trials, and how many."""
     confirm: ConfirmConfig = ConfirmConfig()
     """How the best configurations are confirmed."""
+    budget: BudgetConfig = BudgetConfig()
+    """What the sweep may spend."""
     workers: WorkersConfig = WorkersConfig()
     """Workers and their resources."""
     tracking: TrackingConfig = TrackingConfig()
     """Where runs are logged in MLflow."""
+
+    @model_validator(mode="after")
+    def _early_exit_compares_like_with_like(self) -> Self:
+        if self.search.early_exit == "off":
+            return self
+        for name in self.parameters:
+            if name.startswith(_MEASURED):
+                raise ValueError(
+                    "search.early_exit=on compares the clean losses of trials, which must be "
+                    f"measured alike, but {name} differs between them; hold it fixed, or set it to "
+                    "off"
+                )
+        train = self.trial.get("train")
+        if isinstance(train, dict) and train.get("num_evals") == 1:
+            raise ValueError(
+                "search.early_exit=on needs the clean loss on the way, so train.num_evals >= 2, "
+                "but got 1"
+            )
+        return self

@@ -7,9 +7,11 @@ names file, row and reason; with `data.on_bad_row=skip` a broken row is left out
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from symnoise_ray.config import DataConfig
@@ -25,7 +27,6 @@ from symnoise_ray.errors import DataError
 SKIPPING = "data.on_bad_row=skip leaves such rows out and counts them"
 NOTHING_TO_TRAIN_ON = "rows with nothing to train on"
 
-_HOLD_BACK_SEED = 805
 _WEIGHT_SEED = 52002
 
 
@@ -39,13 +40,17 @@ class Rows:
 
 @dataclass(frozen=True)
 class _Reading:
-    """How the rows of a source are read; `gold` leaves out prompts without a right answer."""
+    """How the rows of a source are read.
+
+    `gold` leaves out prompts without a right answer; `group_field` is the column of their group.
+    """
 
     fields: Fields
     on_bad_row: Literal["error", "skip"]
     prompts: bool
     limit: int | None
     gold: bool = True
+    group_field: str | None = None
 
 
 def read_train(data: DataConfig) -> Rows:
@@ -94,12 +99,18 @@ def read_prompts(data: DataConfig, part: str, *, gold: bool = True) -> Rows:
         source = str(data.confirm_prompts)
     elif part == "confirm" and data.confirm_prompts is None:
         source = str(content.confirm_file())
-    rows = _usable(
-        source, _Reading(data.prompt_fields, data.on_bad_row, prompts=True, limit=None, gold=gold)
+    reading = _Reading(
+        data.prompt_fields,
+        data.on_bad_row,
+        prompts=True,
+        limit=None,
+        gold=gold,
+        group_field=data.group_field,
     )
+    rows = _usable(source, reading)
     examples = rows.examples
     if data.confirm_prompts == HELD_BACK:
-        examples = _half(examples, part)
+        examples = _part(examples, part, data.confirm_share)
     return Rows(examples[: data.max_eval_prompts], rows.left_out)
 
 
@@ -124,16 +135,25 @@ def read_texts(source: str, limit: int) -> list[str]:
     return texts
 
 
-def _half(examples: list[Example], part: str) -> list[Example]:
-    """A random half of the different prompts, with all their copies; both keep file order.
+def _part(examples: list[Example], part: str, share: float) -> list[Example]:
+    """The prompts of the search or of the confirmation, in file order.
 
-    It depends on the number of different prompts alone.
+    What a prompt asks decides alone where it belongs. So all copies of it stay together, even those
+    of other groups, and prompts that are added or moved change nothing for the others. Few prompts
+    may all fall on one side: the one nearest to the border is then on the other.
     """
-    prompts = list(dict.fromkeys(example.prompt for example in examples))
-    random.Random(_HOLD_BACK_SEED).shuffle(prompts)
-    middle = (len(prompts) + 1) // 2
-    chosen = set(prompts[:middle] if part == "eval" else prompts[middle:])
-    return [example for example in examples if example.prompt in chosen]
+    draws = {example.requests: _draw(example.requests) for example in examples}
+    ordered = sorted(draws, key=draws.__getitem__)
+    drawn = sum(draw >= share for draw in draws.values())
+    num_search = max(1, min(drawn, len(ordered) - 1))
+    search = set(ordered[-num_search:])
+    return [example for example in examples if (example.requests in search) == (part == "eval")]
+
+
+def _draw(requests: tuple[str, ...]) -> float:
+    """A number in [0, 1) that looks random and is the same wherever a prompt is asked."""
+    digest = hashlib.sha256(json.dumps(requests).encode()).digest()
+    return int.from_bytes(digest[:6]) / 2**48
 
 
 def _judged(data: DataConfig) -> list[Example]:
@@ -198,4 +218,19 @@ def _usable(source: str, reading: _Reading) -> Rows:
 def _example(row: Any, reading: _Reading) -> Example:
     if isinstance(row, RowError):
         raise row
-    return to_example(row, reading.fields, prompt=reading.prompts)
+    example = to_example(row, reading.fields, prompt=reading.prompts)
+    if reading.group_field is None:
+        return example
+    return replace(example, dataset=_group(row, reading.group_field))
+
+
+def _group(row: dict[str, Any], column: str) -> str:
+    """The name of a prompt's group, from its row as the file holds it."""
+    rule = f"data.group_field takes a prompt's group from the column {column}"
+    if column not in row:
+        keys = ", ".join(sorted(map(str, row)))
+        raise RowError(rule, f"a row has only {keys}; name one of them, or leave the setting out")
+    value = row[column]
+    if not isinstance(value, str | int | float) or not str(value).strip():
+        raise RowError(f"{rule}, and it must be text or a number", f"it is {value!r}")
+    return str(value)

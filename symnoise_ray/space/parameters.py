@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from symnoise_ray.config import Parameter, SweepConfig, TrialConfig
-from symnoise_ray.config.loading import Document, build, nearest, put
+from symnoise_ray.config.loading import Document, build, put
 from symnoise_ray.errors import UserError
 from symnoise_ray.noise.types import adds_noise
 
@@ -78,7 +78,7 @@ class Space:
         """Every combination once; parameters whose condition does not hold are left out."""
         points: list[Params] = [{}]
         for name in self.ordered():
-            values = _grid_values(name, self.parameters[name])
+            values = grid_values(name, self.parameters[name])
             points = [
                 {**point, name: value} if self.active(name, point) else point
                 for point in points
@@ -90,7 +90,7 @@ class Space:
         """Whether Optuna could have sampled this point."""
         wanted = {name for name in self.parameters if self.active(name, point)}
         return wanted == set(point) and all(
-            _in_range(self.parameters[name], value) for name, value in point.items()
+            in_range(self.parameters[name], value) for name, value in point.items()
         )
 
 
@@ -108,7 +108,12 @@ def _suggest(trial: Suggesting, name: str, parameter: Parameter) -> Any:
     )
 
 
-def _grid_values(name: str, parameter: Parameter) -> list[Any]:
+def grid_values(name: str, parameter: Parameter) -> list[Any]:
+    """All values of a parameter that has choices or steps.
+
+    Raises:
+        UserError: it is continuous.
+    """
     if parameter.type == "categorical":
         return list(parameter.choices or ())
     assert parameter.low is not None
@@ -117,11 +122,12 @@ def _grid_values(name: str, parameter: Parameter) -> list[Any]:
     if step is None:
         raise UserError(f"parameters.{name}: a grid needs step or categorical choices")
     count = int((parameter.high - parameter.low) / step + 1e-9) + 1
-    values = [parameter.low + index * step for index in range(count)]
+    values = [min(parameter.low + index * step, parameter.high) for index in range(count)]
     return [int(value) for value in values] if parameter.type == "int" else values
 
 
-def _in_range(parameter: Parameter, value: Any) -> bool:
+def in_range(parameter: Parameter, value: Any) -> bool:
+    """Whether a parameter can take a value."""
     if parameter.type == "categorical":
         return value in (parameter.choices or ())
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -172,74 +178,6 @@ def resolve(
     return build(TrialConfig, Document(values, places, source), prefix=("trial",))
 
 
-def check_sweep(sweep: SweepConfig, document: Document | None = None) -> None:
-    """Resolve every baseline and the ends of every range before anything starts.
-
-    Raises:
-        UserError: an unknown or doubly given key, a value the trial refuses, a condition that can
-            never hold, or a sweep without the trial that its judge compares with.
-    """
-    known = list(leaf_paths())
-    where = document.where if document else (lambda _path: sweep.name)
-    for section, settings in sweep.trial.items():
-        for key in settings if isinstance(settings, dict) else ():
-            _check_known(f"{section}.{key}", known, where(("trial", section, key)))
-    for name, parameter in sweep.parameters.items():
-        _check_known(name, known, where(("parameters", name)))
-        _check_same_judge(name, where(("parameters", name)))
-        _check_not_fixed(name, sweep.trial, where(("parameters", name)))
-        for parent, values in parameter.when.items():
-            _check_condition(name, parent, values, sweep, where(("parameters", name, "when")))
-    for index, baseline in enumerate(sweep.baselines):
-        for name in baseline:
-            _check_known(name, known, where(("baselines", index, name)))
-            _check_same_judge(name, where(("baselines", index, name)))
-        resolve(sweep, baseline, document, where(("baselines", index)))
-    for point in corners(Space(sweep.parameters)):
-        resolve(sweep, point, document, where(("parameters",)))
-    _check_counts(sweep, where)
-    _check_reference(sweep, where(("baselines",)), document)
-
-
-def _check_known(name: str, known: list[str], where: str) -> None:
-    if name not in known:
-        raise UserError(f"{where}: '{name}' is not a trial setting.{nearest(name, known)}")
-
-
-def _check_same_judge(name: str, where: str) -> None:
-    if name.startswith("judge."):
-        raise UserError(
-            f"{where}: all trials of a sweep must have the same judge, so that their win rates "
-            f"mean the same, but '{name}' differs between them; set it under `trial`"
-        )
-
-
-def _check_not_fixed(name: str, trial: Params, where: str) -> None:
-    section, _, key = name.partition(".")
-    settings = trial.get(section)
-    if isinstance(settings, dict) and key in settings:
-        raise UserError(
-            f"{where}: '{name}' is varied by `parameters` and held fixed by `trial` or an "
-            "override; remove one of the two"
-        )
-
-
-def _check_condition(
-    name: str, parent: str, values: tuple[Any, ...], sweep: SweepConfig, where: str
-) -> None:
-    other = sweep.parameters.get(parent)
-    if other is None:
-        raise UserError(
-            f"{where}: the condition of '{name}' names '{parent}', which is not varied."
-            f"{nearest(parent, list(sweep.parameters))}"
-        )
-    if not values:
-        raise UserError(f"{where}: the condition of '{name}' lists no value of '{parent}'")
-    for value in values:
-        if not _in_range(other, value):
-            raise UserError(f"{where}: '{parent}' never takes the value {value!r}")
-
-
 def corners(space: Space) -> Iterator[Params]:
     """Points that together hold every choice and both ends of every range."""
     ends = {
@@ -255,62 +193,6 @@ def corners(space: Space) -> Iterator[Params]:
         active = [name for name in others if space.active(name, base)]
         for index in range(max([len(ends[name]) for name in active], default=1)):
             yield {**base, **{n: ends[n][min(index, len(ends[n]) - 1)] for n in active}}
-
-
-def _check_counts(sweep: SweepConfig, where: Any) -> None:
-    search = sweep.search
-    if search.sampler == "grid":
-        Space(sweep.parameters).grid()
-    elif search.num_trials is None:
-        raise UserError(
-            f"{where(('search',))}: search.num_trials must be given for sampler {search.sampler}"
-        )
-    if not sweep.parameters and search.num_trials:
-        raise UserError(
-            f"{where(('search',))}: search.num_trials={search.num_trials} needs `parameters`; "
-            "without any, list the trials under `baselines` and set it to 0"
-        )
-    if not sweep.baselines and not sweep.parameters:
-        raise UserError(f"{where(())}: a sweep needs `parameters` or `baselines`")
-
-
-def _check_reference(sweep: SweepConfig, where: str, document: Document | None) -> None:
-    configs = [resolve(sweep, point, document) for point in sweep.baselines]
-    plain = [config for config in configs if config.noise.type == "none"]
-    judged = configs or [resolve(sweep, next(corners(Space(sweep.parameters))), document)]
-    if judged[0].judge.reference == "baseline" and not plain:
-        raise UserError(
-            f"{where}: judge.reference=baseline needs a baseline with noise.type: none, "
-            f"but got {len(configs)} baselines without one"
-        )
-    if sweep.confirm.top_k and not plain:
-        raise UserError(
-            f"{where}: confirm.top_k={sweep.confirm.top_k} compares with plain fine-tuning and "
-            "needs a baseline with noise.type: none"
-        )
-
-
-def plain_baseline(sweep: SweepConfig) -> int | None:
-    """Index of the baseline that the others are compared with: the first without noise."""
-    for index, point in enumerate(sweep.baselines):
-        if resolve(sweep, point).noise.type == "none":
-            return index
-    return None
-
-
-def search_size(sweep: SweepConfig) -> int:
-    """Number of trials beside the baselines; a grid leaves out what the baselines have."""
-    wanted = sweep.search.num_trials
-    if sweep.search.sampler != "grid":
-        assert wanted is not None
-        return wanted
-    points = [p for p in Space(sweep.parameters).grid() if p not in sweep.baselines]
-    return len(points) if wanted is None else min(wanted, len(points))
-
-
-def arm_of(config: TrialConfig) -> str:
-    """The noise type that a trial stands for in comparisons; alpha 0 is still its type."""
-    return config.noise.type
 
 
 def describe(config: TrialConfig) -> str:

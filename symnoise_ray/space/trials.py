@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,12 @@ from symnoise_ray.config.data import HELD_BACK
 from symnoise_ray.config.loading import is_space, load_sweep, load_trial
 from symnoise_ray.records.layout import COMPLETIONS, trial_directory
 from symnoise_ray.records.results import TrialResult
-from symnoise_ray.space.parameters import (
-    Params,
-    Space,
-    arm_of,
-    check_sweep,
-    corners,
-    describe,
-    plain_baseline,
-    resolve,
-    search_size,
-)
+from symnoise_ray.space.check import check_sweep
+from symnoise_ray.space.design import Arms, Cell, design, reference_baseline, treatment_of
+from symnoise_ray.space.parameters import Params, Space, corners, describe, resolve
 
 FRESH_SEED = 1000
-"""Distance of the confirmation's seeds from the search's."""
+"""Distance of the first confirmation's seeds from the search's."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +36,12 @@ class TrialPlan:
     params: Params
     part: str = "search"
     baseline: bool = False
+    arm_name: str | None = None
 
     @property
     def arm(self) -> str:
-        """The noise type."""
-        return arm_of(self.config)
+        """The value of the treatment as a word; by default the noise type."""
+        return self.arm_name or self.config.noise.type
 
     def result(self, status: str, **values: Any) -> TrialResult:
         """The trial's result; `values` are further fields of `TrialResult`."""
@@ -67,75 +61,103 @@ class TrialPlan:
 
 @dataclass(frozen=True)
 class SweepPlans:
-    """Makes the plan of every trial of one sweep."""
+    """Makes the plan of every trial of one sweep; `fresh` is its confirmation's first seed's
+    distance from the search's."""
 
     sweep: SweepConfig
     directory: Path
+    fresh: int = FRESH_SEED
+
+    @cached_property
+    def arms(self) -> Arms:
+        """What the sweep compares."""
+        return Arms.of(self.sweep)
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """The design: arm and block of every trial of the search, the baselines first."""
+        return design(self.sweep)
 
     def config(self, point: Params) -> TrialConfig:
         """The complete configuration of a point, prompts for the confirmation set apart."""
         config = resolve(self.sweep, point)
         own_prompts = config.data.eval_prompts is None
-        if self.sweep.confirm.top_k and not own_prompts and config.data.confirm_prompts is None:
+        if self.sweep.confirm.arms and not own_prompts and config.data.confirm_prompts is None:
             return resolve(self.sweep, {**point, "data.confirm_prompts": HELD_BACK})
         return config
 
+    def arm_of(self, point: Params) -> str:
+        """The arm of a point."""
+        return self.arms.name(treatment_of(self.sweep, point))
+
     def search(self, index: int, point: Params) -> TrialPlan:
-        """The plan of the index-th trial; the first ones are the baselines."""
-        config = self.config(point)
+        """The plan of the index-th trial; the first ones are the baselines.
+
+        Each block has a training seed of its own, which all arms share: so the trials of an arm
+        differ by what another seed would change as well, and those of a block do not.
+        """
+        config = self.config(self._seeded(point, self.cells[index].block))
+        arm = self.arm_of(point)
         return TrialPlan(
-            name=self._search_name(index, config),
+            name=_search_name(index, arm),
             config=config,
-            directory=self._trial_directory(self._search_name(index, config)),
+            directory=self._trial_directory(_search_name(index, arm)),
             reference=self._reference(config),
             params=point,
             baseline=index < len(self.sweep.baselines),
+            arm_name=arm,
         )
 
     def confirm(
-        self, arm: str, point: Params, number: int, choice: int = 1, plain_choice: int = 1
+        self, point: Params, number: int, setting: int = 1, reference: int = 1
     ) -> TrialPlan:
-        """The plan of one arm on the number-th fresh seed, judged against plain fine-tuning.
+        """The plan of a setting on the number-th fresh seed, judged against the reference's best.
 
         Args:
-            arm: The noise type.
-            point: Its setting.
+            point: The setting.
             number: Of the seed, from 0.
-            choice: 2 for the second setting that a growing search chose for this arm, and so on.
-            plain_choice: The same of plain fine-tuning.
+            setting: Its number among the settings of its arm that were chosen, from 1.
+            reference: The same of the reference's own best setting.
         """
-        seed = self.config(point).train.seed + FRESH_SEED + number
+        seed = self.config(point).train.seed + self.fresh + number
         fresh: dict[str, Any] = {"train.seed": seed, "data.prompts": "confirm"}
-        name = _confirm_name(arm, seed, choice)
-        plain = self._trial_directory(_confirm_name("none", seed, plain_choice))
+        arm, plain = self.arm_of(point), self.arms.name(self.arms.reference)
+        name = _confirm_name(arm, seed, setting)
+        opponent = self._trial_directory(_confirm_name(plain, seed, reference))
         return TrialPlan(
             name=name,
             config=self.config({**point, **fresh}),
             directory=self._trial_directory(name),
-            reference=plain / COMPLETIONS,
+            reference=opponent / COMPLETIONS,
             params=point,
             part="confirm",
-            baseline=arm == "none",
+            baseline=arm == plain,
+            arm_name=arm,
         )
+
+    def _seeded(self, point: Params, block: int) -> Params:
+        if "train.seed" in point:
+            return point
+        return {**point, "train.seed": resolve(self.sweep, point).train.seed + block}
 
     def _reference(self, config: TrialConfig) -> Path:
         if config.judge.reference != "baseline":
             return Path(config.judge.reference)
-        index = plain_baseline(self.sweep)
+        index = reference_baseline(self.sweep)
         assert index is not None
-        plain = self.config(self.sweep.baselines[index])
-        return self._trial_directory(self._search_name(index, plain)) / COMPLETIONS
+        name = _search_name(index, self.arms.name(self.arms.reference))
+        return self._trial_directory(name) / COMPLETIONS
 
     def _trial_directory(self, name: str) -> Path:
         return trial_directory(self.directory, name)
 
-    @staticmethod
-    def _search_name(index: int, config: TrialConfig) -> str:
-        return f"{index:03d}-{config.noise.type}"
+
+def _search_name(index: int, arm: str) -> str:
+    return f"{index:03d}-{arm}"
 
 
-def _confirm_name(arm: str, seed: int, choice: int) -> str:
-    return f"confirm-{arm}-seed{seed}" + (f"-choice{choice}" if choice > 1 else "")
+def _confirm_name(arm: str, seed: int, setting: int) -> str:
+    return f"confirm-{arm}-seed{seed}" + (f"-setting{setting}" if setting > 1 else "")
 
 
 def known_points(sweep: SweepConfig) -> list[Params]:
@@ -151,20 +173,30 @@ def first_point(sweep: SweepConfig) -> Params:
 
 def size_text(sweep: SweepConfig) -> str:
     """How many trials a sweep has, in words."""
+    searched = len(design(sweep)) - len(sweep.baselines)
     return (
-        f"{len(sweep.baselines)} baselines, {search_size(sweep)} searched trials, at most "
+        f"{len(sweep.baselines)} baselines, {searched} searched trials, at most "
         f"{most_confirmed(sweep)} to confirm"
     )
 
 
 def most_confirmed(sweep: SweepConfig) -> int:
-    """Trials of the confirmation at most: the best noise types, the contrasted ones, and plain."""
-    confirm = sweep.confirm
-    if not confirm.top_k:
-        return 0
-    arms = {arm_of(resolve(sweep, point)) for point in known_points(sweep)} - {"none"}
+    """Trials of the confirmation at most: all its models at every seed of the last look."""
+    num_arms, num_opponents = confirmed_models(sweep)
+    return (1 + num_arms * num_opponents) * sweep.confirm.looks[-1] if num_arms else 0
+
+
+def confirmed_models(sweep: SweepConfig) -> tuple[int, int]:
+    """Number of arms that are confirmed at most, and of opponents of each.
+
+    The opponents are the reference at its own best setting and, if anything is shared, at the
+    arm's. So one seed takes the reference's best, and as many models per arm as it has opponents.
+    """
+    confirm, arms = sweep.confirm, Arms.of(sweep)
     contrasted = {arm for pair in confirm.contrasts for arm in pair}
-    return (1 + min(len(arms), confirm.top_k + len(contrasted))) * confirm.num_seeds
+    num_arms = min(len(arms.values) - 1, confirm.arms + len(contrasted))
+    shares = {repr(arms.shared(point)) for point in known_points(sweep)}
+    return (num_arms if confirm.arms else 0), (2 if len(shares) > 1 else 1)
 
 
 def show(point: Params) -> str:
