@@ -16,7 +16,7 @@ Turns = tuple[tuple[str, str], ...]
 Prompt = tuple[str, tuple[str, ...]]
 """What makes two entries the same prompt: the data set, and all that is asked, the last request
 being the instruction. Entries of one prompt are no independent evidence: statistics count them as
-one, and halves of a data set keep them together."""
+one, and search and confirmation never share one."""
 
 
 class Completion(NamedTuple):

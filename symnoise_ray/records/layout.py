@@ -16,7 +16,9 @@ OWNER = "owner.json"
 """The process that writes into the directory now."""
 STUDY = "optuna.db"
 CHOICES = "confirm.json"
-"""The settings that were chosen to be confirmed."""
+"""The settings that were chosen to be confirmed, in every part of the sweep."""
+DESIGN = "design.json"
+"""What was asked, and how it would be decided: written before the first trial."""
 RESULTS = "results.json"
 REPORT_HTML = "report.html"
 REPORT_MARKDOWN = "report.md"
@@ -50,6 +52,11 @@ DATABASE = "mlflow.db"
 def trial_directory(sweep: Path, name: str) -> Path:
     """The directory of one trial of a sweep."""
     return sweep / TRIALS / name
+
+
+def preferences_against(opponent: str) -> str:
+    """File in a trial's directory with its preferences over another trial of the sweep."""
+    return f"preferences-against-{opponent}.jsonl"
 
 
 def sweep_directory(trial: Path) -> Path:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from symnoise_ray.errors import UserError
+from symnoise_ray.errors import DataError, UserError, reason_of
 from symnoise_ray.records.files import read_json
 from symnoise_ray.records.layout import (
     RESULT,
@@ -21,25 +21,29 @@ from symnoise_ray.records.layout import (
     SweepPaths,
     default_tracking_uri,
 )
+from symnoise_ray.records.verdict import Choice, Comparison, Interval, Verdict, as_interval
 
 if TYPE_CHECKING:
     import pandas
 
 INTERRUPTED = "interrupted"
 """Status of a sweep that has not come to its end."""
+STOPPED = "stopped"
+"""Status of a trial of the search that was stopped early because it was behind."""
 NO_END = "The sweep was interrupted before its end, so it gives no verdict."
-
-Interval = tuple[float, float]
+SCHEMA_VERSION = 2
+"""Of results.json; 1 had comparisons without decisions, and no such number."""
 
 
 @dataclass(frozen=True)
 class TrialResult:
     """The result of one trial; `result["clean_loss"]` gives a measured value by its name.
 
-    `part` is `search` or `confirm`, `arm` the noise type, `label` the noise in words, `params` the
-    point of the search space. `status` is `done`, `failed` or `cancelled`; a trial that is not done
-    has a `kind` and a `reason`. `counts` says how many rows or prompts were left out or cut,
-    `seconds` where the time went. `values` are losses, scores and whatever else was measured.
+    `part` is `search` or `confirm`, `arm` the value of the treatment, `label` the noise in words,
+    `params` the point of the search space. `status` is `done`, `stopped` (early, at step
+    `stopped_at`), `failed` or `cancelled`. A trial that is not done has a `reason`, one that failed
+    a `kind`. `counts` says how many rows or prompts were left out or cut, `seconds` where the time
+    went. `values` are losses, scores and whatever else was measured.
     """
 
     trial: str
@@ -76,6 +80,17 @@ class TrialResult:
         return self.status == "done"
 
     @property
+    def is_stopped(self) -> bool:
+        """Whether the search stopped the trial early, which is no failure."""
+        return self.status == STOPPED
+
+    @property
+    def last_step(self) -> int:
+        """The step at which it ended; 0 where that is not known."""
+        step: int = self.values.get("num_steps", self.values.get("stopped_at", 0))
+        return step
+
+    @property
     def win_rate(self) -> float | None:
         """Win rate against the reference; None where there is no score."""
         rate: float | None = self.values.get("win_rate")
@@ -84,7 +99,7 @@ class TrialResult:
     @property
     def interval_95(self) -> Interval | None:
         """The win rate's 95 % interval."""
-        return _interval(self.values.get("interval_95"))
+        return as_interval(self.values.get("interval_95"))
 
     def with_seconds(self, **seconds: float) -> Self:
         """The same result with the time of further phases."""
@@ -114,67 +129,23 @@ _TRIAL_FIELDS = tuple(each.name for each in fields(TrialResult) if each.name != 
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One arm against plain fine-tuning, over fresh prompts and seeds.
-
-    `verdict` is `better`, `worse` or `cannot tell yet`, at 5 % after Holm's correction. A
-    difference of the observed size would be decided with 80 % power by `prompts_needed` prompts and
-    the same seeds, or by `seeds_needed` seeds and the same prompts, or, if neither alone is enough,
-    by both together (`needed_together`). They are None if no such number is found. The
-    length-controlled win rate is None if no lengths were given; its interval is not corrected.
-
-    With `over`, another arm, this is a contrast: the win rates of both over plain fine-tuning are
-    compared with each other, and `win_rate` is one half plus half their difference. `label` is the
-    arm's setting in words.
-    """
-
-    arm: str
-    win_rate: float
-    interval_95: Interval
-    p_value: float
-    p_holm: float
-    num_prompts: int
-    num_seeds: int
-    verdict: str
-    prompts_needed: int | None = None
-    seeds_needed: int | None = None
-    needed_together: bool = False
-    length_controlled_win_rate: float | None = None
-    length_controlled_interval_95: Interval | None = None
-    over: str = ""
-    label: str = ""
-
-    @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> Self:
-        """Read one comparison of results.json."""
-        known = {each.name: row[each.name] for each in fields(cls) if each.name in row}
-        for name in ("interval_95", "length_controlled_interval_95"):
-            known[name] = _interval(known.get(name))
-        return cls(**known)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a sweep says at its end; `looks` counts how often it was asked so far."""
-
-    sentence: str = ""
-    looks: int = 1
-    comparisons: tuple[Comparison, ...] = ()
-
-
-@dataclass(frozen=True)
 class SweepResult:
     """What a sweep found: the content of results.json, and where its files lie.
 
     `status` is `whole`, `partial` (some trials did not come to their end), `failed` (none did) or
     `interrupted`. `seconds` are those of the sweep's parts, `by_phase` those of all trials by
-    phase, which overlap. `parts` counts how often the sweep was started.
+    phase, which overlap. `parts` counts how often the sweep was started. `departures` say what was
+    done otherwise than the design that was written down before the first trial, `notes` what else a
+    reader of the search must know.
     """
 
     paths: SweepPaths
     name: str
     status: str
-    verdict: Verdict = Verdict()
+    verdict: Verdict = field(default_factory=Verdict)
+    choices: tuple[Choice, ...] = ()
+    departures: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     trials: tuple[TrialResult, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     by_phase: Mapping[str, float] = field(default_factory=dict)
@@ -202,12 +173,16 @@ class SweepResult:
     def to_json(self) -> dict[str, Any]:
         """The content of results.json."""
         return {
+            "schema_version": SCHEMA_VERSION,
             "name": self.name,
             "version": self.version,
             "status": self.status,
             "parts": self.parts,
             "finished": self.finished,
-            "verdict": asdict(self.verdict),
+            "verdict": asdict(self.verdict) | {"decided": self.verdict.is_decided},
+            "choices": [asdict(each) for each in self.choices],
+            "departures": list(self.departures),
+            "notes": list(self.notes),
             "trials": [trial.to_json(detail=False) for trial in self.trials],
             "seconds": {**self.seconds, "by_phase": self.by_phase},
             "tracking": {"uri": self.tracking_uri, "experiment": self.experiment},
@@ -216,18 +191,17 @@ class SweepResult:
     @classmethod
     def from_json(cls, content: Mapping[str, Any], directory: Path) -> Self:
         """Read the content of results.json."""
-        verdict = content.get("verdict") or {}
         seconds = dict(content.get("seconds") or {})
         by_phase = seconds.pop("by_phase", None) or {}
         tracking = content.get("tracking") or {}
-        comparisons = map(Comparison.from_json, verdict.get("comparisons") or ())
         return cls(
             paths=SweepPaths(directory),
             name=content["name"],
             status=content["status"],
-            verdict=Verdict(
-                verdict.get("sentence") or "", verdict.get("looks", 1), tuple(comparisons)
-            ),
+            verdict=Verdict.from_json(content.get("verdict") or {}),
+            choices=tuple(map(Choice.from_json, content.get("choices") or ())),
+            departures=tuple(content.get("departures") or ()),
+            notes=tuple(content.get("notes") or ()),
             trials=tuple(map(TrialResult.from_json, content.get("trials") or ())),
             seconds=seconds,
             by_phase=by_phase,
@@ -237,10 +211,6 @@ class SweepResult:
             finished=content.get("finished") or "",
             version=content.get("version") or "",
         )
-
-
-def _interval(ends: Any) -> Interval | None:
-    return (ends[0], ends[1]) if ends else None
 
 
 def _flat_row(trial: TrialResult) -> dict[str, Any]:
@@ -264,6 +234,21 @@ def read_result(directory: Path) -> TrialResult | None:
     return TrialResult.from_json(read_json(path)) if path.exists() else None
 
 
+def _whole(path: Path) -> SweepResult:
+    """What results.json holds.
+
+    Raises:
+        DataError: it is broken.
+    """
+    content = read_json(path)
+    try:
+        return SweepResult.from_json(content, path.parent)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{path}: must be a sweep's results, but cannot be read: {reason_of(error)}"
+        ) from None
+
+
 def read_sweep(directory: Path) -> SweepResult:
     """What a sweep found, whether it came to its end or not.
 
@@ -282,7 +267,7 @@ def read_sweep(directory: Path) -> SweepResult:
             f"{RESULTS}"
         )
     if paths.results.is_file():
-        found = SweepResult.from_json(read_json(paths.results), directory)
+        found = _whole(paths.results)
     else:
         config = read_json(directory / SWEEP)
         found = SweepResult(

@@ -57,14 +57,14 @@ def is_one_sided(scores_P: Floats) -> bool:
     return bool((scores_P >= 0.5).all() or (scores_P <= 0.5).all())
 
 
-def unseen(rate: float, num_clusters: int) -> tuple[float, float]:
-    """95 % interval of a rate when all scores are on one side of one half.
+def unseen(rate: float, num_clusters: int, level: float = 0.05) -> tuple[float, float]:
+    """Interval of a rate when all scores are on one side of one half; 95 % at a level of 0.05.
 
     The spread of such scores does not show the other verdict, which may still occur on a share q of
-    the prompts, (1 - q)^n = 2.5 %. Those prompts may be all lost or all won. If all verdicts are
-    equal, this is the exact interval of Clopper and Pearson (1934).
+    the prompts, (1 - q)^n = level / 2. Those prompts may be all lost or all won. If all verdicts
+    are equal, this is the exact interval of Clopper and Pearson (1934).
     """
-    seen = 0.025 ** (1 / num_clusters)
+    seen = (level / 2) ** (1 / num_clusters)
     return seen * rate, seen * rate + 1 - seen
 
 

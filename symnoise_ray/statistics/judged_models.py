@@ -20,7 +20,7 @@ import numpy as np
 from symnoise_ray.errors import DataError, JudgeError, UserError
 from symnoise_ray.records.completions import Prompt
 from symnoise_ray.records.preferences import Preference
-from symnoise_ray.records.results import Comparison
+from symnoise_ray.records.verdict import Comparison
 from symnoise_ray.statistics.comparison import compare
 from symnoise_ray.statistics.win_rate import item_scores
 from symnoise_ray.statistics.words import ONE_SEED, in_points, verdict_text

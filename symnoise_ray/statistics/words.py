@@ -5,51 +5,177 @@ In: the numbers of `win_rate` and `comparison`. Out: the words that reports and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from symnoise_ray.records.results import Comparison
+from symnoise_ray.records.verdict import Comparison, Decision, Verdict
+from symnoise_ray.statistics.comparison import EFFECT
 from symnoise_ray.statistics.win_rate import ONE_SIDED, WinRate
 
 ONE_SEED = "One seed cannot show how much another training would differ."
+NOTHING = "Nothing was confirmed on fresh seeds and prompts, so the sweep names no winner."
 
 
 def needed_text(comparison: Comparison) -> str:
-    """How many prompts or seeds would decide the comparison, in words."""
-    ways = []
-    if comparison.prompts_needed:
-        ways.append(f"{comparison.prompts_needed} prompts")
-    if comparison.seeds_needed:
-        ways.append(f"{comparison.seeds_needed} seeds")
-    if not ways:
-        return "the gap is too small to plan for"
-    link = " and " if comparison.needed_together else " or "
-    return f"about {link.join(ways)} would decide it"
+    """How many prompts tell two fixed models apart, in words."""
+    if comparison.prompts_needed is None:
+        return f"a gap of {points(EFFECT)} would be seen on these prompts"
+    return f"a gap of {points(EFFECT)} takes about {comparison.prompts_needed} prompts"
 
 
-def verdict_sentence(comparisons: Sequence[Comparison], labels: Mapping[str, str]) -> str:
-    """The sweep's verdict in one sentence; `labels` gives each arm its setting in words."""
-    if not comparisons:
-        return "Nothing was confirmed on fresh seeds and prompts, so the sweep names no winner."
-    parts = [verdict_text(each, labels) for each in _ranked(comparisons) if not each.over]
-    contrasts = [verdict_text(each, labels) for each in _ranked(comparisons) if each.over]
-    first = comparisons[0]
-    seeds = f"{first.num_seeds} fresh seed{'s' if first.num_seeds > 1 else ''}"
-    text = (
-        f"Against plain fine-tuning, on {first.num_prompts} fresh prompts and {seeds}: "
-        f"{'; '.join(parts)}."
+def points(rate: float) -> str:
+    """A difference in win rate: `3 points`."""
+    number = f"{100 * rate:.3g}"
+    return f"{number} point{'' if number == '1' else 's'}"
+
+
+def verdict_sentence(verdict: Verdict) -> str:
+    """The sweep's verdict in words: one part per arm, best first, then the contrasts."""
+    decided = sorted(
+        (each for each in verdict.decisions if each.comparisons),
+        key=lambda each: (bool(each.over), -each.comparisons[0].win_rate),
     )
-    if contrasts:
-        text += f" Against each other, by their win rates over plain: {'; '.join(contrasts)}."
-    return text if first.num_seeds > 1 else f"{text} {ONE_SEED}"
+    if not decided:
+        return NOTHING
+    parts = [decision_text(each, verdict) for each in decided]
+    failed = [each.arm for each in verdict.decisions if not each.comparisons]
+    if failed:
+        parts.append(f"{', '.join(failed)} could not be compared: too many trainings failed.")
+    return " ".join(parts)
 
 
-def _ranked(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    return sorted(comparisons, key=lambda comparison: comparison.win_rate, reverse=True)
+def decision_text(decision: Decision, verdict: Verdict) -> str:
+    """One decision in words: what was found, by how much, on what, and what is left open."""
+    contrast = bool(decision.over)
+    other = decision.over if contrast else arm_words(verdict, verdict.reference)
+    first = decision.comparisons[0]
+    found = _found(decision, other, verdict)
+    numbers = _with_interval(first) if contrast else _numbers(decision, verdict)
+    tail = [] if contrast else _excluded(decision, verdict)
+    tail += _doubts(decision)
+    if not decision.is_decided and not decision.withheld:
+        tail.append(_open(decision, verdict))
+    if first.num_seeds == 1:
+        tail.append(ONE_SEED)
+    return " ".join([f"{found}: {numbers}; {_counts(first, verdict)}.", *tail])
+
+
+def arm_words(verdict: Verdict, arm: str) -> str:
+    """An arm in words; without noise it is plain fine-tuning."""
+    return "plain fine-tuning" if (verdict.treatment, arm) == ("noise.type", "none") else arm
+
+
+def _found(decision: Decision, other: str, verdict: Verdict) -> str:
+    subject = f"{_at(decision.label)} ({_tried(decision.num_settings)})"
+    if decision.verdict == "no difference":
+        return f"{subject} makes no difference of {points(verdict.effect)} to {other}"
+    if decision.is_decided:
+        longer = decision.verdict == "better" and any(map(_perhaps_longer, decision.comparisons))
+        kind = "better, perhaps only longer," if longer else decision.verdict
+        if decision.comparisons[0].num_seeds == 1:
+            return f"These two models differ: {subject} is {kind} than {other}"
+        return f"{subject} is {kind} than {other}"
+    return f"Whether {subject} is better or worse than {other} cannot be told yet"
+
+
+def _at(label: str) -> str:
+    """`symnoise, alpha=5, lr=0.002` as `symnoise at alpha=5, lr=0.002`."""
+    arm, comma, rest = label.partition(", ")
+    return f"{arm} at {rest}" if comma else arm
+
+
+def _tried(number: int) -> str:
+    return f"{number} setting{'' if number == 1 else 's'} tried"
+
+
+def _perhaps_longer(comparison: Comparison) -> bool:
+    """Whether the interval at equal lengths holds one half."""
+    ends = comparison.length_controlled_interval_95
+    return ends is not None and ends[0] <= 0.5 <= ends[1]
+
+
+def _numbers(decision: Decision, verdict: Verdict) -> str:
+    """The win rate against each opponent, with its interval."""
+    other = arm_words(verdict, verdict.reference)
+    tried = _tried(decision.num_reference_settings)
+    names = {
+        "best": f"{other} at its own best, {_setting(decision.comparisons[0].against)} ({tried})",
+        "shared": f"{other} at the same {_setting(decision.comparisons[-1].against)}",
+        "": other,
+    }
+    if len(decision.comparisons) == 1:
+        names["best"] = f"{other} at the same setting, which is its own best ({tried})"
+    return ", and ".join(
+        f"{_with_interval(each)} against {names[each.opponent]}" for each in decision.comparisons
+    )
+
+
+def _setting(label: str) -> str:
+    """A setting without its arm."""
+    return label.partition(", ")[2] or label
+
+
+def _evidence(comparison: Comparison) -> tuple[str, str]:
+    """`48.9 % wins` and `95 % interval 46.1 to 51.7`, with the rate at equal lengths if known."""
+    low, high = comparison.interval_95
+    if comparison.over:
+        gap, least, most = map(in_points, (comparison.win_rate, low, high))
+        return f"{gap:+.1f} points in win rate", f"95 % interval {least:+.1f} to {most:+.1f}"
+    interval = f"95 % interval {100 * low:.1f} to {100 * high:.1f}"
+    if comparison.length_controlled_win_rate is not None:
+        interval += f"; {100 * comparison.length_controlled_win_rate:.1f} % at equal lengths"
+    return f"{100 * comparison.win_rate:.1f} % wins", interval
+
+
+def _with_interval(comparison: Comparison) -> str:
+    found, interval = _evidence(comparison)
+    return f"{found} ({interval})"
+
+
+def _counts(comparison: Comparison, verdict: Verdict) -> str:
+    """Seeds and prompts; groups where they are the units, or are several."""
+    seeds = f"{comparison.num_seeds} fresh seed{'' if comparison.num_seeds == 1 else 's'}"
+    text = f"{seeds}, {comparison.num_prompts} fresh prompts"
+    if comparison.num_groups > 1:
+        text += f" of {comparison.num_groups} groups"
+    if verdict.population == "other_groups":
+        return f"{text}, for groups like these"
+    return f"{text}, for more of the same groups" if comparison.num_groups > 1 else text
+
+
+def _excluded(decision: Decision, verdict: Verdict) -> list[str]:
+    """What the intervals exclude beside the verdict."""
+    if decision.verdict == "no difference":
+        return []
+    gain, loss = decision.excludes(verdict.effect)
+    found = []
+    if decision.verdict != "worse" and gain:
+        found.append(f"A gain of {points(verdict.effect)} or more is excluded.")
+    if decision.verdict != "better" and loss:
+        found.append(f"A loss of {points(verdict.effect)} or more is excluded.")
+    return found
+
+
+def _doubts(decision: Decision) -> list[str]:
+    if decision.withheld:
+        return [f"The verdict that these numbers give is withheld: {decision.withheld}."]
+    if decision.num_failed:
+        return [f"{decision.num_failed} of its {decision.num_trained} trainings failed."]
+    return []
+
+
+def _open(decision: Decision, verdict: Verdict) -> str:
+    gap = f"a gap of {points(verdict.effect)}"
+    if decision.comparisons[0].num_seeds < 2:
+        return f"For {gap} it takes several seeds."
+    if decision.seeds_needed is None:
+        return f"For {gap} these prompts are too few, whatever the number of seeds."
+    return f"For {gap} it takes about {decision.seeds_needed} seeds on these prompts."
 
 
 def verdict_text(comparison: Comparison, labels: Mapping[str, str]) -> str:
-    """One verdict in words; `labels` names the arms."""
-    evidence, label = _evidence(comparison), labels[comparison.arm]
+    """One verdict on fixed models in words; `labels` names them."""
+    label = labels[comparison.arm]
+    evidence = ", ".join(_evidence(comparison))
     other = f" from {labels[comparison.over]}" if comparison.over else ""
     if comparison.verdict == "cannot tell yet":
         needed = needed_text(comparison)
@@ -61,20 +187,6 @@ def verdict_text(comparison: Comparison, labels: Mapping[str, str]) -> str:
 def in_points(rate: float) -> float:
     """The difference of two win rates in points, from a contrast's rate (1/2 + difference / 2)."""
     return 200 * rate - 100
-
-
-def _evidence(comparison: Comparison) -> str:
-    """The numbers behind a verdict; `at equal lengths` is the length-controlled win rate."""
-    low, high = comparison.interval_95
-    if comparison.over:
-        gap, least, most = map(in_points, (comparison.win_rate, low, high))
-        return f"{gap:+.1f} points, 95 % interval {least:+.1f} to {most:+.1f}"
-    text = (
-        f"{100 * comparison.win_rate:.1f} % wins, 95 % interval {100 * low:.1f} to {100 * high:.1f}"
-    )
-    if comparison.length_controlled_win_rate is None:
-        return text
-    return f"{text}, {100 * comparison.length_controlled_win_rate:.1f} % at equal lengths"
 
 
 def score_text(rate: WinRate, *, intervals: bool = True) -> str:
