@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import nn
 
@@ -26,7 +27,7 @@ from symnoise_ray.data.example import Example
 from symnoise_ray.data.rows import read_prompts, read_train
 from symnoise_ray.data.templates import choose_template
 from symnoise_ray.data.tokens import tokenise_prompt
-from symnoise_ray.errors import DataError
+from symnoise_ray.errors import CancelledError, DataError
 from symnoise_ray.generation.batching import batches, require_smaller_batches, way_to_batch
 from symnoise_ray.generation.decoding import Decoding, decode
 from symnoise_ray.models.deepspeed_engine import is_sharded
@@ -44,7 +45,7 @@ def complete(
     *,
     context: int | None,
     generator: str,
-    between_batches: Callable[[], None] = lambda: None,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> tuple[list[Completion], Counter[str]]:
     """Answer every prompt; each worker answers a share, and all workers get all answers.
 
@@ -60,12 +61,14 @@ def complete(
         template: The template's name, as training chose it.
         context: Most tokens that the model takes, if known.
         generator: The name of the model in its completions.
-        between_batches: Called before every batch.
+        cancelled: Called on every worker for every token. If it returns true anywhere, all workers
+            stop.
 
     Returns:
         The completions, and the number of prompts that were cut.
 
     Raises:
+        CancelledError: `cancelled` returned true.
         DataError: the model's context leaves no room for a prompt.
         UserError: memory runs out, and the batches cannot be smaller.
     """
@@ -79,7 +82,7 @@ def complete(
         prompts, cut = _fitting(parts, tokenizer, template, config, context)
         counts += cut
         numbers = [(index, turn) for index in now]
-        texts = _answers(model, tokenizer, prompts, numbers, config, between_batches)
+        texts = _answers(model, tokenizer, prompts, numbers, config, cancelled)
         for index, text in zip(now, texts, strict=True):
             asked[index] = _with_answer(asked[index], turn, text)
     return [
@@ -121,9 +124,13 @@ def _answers(
     prompts: list[list[int]],
     numbers: list[tuple[int, int]],
     config: GenerateConfig,
-    between_batches: Callable[[], None],
+    cancelled: Callable[[], bool],
 ) -> list[str]:
-    """Answers to tokenised prompts; `numbers` holds the example and the turn of each prompt."""
+    """Answers to tokenised prompts; `numbers` holds the example and the turn of each prompt.
+
+    Workers that decode on their own stop on their own, and meet the others where the answers are
+    gathered. Workers that run every batch together agree before each whether there is another.
+    """
     rank, world_size = dist.get_rank(), dist.get_world_size()
     together = world_size > 1 and is_sharded(model)
     model.eval()
@@ -135,12 +142,14 @@ def _answers(
     if together:
         left += [by_length[:1]] * (max(map(len, each)) - len(left))
     texts: dict[int, str] = {}
-    while left:
-        between_batches()
+    wish = _Wish(cancelled)
+    while left and not (_anywhere(wish()) if together else wish()):
         indices = left[0]
         decoding = Decoding(config, [numbers[i] for i in indices])
         try:
-            outputs = decode([prompts[i] for i in indices], model, tokenizer, decoding, together)
+            outputs = decode(
+                [prompts[i] for i in indices], model, tokenizer, decoding, together, wish
+            )
         except Exception as error:
             require_smaller_batches(error, len(indices), together)
             left = batches(itertools.chain(*left), len(indices) // 2, prompts, way)
@@ -149,11 +158,32 @@ def _answers(
             left = left[1:]
             continue
         give_memory_back()  # here, where the exception no longer holds any memory
+    shares: list[Any] = [(wish.seen, texts)]
     if world_size > 1:
-        shares: list[Any] = [None] * world_size
-        dist.all_gather_object(shares, texts)
-        texts = {index: text for share in shares for index, text in share.items()}
+        shares *= world_size
+        dist.all_gather_object(shares, (wish.seen, texts))
+    if any(stopped for stopped, _ in shares):
+        raise CancelledError("cancelled while answering the prompts")
+    texts = {index: text for _, share in shares for index, text in share.items()}
     return [texts[index] for index in range(len(prompts))]
+
+
+class _Wish:
+    """Whether somebody wants the answers to stop; it stays true once it was true."""
+
+    def __init__(self, asked: Callable[[], bool]) -> None:
+        self.asked, self.seen = asked, False
+
+    def __call__(self) -> bool:
+        self.seen = self.seen or self.asked()
+        return self.seen
+
+
+def _anywhere(wanted: bool) -> bool:
+    """Whether any worker wants something; all must ask."""
+    flag = torch.tensor(int(wanted), device=choose_device())
+    dist.all_reduce(flag)
+    return bool(flag.item())
 
 
 def answer_alone(

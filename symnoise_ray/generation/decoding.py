@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -91,8 +92,13 @@ def decode(
     tokenizer: Any,
     decoding: Decoding,
     together: bool,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> list[str]:
-    """Answers to prompts, up to the first end token, without surrounding white space."""
+    """Answers to prompts, up to the first end token, without surrounding white space.
+
+    They are cut off once `cancelled`, which is asked at every token, returns true. Workers that
+    decode together go on until all of them want to stop.
+    """
     ends = _ends(model, tokenizer)
     input_ids, decoding.mask_BT = left_padded(prompts, padding_id(tokenizer))
     output = generate(
@@ -107,6 +113,7 @@ def decode(
             eos_token_id=ends,
         ),
         logits_processor=decoding.processors,
+        stopping_criteria=transformers.StoppingCriteriaList([_Stop(cancelled)]),
         synced_gpus=together,
     )
     answers = [
@@ -114,6 +121,16 @@ def decode(
         for row in output[:, input_ids.shape[1] :].tolist()
     ]
     return [text.strip() for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
+
+
+class _Stop(transformers.StoppingCriteria):  # type: ignore[misc]
+    """Ends all answers of a batch at once."""
+
+    def __init__(self, cancelled: Callable[[], bool]) -> None:
+        self.cancelled = cancelled
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        return torch.full((len(input_ids),), self.cancelled(), device=input_ids.device)
 
 
 def _ends(model: Any, tokenizer: Any) -> list[int]:

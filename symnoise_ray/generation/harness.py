@@ -7,6 +7,7 @@ module shares the requests among all workers, and restores the state of the proc
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import itertools
@@ -25,7 +26,14 @@ import torch.distributed as dist
 from torch import nn
 
 from symnoise_ray.config import HarnessConfig
-from symnoise_ray.errors import DataError, OutOfMemoryError, UserError, kind_of, reason_of
+from symnoise_ray.errors import (
+    CancelledError,
+    DataError,
+    OutOfMemoryError,
+    UserError,
+    kind_of,
+    reason_of,
+)
 from symnoise_ray.generation.harness_tasks import task_index
 from symnoise_ray.models.deepspeed_engine import is_sharded
 from symnoise_ray.models.process import choose_device
@@ -82,7 +90,7 @@ def harness_scores(
     tasks: Any,
     *,
     context: int | None,
-    between_batches: Callable[[], None] = lambda: None,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
     """Scores by name, `harness/<task>/<metric>`, the same on all workers, which must all call it.
 
@@ -95,9 +103,11 @@ def harness_scores(
         config: Number of examples, of questions, and the size of the batches.
         tasks: The result of `load_tasks`.
         context: Most tokens that the model takes, if known.
-        between_batches: Called before every forward pass.
+        cancelled: Called on every worker before every forward pass. If it returns true anywhere,
+            all workers stop.
 
     Raises:
+        CancelledError: `cancelled` returned true.
         UserError: memory ran out.
     """
     from lm_eval.evaluator import evaluate
@@ -114,7 +124,7 @@ def harness_scores(
             )
             if is_sharded(model):
                 lm._device = choose_device()  # a sharded weight may lie on another device
-            shared = _Shared(lm, between_batches)
+            shared = _Shared(lm, cancelled)
             results = evaluate(
                 shared,
                 tasks,
@@ -143,8 +153,8 @@ class _Shared:
 
     rank, world_size = 0, 1
 
-    def __init__(self, lm: Any, between_batches: Callable[[], None]) -> None:
-        self.lm, self.between_batches = lm, between_batches
+    def __init__(self, lm: Any, cancelled: Callable[[], bool]) -> None:
+        self.lm, self.cancelled = lm, cancelled
         self.together = dist.get_world_size() > 1 and is_sharded(lm.model)
 
     def loglikelihood(self, requests: list[Any]) -> list[Any]:
@@ -167,31 +177,41 @@ class _Shared:
             list(group) for _, group in itertools.groupby(numbers, lambda i: requests[i].args[0])
         ]
         own = [number for group in by_words[rank::world_size] for number in group]
-        hook = self.lm.model.register_forward_pre_hook(self._before_a_pass, prepend=True)
-        try:
-            answers = ask([requests[i] for i in own]) if own else []
-        finally:
-            hook.remove()
-        while self.together and self._anyone_runs(False):
-            self.lm._model_call(torch.zeros(1, 1, dtype=torch.long, device=self.lm.device))
-        found = dict(zip(own, answers, strict=True))
+        found: dict[int, Any] | None = None  # of a worker that was cancelled
+        with contextlib.suppress(CancelledError):
+            hook = self.lm.model.register_forward_pre_hook(self._before_a_pass, prepend=True)
+            try:
+                answers = ask([requests[i] for i in own]) if own else []
+            finally:
+                hook.remove()
+            while self.together and self._anyone_runs(False):
+                self.lm._model_call(torch.zeros(1, 1, dtype=torch.long, device=self.lm.device))
+            found = dict(zip(own, answers, strict=True))
+        shares: list[Any] = [found]
         if world_size > 1:
-            shares: list[Any] = [None] * world_size
+            shares *= world_size
             dist.all_gather_object(shares, found)
-            found = {number: answer for share in shares for number, answer in share.items()}
+        if None in shares:
+            raise CancelledError("cancelled while answering the tasks of harness.tasks")
+        found = {number: answer for share in shares for number, answer in share.items()}
         return [found[number] for number in numbers]
 
     def _before_a_pass(self, *_: Any) -> None:
-        self.between_batches()
         if self.together:
             self._anyone_runs(True)
+        elif self.cancelled():
+            raise CancelledError("cancelled")
 
     def _anyone_runs(self, me: bool) -> bool:
         """Whether some worker has a pass to run. All workers must gather sharded weights together,
-        so a worker that has finished runs an empty pass as long as others need it."""
-        flag = torch.tensor(int(me), device=self.lm.device)
-        dist.all_reduce(flag)
-        return bool(flag.item())
+        so a worker that has finished runs an empty pass as long as others need it, and one that is
+        cancelled stops at the same pass as the others."""
+        flags = torch.tensor([int(me), int(self.cancelled())], device=self.lm.device)
+        dist.all_reduce(flags)
+        anyone, cancelled = flags.tolist()
+        if cancelled:
+            raise CancelledError("cancelled")
+        return bool(anyone)
 
 
 @contextmanager

@@ -48,5 +48,5 @@ class Workers:
                 yield None
 
     def cancel(self, name: str) -> None:
-        """Stop a trial at its next step; a finished or unknown one is left alone."""
+        """Stop a trial at its next step or token; a finished or unknown one is left alone."""
         ray.get(self.hub.cancel.remote(name))

@@ -24,6 +24,8 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from symnoise_ray.config import TrialConfig, WorkersConfig
 
 BEAT_SECONDS = 1.0
+CANCEL_SECONDS = 0.1
+"""How often a rank looks whether its trial is to stop; it is asked at every token."""
 COLLECTIVE_TIMEOUT_SECONDS = 600
 _ORPHANED = 18  # exit status of a rank whose sweep is gone
 
@@ -146,14 +148,18 @@ class _Rank:
         name = task["name"]
         wanted = self.hub.wait_cancel.remote(name)
         sent: list[Any] = []
+        wish, looked = False, 0.0
 
         def report(record: dict[str, Any]) -> None:
             self.progress = time.monotonic()
             sent.append(self.hub.event.remote(self.slot, self.incarnation, name, record))
 
         def cancelled() -> bool:
+            nonlocal wish, looked
             self.progress = time.monotonic()
-            return bool(ray.wait([wanted], timeout=0)[0])
+            if self.progress - looked >= CANCEL_SECONDS:
+                wish, looked = bool(ray.wait([wanted], timeout=0)[0]), self.progress
+            return wish
 
         self.progress = time.monotonic()
         config = TrialConfig.model_validate(task["config"])

@@ -29,6 +29,7 @@ from symnoise_ray.records.layout import (
     COMPLETIONS,
     METRICS,
     MODEL,
+    RESULT,
     TOKENS,
     sweep_directory,
 )
@@ -46,13 +47,15 @@ def run_task(
         config: The trial.
         directory: Where rank 0 writes the files; anything from an earlier attempt is replaced.
         report: Called on rank 0 with every record that was written to metrics.jsonl.
-        cancelled: Asked on rank 0 between steps and between batches of answers.
+        cancelled: Asked on rank 0 at every step, and on all ranks at every token of the answers.
     """
     seconds: dict[str, float] = {}
     try:
         outcome = _train_and_answer(config, directory, report, cancelled, seconds)
     except CancelledError as error:
         outcome = Outcome("cancelled", error.kind, error.message)
+        if (directory / RESULT).exists():  # stopped for good, not to be gone on with
+            remove_checkpoints(directory)
     except Exception as error:
         # The one place where a worker meets any failure of a trial: the process must survive it.
         outcome = Outcome("failed", kind_of(error), reason_of(error), traceback.format_exc())
@@ -140,12 +143,6 @@ def _answer(
     """Answer the trial's prompts and write them; returns what was left out or cut."""
     prompts = read_prompts(config.data, config.data.prompts, gold=needs_gold(config.judge))
 
-    def check() -> None:
-        # Asked on every rank, since it is also the sign of progress. Ranks decode shares of
-        # different length, so only a lone rank may leave early.
-        if cancelled() and dist.get_world_size() == 1:
-            raise CancelledError("cancelled while answering the prompts")
-
     completions, counts = complete(
         trained.model,
         trained.tokenizer,
@@ -154,7 +151,7 @@ def _answer(
         config.generate,
         context=trained.context,
         generator=directory.name,
-        between_batches=check,
+        cancelled=cancelled,
     )
     if dist.get_rank() == 0:
         write_lines(completions, directory / COMPLETIONS)
@@ -166,16 +163,11 @@ def _check_upstream(
 ) -> dict[str, float]:
     """Scores of the model in the tasks of lm-evaluation-harness."""
 
-    def check() -> None:
-        # Asked on every rank, since it is also the sign of progress; see _answer.
-        if cancelled() and dist.get_world_size() == 1:
-            raise CancelledError("cancelled while answering the tasks of harness.tasks")
-
     return harness_scores(
         trained.model,
         trained.tokenizer,
         config.harness,
         tasks,
         context=trained.context,
-        between_batches=check,
+        cancelled=cancelled,
     )
