@@ -1,6 +1,6 @@
 """What a sweep found, assembled from its trials, its comparisons and its times.
 
-In: the results of its trials, the comparisons of the confirmation, and times. Out: a
+In: the results of its trials, the decisions of the confirmation, and times. Out: a
 `SweepResult`, which results.json, the report and the tracker are made from.
 """
 
@@ -19,16 +19,17 @@ from symnoise_ray.records.metrics import PHASES
 from symnoise_ray.records.results import (
     INTERRUPTED,
     NO_END,
-    Comparison,
     SweepResult,
     TrialResult,
-    Verdict,
 )
-from symnoise_ray.statistics.words import verdict_sentence
+from symnoise_ray.records.verdict import Choice, Decision, Verdict
+from symnoise_ray.space.design import Arms
+from symnoise_ray.statistics.words import arm_words, verdict_sentence
+from symnoise_ray.sweep.registration import departures
 
-_LOOKS = (
-    " This is verdict number {looks} of a sweep that was made larger after a verdict: each is one "
-    "more chance to be wrong, which the intervals do not count."
+GROWN = (
+    " This is verdict number {looks} of a sweep that was made larger after a verdict; what was "
+    "added had only the part of the level that is kept for growth."
 )
 
 
@@ -36,10 +37,11 @@ def assemble(
     sweep: SweepConfig,
     directory: Path,
     trials: Sequence[TrialResult],
-    comparisons: Sequence[Comparison],
-    labels: Mapping[str, str],
+    choices: Sequence[Choice],
+    decisions: Sequence[Decision],
     seconds: Mapping[str, float],
     *,
+    notes: Sequence[str] = (),
     uri: str,
     interrupted: bool,
     parts: int = 1,
@@ -51,19 +53,28 @@ def assemble(
         sweep: Its configuration.
         directory: Its directory.
         trials: Their results, in any order.
-        comparisons: Of the confirmation.
-        labels: Arm -> its setting in words.
+        choices: Of the search, one per arm.
+        decisions: Of the confirmation.
         seconds: Of the sweep's parts.
+        notes: On the search.
         uri: Of the tracker.
         interrupted: It did not come to its end.
         parts: How often the sweep was started.
         looks: How often it gave a verdict and was made larger, this verdict included.
     """
     ordered = sorted(trials, key=lambda trial: (trial.part != "search", trial.trial))
-    named = [replace(each, label=_label(each, labels)) for each in comparisons]
-    sentence = _sentence(sweep, ordered, named, labels, interrupted=interrupted)
-    if comparisons and looks > 1:
-        sentence += _LOOKS.format(looks=looks)
+    question, arms = sweep.question, Arms.of(sweep)
+    verdict = Verdict(
+        looks=looks,
+        decisions=() if interrupted else tuple(decisions),
+        treatment=question.treatment,
+        reference=arms.name(arms.reference),
+        effect=question.effect,
+        population=question.population,
+    )
+    sentence = _sentence(sweep, ordered, verdict, interrupted=interrupted)
+    if decisions and looks > 1 and not interrupted:
+        sentence += GROWN.format(looks=looks)
     return SweepResult(
         paths=SweepPaths(directory),
         name=sweep.name,
@@ -71,7 +82,10 @@ def assemble(
         status=INTERRUPTED if interrupted else status(ordered),
         parts=parts,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        verdict=Verdict(sentence, looks, tuple(named)),
+        verdict=replace(verdict, sentence=sentence),
+        choices=tuple(choices),
+        departures=departures(directory),
+        notes=tuple(notes),
         trials=tuple(ordered),
         seconds=seconds,
         by_phase=_by_phase(ordered),
@@ -80,17 +94,15 @@ def assemble(
     )
 
 
-def _label(comparison: Comparison, labels: Mapping[str, str]) -> str:
-    over = f" over {labels[comparison.over]}" if comparison.over else ""
-    return labels[comparison.arm] + over
-
-
 def status(trials: Sequence[TrialResult]) -> str:
-    """`whole`, `partial` when some trials did not come to their end, `failed` when none did."""
+    """`whole`, `partial` when some trials failed, `failed` when none came to its end.
+
+    A trial that was stopped early did what it was to do.
+    """
     done = sum(trial.is_done for trial in trials)
     if not done:
         return "failed"
-    return "whole" if done == len(trials) else "partial"
+    return "whole" if all(trial.is_done or trial.is_stopped for trial in trials) else "partial"
 
 
 def exit_code(result: SweepResult) -> int:
@@ -99,22 +111,20 @@ def exit_code(result: SweepResult) -> int:
 
 
 def _sentence(
-    sweep: SweepConfig,
-    trials: Sequence[TrialResult],
-    comparisons: Sequence[Comparison],
-    labels: Mapping[str, str],
-    *,
-    interrupted: bool,
+    sweep: SweepConfig, trials: Sequence[TrialResult], verdict: Verdict, *, interrupted: bool
 ) -> str:
     if interrupted:
         return NO_END
-    if sweep.confirm.top_k and not comparisons:
+    ended = [each.stopped == "budget" and not each.comparisons for each in verdict.decisions]
+    if ended and all(ended):
+        return "No verdict: the budget was spent before the first look of the confirmation."
+    if sweep.confirm.arms and not any(each.comparisons for each in verdict.decisions):
         done = sum(trial.is_done for trial in trials)
         return (
-            f"No verdict: only {done} of {len(trials)} trials came to their end, and plain "
-            "fine-tuning or every noise type is not among them."
+            f"No verdict: only {done} of {len(trials)} trials came to their end, and "
+            f"{arm_words(verdict, verdict.reference)} or every other arm is not among them."
         )
-    return verdict_sentence(comparisons, labels)
+    return verdict_sentence(verdict)
 
 
 def _by_phase(trials: Sequence[TrialResult]) -> dict[str, float]:

@@ -18,12 +18,14 @@ from symnoise_ray.config import SweepConfig
 from symnoise_ray.errors import UserError
 from symnoise_ray.records.files import read_json, write_json
 from symnoise_ray.records.layout import LOCK, RESULTS, SWEEP
+from symnoise_ray.records.verdict import Verdict
 
 PACKAGES = ("ray", "torch", "deepspeed", "transformers", "optuna", "mlflow", "numpy", "sacrebleu")
 
 FREE = (
     "workers.",
     "tracking.",
+    "budget.",
     *(
         f"trial.judge.{name}"
         for name in (
@@ -36,9 +38,9 @@ FREE = (
     ),
 )
 """Settings that decide no number of a trial."""
-GROWING = ("search.num_trials", "confirm.top_k", "confirm.num_seeds")
+GROWING = ("search.num_trials", "confirm.arms", "confirm.looks")
 """Settings that may grow."""
-_EXTENDING = ("search.", "confirm.")
+_EXTENDING = ("search.", "confirm.", "budget.")
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,8 @@ def _may_change(name: str, was: Any, now: Any) -> bool:
         return True
     if name in GROWING:
         # Without a confirmation, its prompts were not held back from the search.
+        if name == "confirm.looks":
+            return len(now) > len(was) and now[: len(was)] == was
         return bool(was) and now is not None and now > was
     if name.startswith("parameters.") and name.endswith((".low", ".high")):
         return None not in (was, now) and (now > was if name.endswith(".low") else now < was)
@@ -183,4 +187,4 @@ def _seen_from(root: str, value: Any) -> Any:
 
 def _has_verdict(directory: Path) -> bool:
     path = directory / RESULTS
-    return path.exists() and bool(read_json(path)["verdict"]["comparisons"])
+    return path.exists() and bool(Verdict.from_json(read_json(path)["verdict"]).comparisons)

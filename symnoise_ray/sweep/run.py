@@ -23,13 +23,24 @@ from symnoise_ray.judges.protocol import Judge
 from symnoise_ray.preflight.inputs import prepare
 from symnoise_ray.records.files import contents, require_folder, write_json
 from symnoise_ray.records.layout import SLOTS, default_tracking_uri
-from symnoise_ray.records.results import Comparison, SweepResult, TrialResult
+from symnoise_ray.records.results import SweepResult, TrialResult
+from symnoise_ray.records.verdict import Choice, Decision
 from symnoise_ray.report.board import Board
 from symnoise_ray.report.write import write_report
-from symnoise_ray.space.parameters import search_size
+from symnoise_ray.space.design import search_size
 from symnoise_ray.space.paths import input_files
-from symnoise_ray.space.trials import SweepPlans, first_point, known_points, size_text
+from symnoise_ray.space.trials import (
+    FRESH_SEED,
+    SweepPlans,
+    first_point,
+    known_points,
+    size_text,
+)
+from symnoise_ray.sweep.budget import Budget
 from symnoise_ray.sweep.directory import claim_directory
+from symnoise_ray.sweep.earlier import used_prompts
+from symnoise_ray.sweep.questions import questions
+from symnoise_ray.sweep.registration import register
 from symnoise_ray.sweep.results import assemble
 from symnoise_ray.sweep.resume import Past, begin, has_begun
 from symnoise_ray.sweep.watch import Watch
@@ -44,6 +55,12 @@ INTERRUPTED_CLOSE_SECONDS = 1.5
 """`ray job stop` leaves three seconds in all by default."""
 
 
+SPENT = (
+    "{} was spent, so the sweep ended before its design did; it goes on with a larger one: "
+    "--resume --output {}"
+)
+
+
 @dataclass
 class Sweep:
     """A sweep on its way: what it is, where it writes, what it has found."""
@@ -54,9 +71,11 @@ class Sweep:
     uri: str
     began: float = field(default_factory=time.monotonic)
     seconds: dict[str, float] = field(default_factory=dict)
-    comparisons: list[Comparison] = field(default_factory=list)
-    labels: dict[str, str] = field(default_factory=dict)
+    choices: dict[str, Choice] = field(default_factory=dict)
+    decisions: list[Decision] = field(default_factory=list)
     past: Past = field(default_factory=Past)
+    declared: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def seeds(self) -> dict[str, Any]:
@@ -71,7 +90,8 @@ class Sweep:
     @property
     def plans(self) -> SweepPlans:
         """The plans of its trials."""
-        return SweepPlans(self.config, self.directory)
+        fresh = self.declared.get("fresh_seeds_from", FRESH_SEED)
+        return SweepPlans(self.config, self.directory, fresh)
 
     @property
     def judge(self) -> JudgeConfig:
@@ -169,9 +189,12 @@ def _run(sweep: Sweep, num_slots: int, judges: JudgeSource) -> SweepResult:
     """Everything that needs the cluster, and the results whatever happens."""
     from symnoise_ray.workers.pool import Pool
 
-    config, plans = sweep.config, sweep.plans
+    config = sweep.config
     if not sweep.past.parts:
         begin(config, sweep.directory, sweep.seeds)
+    sweep.declared = register(config, sweep.directory, sweep.past.looks)
+    plans = sweep.plans
+    _warn_of_reuse(sweep)
     tracker = Tracker(sweep.directory, sweep.uri, config.tracking.experiment)
     events.start_sweep(tracker, plans, sweep.past.parts + 1)
     sweep.board.say(f"starting {num_slots} worker group{'s' if num_slots > 1 else ''} ...")
@@ -195,23 +218,57 @@ def _run(sweep: Sweep, num_slots: int, judges: JudgeSource) -> SweepResult:
 def _search_and_confirm(
     sweep: Sweep, workers: Workers, judges: JudgeSource, watch: Watch, num_slots: int
 ) -> None:
-    from symnoise_ray.sweep.confirm import choose, comparisons, labels, run_confirmation
     from symnoise_ray.sweep.search import run_search  # ray.tune and optuna: over a second
 
     plans = sweep.plans
     started = time.monotonic()
     sweep.seconds["start"] = started - sweep.began
-    run_search(plans, workers, judges, watch, num_slots=num_slots, storage=sweep.directory)
+    budget = Budget(sweep.config, sweep.judge, lambda: watch.results, sweep.began, num_slots)
+    run_search(plans, workers, judges, watch, budget, num_slots=num_slots, storage=sweep.directory)
     sweep.seconds["search"] = time.monotonic() - started
-    confirm = sweep.config.confirm
-    if confirm.top_k:
+    if any(result.is_stopped for result in watch.results):
+        from symnoise_ray.sweep.early_exit import evidence_note
+
+        sweep.notes.append(evidence_note(plans, watch.results))
+    if sweep.config.confirm.arms:
         started = time.monotonic()
-        arms = choose(watch.results, confirm)
-        if arms:
-            sweep.board.say(f"confirming {', '.join(arms)} on fresh seeds and prompts ...")
-        by_arm = run_confirmation(plans, arms, workers, judges, watch, num_slots)
-        sweep.comparisons, sweep.labels = comparisons(by_arm, confirm.contrasts), labels(arms)
+        _confirm(sweep, workers, judges, watch, budget)
         sweep.seconds["confirm"] = time.monotonic() - started
+    if budget.spent_on:
+        sweep.notes.append(SPENT.format(budget.spent_on, _short(sweep.directory)))
+        sweep.board.say(sweep.notes[-1])
+
+
+def _confirm(
+    sweep: Sweep, workers: Workers, judges: JudgeSource, watch: Watch, budget: Budget
+) -> None:
+    """Choose a setting for every arm, and decide on the best ones."""
+    from symnoise_ray.sweep.choice import choose, complete_blocks, confirmed_arms
+    from symnoise_ray.sweep.confirm import Confirmation
+    from symnoise_ray.sweep.decide import decision
+
+    plans = sweep.plans
+    searched = [result for result in watch.results if result.part == "search"]
+    sweep.choices = choose(complete_blocks(searched, plans), plans, judges)
+    reference = plans.arms.name(plans.arms.reference)
+    arms = confirmed_arms(sweep.choices, sweep.config.confirm, reference)
+    if not arms:
+        return
+    own, asked = questions(plans, sweep.choices, arms, sweep.declared["parts"])
+    confirmation = Confirmation(plans, own, asked)
+    confirmation.run(workers, judges, watch, budget)
+    sweep.decisions = [decision(confirmation, each, sweep.choices) for each in asked]
+
+
+def _warn_of_reuse(sweep: Sweep) -> None:
+    """Say which sweeps of the folder have confirmed on the same prompts."""
+    data = sweep.plans.config(first_point(sweep.config)).data
+    names = used_prompts(sweep.directory.parent, sweep.directory, data, sweep.seeds["files"])
+    if sweep.config.confirm.arms and names:
+        sweep.board.say(
+            f"these prompts were confirmed on before, by {', '.join(names)}: a verdict on them is "
+            "not independent of theirs"
+        )
 
 
 def _finish(sweep: Sweep, watch: Watch, tracker: Tracker, *, interrupted: bool) -> SweepResult:
@@ -223,9 +280,10 @@ def _finish(sweep: Sweep, watch: Watch, tracker: Tracker, *, interrupted: bool) 
         sweep.config,
         sweep.directory,
         trials,
-        sweep.comparisons,
-        sweep.labels,
+        list(sweep.choices.values()),
+        sweep.decisions,
         {name: round(value, 2) for name, value in sweep.seconds.items()},
+        notes=sweep.notes,
         uri=sweep.uri,
         interrupted=interrupted,
         parts=sweep.past.parts + 1,

@@ -1,8 +1,8 @@
 """The search: Ray Tune drives, Optuna proposes, thin trials hand their work to the warm slots.
 
 In: a sweep's plans and its workers. Out: an Optuna study on disk and one result per trial.
-The only importer of ray.tune. A trial that fails raises, so that Optuna records FAIL; no score is
-ever made up. A sweep goes on from the study and the trials' own files, not from Tune's.
+A trial that fails raises, so that Optuna records FAIL, and one that is stopped early is PRUNED; no
+score is ever made up. A sweep goes on from the study and the trials' own files, not from Tune's.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from typing import Any
 from ray import tune
 from ray.tune.search import Searcher
 
-from symnoise_ray.errors import InfrastructureError
+from symnoise_ray.errors import CancelledError, InfrastructureError
 from symnoise_ray.judges.choose import JudgeSource
 from symnoise_ray.records.layout import STUDY, TUNE
 from symnoise_ray.records.results import TrialResult, read_result
-from symnoise_ray.space.parameters import search_size
 from symnoise_ray.space.trials import SweepPlans, TrialPlan
+from symnoise_ray.statistics.early_exit import CLEAN_LOSS
+from symnoise_ray.sweep.budget import Budget
+from symnoise_ray.sweep.early_exit import EarlyExit
 from symnoise_ray.sweep.proposals import Proposals
 from symnoise_ray.sweep.trial import fail, run_trial
 from symnoise_ray.sweep.watch import Watch
@@ -37,14 +39,14 @@ SLICE_SECONDS = 2.0
 class SweepSearch(Searcher):  # type: ignore[misc]
     """Hands the trials of some numbers to Tune in their order, and their scores to Optuna."""
 
-    def __init__(self, proposals: Proposals, indices: Sequence[int]) -> None:
+    def __init__(self, proposals: Proposals, indices: Sequence[int], budget: Budget) -> None:
         super().__init__(metric=METRIC, mode="max")
-        self.proposals, self.waiting = proposals, list(indices)
+        self.proposals, self.waiting, self.budget = proposals, list(indices), budget
         self.running: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial: its number and its point."""
-        if not self.waiting:
+        if not self.waiting or not self.budget.search_may_go_on(len(self.running)):
             return Searcher.FINISHED
         index = self.waiting.pop(0)
         self.running[trial_id] = index
@@ -53,9 +55,13 @@ class SweepSearch(Searcher):  # type: ignore[misc]
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tell Optuna the score, or FAIL; reports on the way carry no score and are passed over."""
-        score = None if error or result is None else result.get(METRIC)
-        self.proposals.tell(self.running.pop(trial_id), score)
+        """Tell Optuna the score, or PRUNED, or FAIL.
+
+        The last report of a trial that was stopped early is a clean loss instead of a score.
+        """
+        result = {} if error or result is None else result
+        stopped = (result["step"], result[CLEAN_LOSS]) if CLEAN_LOSS in result else None
+        self.proposals.tell(self.running.pop(trial_id), result.get(METRIC), stopped=stopped)
 
     def save(self, checkpoint_path: str) -> None:
         """Tune would keep the searcher's state; it is the study, which is on disk."""
@@ -73,6 +79,7 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]
     ) -> None:
         """Remember where the work is done."""
         self.plans, self.workers, self.judges = plans, workers, judges
+        self.tells_losses = plans.sweep.search.early_exit == "on"
         self.plan: TrialPlan = plans.search(config["index"], config["point"])
         self.records: Iterator[dict[str, Any] | TrialResult | None] | None = None
 
@@ -84,13 +91,15 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]
         return True
 
     def step(self) -> dict[str, Any]:
-        """Follow the trial for a while; the last report carries its score."""
+        """Follow the trial for a while or to its next clean loss; the last report has its score."""
         if self.records is None:
             self.records = run_trial(self.plan, self.workers, self.judges)
         until = time.monotonic() + SLICE_SECONDS
         for record in self.records:
             if isinstance(record, TrialResult) and record.is_done:
                 return {METRIC: record.win_rate, "done": True}
+            if self.tells_losses and isinstance(record, dict) and CLEAN_LOSS in record:
+                return {name: record[name] for name in ("step", CLEAN_LOSS)} | {"done": False}
             if time.monotonic() >= until:
                 break
         return {"done": False}
@@ -134,6 +143,7 @@ def run_search(
     workers: Workers,
     judges: JudgeSource,
     watch: Watch,
+    budget: Budget,
     *,
     num_slots: int,
     storage: Path,
@@ -141,31 +151,39 @@ def run_search(
     """Run the baselines and the search; results lie in the trials' directories.
 
     Trials that ended in an earlier part of the sweep are not run again, and the others keep their
-    points.
+    points. What the budget ends has no score, and is run when the sweep goes on.
     """
     _quieten()
-    proposals = Proposals(plans.sweep, storage / STUDY)
-    waiting = _take_up(plans, proposals, watch)
+    proposals = Proposals(plans, storage / STUDY)
+    early_exit = EarlyExit(plans, workers) if plans.sweep.search.early_exit == "on" else None
+    waiting = _take_up(plans, proposals, watch, early_exit)
     if waiting:
-        searcher = SweepSearch(proposals, waiting)
-        _run_trials(plans, workers, judges, watch, searcher, num_slots, storage)
+        searcher = SweepSearch(proposals, waiting, budget)
+        _run_trials(plans, workers, judges, watch, searcher, early_exit, num_slots, storage)
 
 
-def _take_up(plans: SweepPlans, proposals: Proposals, watch: Watch) -> list[int]:
+def _take_up(
+    plans: SweepPlans, proposals: Proposals, watch: Watch, early_exit: EarlyExit | None
+) -> list[int]:
     """The numbers of the trials that are still to be run."""
     known = proposals.known()
     scores: dict[int, float | None] = {}
-    for index in range(len(plans.sweep.baselines) + search_size(plans.sweep)):
-        given = index < len(proposals.given)
-        if not given and index not in known:
+    stopped: dict[int, tuple[int, float]] = {}
+    for index in range(len(plans.cells)):
+        # A range that shrank since moves no trial that was proposed before.
+        point = known[index].params if index in known else proposals.given(index)
+        if point is None:
             continue  # not proposed yet
-        plan = plans.search(index, proposals.given[index] if given else known[index].params)
+        plan = plans.search(index, point)
         result = watch.take_up(plan)
         if result is not None:
             scores[index] = result.win_rate
-    proposals.settle(scores)
-    total = len(plans.sweep.baselines) + search_size(plans.sweep)
-    return [index for index in range(total) if index not in scores]
+            if result.is_stopped:
+                stopped[index] = result.last_step, result[CLEAN_LOSS]
+            if early_exit is not None:
+                early_exit.take_up(plan, result)
+    proposals.settle(scores, stopped)
+    return [index for index in range(len(plans.cells)) if index not in scores]
 
 
 def _run_trials(
@@ -174,6 +192,7 @@ def _run_trials(
     judges: JudgeSource,
     watch: Watch,
     searcher: SweepSearch,
+    early_exit: EarlyExit | None,
     num_slots: int,
     storage: Path,
 ) -> None:
@@ -190,7 +209,9 @@ def _run_trials(
             metric=METRIC,
             mode="max",
             search_alg=searcher,
+            scheduler=early_exit,
             num_samples=num_trials,
+            time_budget_s=searcher.budget.search_seconds(),
             # One more than the slots: a trial is judged while the next one trains.
             max_concurrent_trials=min(num_slots + 1, num_trials),
             reuse_actors=True,
@@ -206,12 +227,21 @@ def _run_trials(
         ),
     ).fit()
     watch.poll()
+    _end_unfinished(watch, searcher.budget)
     _check_counts(outcome, watch.results[before:])
+
+
+def _end_unfinished(watch: Watch, budget: Budget) -> None:
+    """Give the trials that ran when the time was up a result, so that nothing waits for them."""
+    for plan in watch.unfinished:
+        budget.spent_on = budget.spent_on or f"budget.wall_time={budget.sweep.budget.wall_time:g}"
+        fail(plan, CancelledError(f"{budget.spent_on} was spent before its end"))
+    watch.poll()
 
 
 def _check_counts(outcome: Any, results: Sequence[TrialResult]) -> None:
     """Tune, and with it Optuna, must have seen as failed exactly what failed."""
-    failed = sum(not result.is_done for result in results)
+    failed = sum(result.status == "failed" for result in results)
     if outcome.num_errors != failed:
         first = str(outcome.errors[0]).strip().splitlines()[-1] if outcome.errors else "none"
         raise InfrastructureError(

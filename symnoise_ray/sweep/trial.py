@@ -27,9 +27,10 @@ from symnoise_ray.records.layout import (
     SCORE,
 )
 from symnoise_ray.records.metrics import PHASES, timed
-from symnoise_ray.records.results import TrialResult
+from symnoise_ray.records.results import STOPPED, TrialResult
 from symnoise_ray.space.trials import TrialPlan
 from symnoise_ray.statistics.answer_statistics import answer_statistics
+from symnoise_ray.statistics.early_exit import CLEAN_LOSS, Decision
 from symnoise_ray.statistics.win_rate import win_rate
 from symnoise_ray.workers.client import Workers
 from symnoise_ray.workers.outcome import Outcome
@@ -134,6 +135,37 @@ def _judge(
     if judged.failures:
         took["judge_failures"] = dict(judged.failures.most_common(NUM_REASONS))
     return {**values, **took}
+
+
+def stop(
+    plan: TrialPlan, decision: Decision, losses: Mapping[int, float], seconds: float
+) -> TrialResult:
+    """Write the result of a trial that was stopped early: it is no failure, and has no score.
+
+    Args:
+        plan: The trial.
+        decision: Why it was stopped.
+        losses: Its clean losses by step.
+        seconds: How long it trained, about.
+    """
+    last = max(losses)
+    return _finish(
+        plan,
+        STOPPED,
+        {"train": seconds},
+        reason=(
+            f"its clean loss of {decision.loss:.4g} after {100 * decision.rung:g} % of its "
+            f"training had rank {decision.rank} among the {decision.num} trials of {plan.arm} that "
+            "had come so far"
+        ),
+        values={
+            "stopped_at": last,
+            "stopped_rank": decision.rank,
+            "stopped_among": decision.num,
+            "first_clean_loss": losses[min(losses)],
+            CLEAN_LOSS: losses[last],
+        },
+    )
 
 
 def fail(

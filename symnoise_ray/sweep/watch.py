@@ -56,7 +56,7 @@ class Watch:
         result = read_result(plan.directory)
         if result is None:
             return None
-        if not result.is_done and result.kind not in FINAL:
+        if not (result.is_done or result.is_stopped or result.kind in FINAL):
             (plan.directory / RESULT).unlink()
             return None
         self.before.add(plan.name)

@@ -12,6 +12,7 @@ from typing import Any
 from symnoise_ray.config import SweepConfig
 from symnoise_ray.records.layout import (
     COMPLETIONS,
+    DESIGN,
     LOCK,
     PREFERENCES,
     REPORT_HTML,
@@ -21,7 +22,7 @@ from symnoise_ray.records.layout import (
     TRIALS,
 )
 from symnoise_ray.records.metrics import UPSTREAM
-from symnoise_ray.records.results import SweepResult, TrialResult
+from symnoise_ray.records.results import STOPPED, SweepResult, TrialResult
 from symnoise_ray.space.parameters import flat
 from symnoise_ray.space.trials import SweepPlans, TrialPlan, first_point
 from symnoise_ray.tracking.journal import KILLED
@@ -65,7 +66,7 @@ SCORES = (
 """Measured values of a trial's result that its run gets."""
 TABLES = {COMPLETIONS: "answers.json", PREFERENCES: "verdicts.json"}
 """File of a trial -> the table that the tracker shows it as."""
-FILES = (RESULTS, REPORT_HTML, REPORT_MARKDOWN, SWEEP, LOCK)
+FILES = (DESIGN, RESULTS, REPORT_HTML, REPORT_MARKDOWN, SWEEP, LOCK)
 """Files of a sweep that its run gets."""
 
 
@@ -82,7 +83,7 @@ def _fixed(config: SweepConfig, plans: SweepPlans) -> dict[str, Any]:
     fixed = flat(plans.config(first_point(config)))
     varied = {name for point in config.baselines for name in point} | set(config.parameters)
     params = {name: value for name, value in fixed.items() if name not in varied}
-    for section in ("search", "confirm", "workers"):
+    for section in ("question", "search", "confirm", "budget", "workers"):
         values = getattr(config, section).model_dump(mode="json")
         params |= {f"{section}.{name}": value for name, value in values.items()}
     for name, parameter in config.parameters.items():
@@ -102,7 +103,10 @@ def end_sweep(tracker: Tracker, result: SweepResult, report_seconds: float) -> N
     for phase, value in result.by_phase.items():
         record[f"seconds/trials/{phase}"] = value
     for comparison in result.comparisons:
-        record[f"confirmed_win_rate/{comparison.arm}"] = comparison.win_rate
+        if not comparison.over:
+            # Against the reference's best, and against the reference at the arm's settings.
+            kind = "_same_settings" if comparison.opponent == "shared" else ""
+            record[f"confirmed_win_rate{kind}/{comparison.arm}"] = comparison.win_rate
     tracker.log("metrics", result.name, records=[record])
     for file in FILES:
         tracker.log("file", result.name, path=file)
@@ -147,18 +151,21 @@ def end_trial(tracker: Tracker, plan: TrialPlan, result: TrialResult) -> None:
         if ends := result.get(f"{prefix}interval_95"):
             scores |= {f"{prefix}win_rate_low_95": ends[0], f"{prefix}win_rate_high_95": ends[1]}
     scores |= {f"seconds/{phase}": value for phase, value in result.seconds.items()}
-    log_records(tracker, plan.name, [{"step": result.get("num_steps", 0), **scores}])
+    log_records(tracker, plan.name, [{"step": result.last_step, **scores}])
     for file, table in TABLES.items():
         if (plan.directory / file).exists():
             tracker.log("table", plan.name, path=f"{TRIALS}/{plan.name}/{file}", file=table)
-    status = {"done": "FINISHED", "failed": "FAILED"}.get(result.status, KILLED)
+    # A run that is killed is one that a sweep goes on with; a trial that was stopped is over.
+    status = {"done": "FINISHED", STOPPED: "FINISHED", "failed": "FAILED"}
     tags = {"symnoise.reason": result.reason} if result.reason else {}
-    tracker.log("end", plan.name, status=status, tags=tags)
+    if result.is_stopped:
+        tags["symnoise.stopped_at"] = str(result.last_step)
+    tracker.log("end", plan.name, status=status.get(result.status, KILLED), tags=tags)
 
 
 def log_tracking_time(tracker: Tracker, result: TrialResult) -> None:
     """The time that logging a trial took, known only when all of it is logged."""
-    record = {"step": result.get("num_steps", 0), "seconds/track": result.seconds["track"]}
+    record = {"step": result.last_step, "seconds/track": result.seconds["track"]}
     log_records(tracker, result.trial, [record])
 
 

@@ -1,0 +1,121 @@
+"""What a sweep may spend, and what it has spent: time, trials, GPU-hours, calls of the judge.
+
+In: the `budget:` block and the results so far. Out: whether another trial may start. The share of
+the confirmation is reserved from the beginning, so that a search that takes long leaves it enough.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from symnoise_ray.config import SweepConfig
+from symnoise_ray.config.judge import JudgeConfig
+from symnoise_ray.records.metrics import PHASES
+from symnoise_ray.records.results import TrialResult
+from symnoise_ray.space.design import design
+from symnoise_ray.space.trials import most_confirmed
+
+HOUR = 3600.0
+_ON_DEVICE = ("load", "train", "generate", "harness")
+
+
+@dataclass
+class Budget:
+    """The limits of one sweep; `results` gives what has ended so far.
+
+    The wall time counts from the start of this part of the sweep, everything else from the start
+    of the sweep.
+    """
+
+    sweep: SweepConfig
+    judge: JudgeConfig
+    results: Callable[[], Sequence[TrialResult]]
+    began: float = field(default_factory=time.monotonic)
+    num_slots: int = 1
+    spent_on: str = ""
+    """The limit that ended something, in words; empty if none did."""
+
+    def __getstate__(self) -> dict[str, object]:
+        # Tune writes its searcher to disk, and this with it; the sweep never reads it back.
+        return {}
+
+    @property
+    def reserved(self) -> float:
+        """Share of the budget for the confirmation: that of its trainings among all.
+
+        Of a number of trials at least those of its first look.
+        """
+        confirmed, looks = most_confirmed(self.sweep), self.sweep.confirm.looks
+        share = confirmed / (len(design(self.sweep)) + confirmed)
+        if self.sweep.budget.trials is None:
+            return share
+        return max(share, confirmed * looks[0] / looks[-1] / self.sweep.budget.trials)
+
+    def limits(self) -> dict[str, tuple[float, float]]:
+        """Name of each limit -> what is spent and what may be."""
+        given = self.sweep.budget.model_dump(exclude_none=True)
+        spent = self._spent()
+        return {name: (spent[name], limit) for name, limit in given.items()}
+
+    def search_may_go_on(self, num_running: int) -> bool:
+        """Whether another trial of the search may start beside those; notes the limit if not."""
+        left = 1 - self.reserved
+
+        def fits(name: str, spent: float, limit: float) -> bool:
+            running = num_running if name == "trials" else 0
+            return spent + running + 1e-9 < left * limit
+
+        return self._within(fits)
+
+    def search_seconds(self) -> float | None:
+        """Seconds that the search may still take; None without a limit."""
+        hours = self.sweep.budget.wall_time
+        if hours is None:
+            return None
+        left = (1 - self.reserved) * hours * HOUR - (time.monotonic() - self.began)
+        return max(1.0, left)
+
+    def allows(self, num_trainings: int) -> bool:
+        """Whether so many more trainings are within the budget, if each takes what they took.
+
+        Notes the limit if they are not.
+        """
+        ended = [result for result in self.results() if result.is_done]
+        each = self._spent(ended)
+        number = max(1, len(ended))
+        rounds = num_trainings / self.num_slots
+
+        def fits(name: str, spent: float, limit: float) -> bool:
+            more = num_trainings * each[name] / number
+            if name == "wall_time":
+                seconds = [sum(result.seconds.get(p, 0.0) for p in PHASES) for result in ended]
+                more = rounds * fmean(seconds or [0.0]) / HOUR
+            return spent + more <= limit * (1 + 1e-9)
+
+        return self._within(fits)
+
+    def _within(self, fits: Callable[[str, float, float], bool]) -> bool:
+        for name, (spent, limit) in self.limits().items():
+            if not fits(name, spent, limit):
+                self.spent_on = f"budget.{name}={limit:g}"
+                return False
+        return True
+
+    def _spent(self, results: Sequence[TrialResult] | None = None) -> dict[str, float]:
+        known = self.results() if results is None else results
+        workers = self.sweep.workers
+        seconds = sum(result.seconds.get(phase, 0.0) for result in known for phase in _ON_DEVICE)
+        usage = [result.get("judge_usage") or {} for result in known]
+        read = sum(each.get("input_tokens", 0) for each in usage)
+        wrote = sum(each.get("output_tokens", 0) for each in usage)
+        price = read * self.judge.price_input + wrote * self.judge.price_output
+        return {
+            "wall_time": (time.monotonic() - self.began) / HOUR,
+            "trials": float(len(known)),
+            "gpu_hours": seconds / HOUR * workers.num_workers * workers.gpus_per_worker,
+            "judge_calls": float(sum(each.get("calls", 0) for each in usage)),
+            "judge_cost": price / 1e6,
+        }

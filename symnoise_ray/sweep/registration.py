@@ -1,0 +1,95 @@
+"""What a sweep declares before its first trial: the question, the design, and what it can tell.
+
+In: a sweep and its directory. Out: design.json. It is written once and grows only by a part after a
+verdict, so that what was done otherwise can be seen. It also holds where the confirmation's seeds
+begin: no other sweep of the same folder has confirmed on them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from symnoise_ray.config import SweepConfig
+from symnoise_ray.preflight.power import Confirmation, declaration
+from symnoise_ray.records.files import read_json, write_json
+from symnoise_ray.records.layout import DESIGN, LOCK
+from symnoise_ray.space.design import Arms, design
+from symnoise_ray.space.parameters import resolve
+from symnoise_ray.space.trials import FRESH_SEED
+from symnoise_ray.statistics.looks import declared_looks
+from symnoise_ray.sweep.earlier import used_seeds
+from symnoise_ray.sweep.schedule import Part
+
+_APART = 1000
+"""Distance of the seeds of one sweep of a folder from those of the next."""
+_FREE = ("workers.", "tracking.", "budget.", "trial.judge.")
+"""Settings whose change is no departure from the design."""
+
+
+def register(config: SweepConfig, directory: Path, num_growths: int) -> dict[str, Any]:
+    """Write down the design, or add the part that follows on a verdict; returns what is there."""
+    path = directory / DESIGN
+    if not path.exists():
+        written = _declaration(config, directory)
+    else:
+        written = read_json(path)
+        # Before a verdict is seen, a part may still become another one: that is a departure.
+        written["parts"][num_growths:] = [_part(config)]
+    write_json(written, path)
+    return written
+
+
+def _declaration(config: SweepConfig, directory: Path) -> dict[str, Any]:
+    arms = Arms.of(config)
+    counts = [arms.name(cell.arm) for cell in design(config)]
+    return {
+        "question": config.question.model_dump(mode="json"),
+        "trials_by_arm": {name: counts.count(name) for name in dict.fromkeys(counts)},
+        "arms_confirmed": config.confirm.arms,
+        "looks": [look._asdict() for look in declared_looks(config.confirm.looks)],
+        "power": _power(config, directory),
+        "fresh_seeds_from": _fresh_seeds(config, directory),
+        "parts": [_part(config)],
+    }
+
+
+def _power(config: SweepConfig, directory: Path) -> dict[str, Any] | None:
+    """What the design can tell, of a gain of the size that matters; None without a confirmation."""
+    if not config.confirm.arms:
+        return None
+    return declaration(Confirmation.of(config, directory.parent, download=True))
+
+
+def _part(config: SweepConfig) -> Part:
+    return {
+        "looks": list(config.confirm.looks),
+        "num_trials": config.search.num_trials,
+        "arms": config.confirm.arms,
+    }
+
+
+def _fresh_seeds(config: SweepConfig, directory: Path) -> int:
+    """Distance of the first fresh seed from the search's, past all that were confirmed on here."""
+    used = used_seeds(directory.parent, directory)
+    first = resolve(config, config.baselines[0] if config.baselines else {}).train.seed
+    distance = FRESH_SEED
+    while any(first + distance <= seed < first + distance + _APART for seed in used):
+        distance += _APART
+    return distance
+
+
+def departures(directory: Path) -> tuple[str, ...]:
+    """What was done otherwise than declared, a line each."""
+    path = directory / LOCK
+    if not path.exists():
+        return ()
+    found = []
+    for number, part in enumerate(read_json(path).get("resumed", []), 2):
+        when = "after a verdict" if part.get("after_verdict") else "before a verdict"
+        found += [
+            f"part {number}, {when}: {name} {was} -> {now}"
+            for name, (was, now) in part["changed"].items()
+            if not name.startswith(_FREE)
+        ]
+    return tuple(found)
