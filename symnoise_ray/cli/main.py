@@ -1,8 +1,8 @@
 """`symnoise-ray VERB`: the whole sweep, and every stage alone.
 
 Imports are lazy, so that `--help`, `validate` and `score` answer at once. An error is one line on
-stderr and an exit status: 1 failed, 2 the user's input, 3 some trials failed, 130 and 143
-interrupted. `--debug` shows the traceback.
+stderr and an exit status: 1 failed, 2 the user's input, 3 some trials failed, 4 `verdict` has
+none to give, 130 and 143 interrupted. `--debug` shows the traceback.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from symnoise_ray.cli.sweeps import (
     add_tune,
     add_validate,
 )
+from symnoise_ray.cli.verdict import add_verdict
 from symnoise_ray.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, SymnoiseError, reason_of
 from symnoise_ray.workers.session import leave
 
@@ -83,12 +84,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Fine-tune with embedding noise, and find out honestly whether it helps.",
         epilog=(
             "exit status: 0 all is done, 1 failed, 2 the input must be changed, 3 some trials "
-            "failed, 130 or 143 interrupted"
+            "failed, 4 not decided yet (verdict), 130 or 143 interrupted"
         ),
     )
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    stages = (add_tune, add_train, add_generate, add_judge, add_score, add_report)
+    stages = (add_tune, add_train, add_generate, add_judge, add_score, add_verdict, add_report)
     for add in (*stages, add_validate, add_plan, add_inspect, add_schema, add_sync):
         add(verbs)
     return parser

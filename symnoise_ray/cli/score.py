@@ -13,7 +13,7 @@ from symnoise_ray.errors import EXIT_OK, UserError
 
 if TYPE_CHECKING:
     from symnoise_ray.records.preferences import Preference
-    from symnoise_ray.records.results import Comparison
+    from symnoise_ray.records.verdict import Comparison
     from symnoise_ray.statistics.win_rate import WinRate
 
 

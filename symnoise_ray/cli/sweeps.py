@@ -169,16 +169,22 @@ def _run_sync(arguments: argparse.Namespace) -> int:
 
 def add_schema(verbs: Verbs) -> None:
     """Add `schema`."""
-    add_verb(
+    parser = add_verb(
         verbs,
         "schema",
-        "Print the JSON Schema of search spaces, for editors.",
+        "Print the JSON Schema of search spaces, for editors, or of results.json, for programs.",
         "symnoise-ray schema > schema.json",
         _run_schema,
     )
+    parser.add_argument("--results", action="store_true", help="that of results.json")
 
 
-def _run_schema(_arguments: argparse.Namespace) -> int:
+def _run_schema(arguments: argparse.Namespace) -> int:
+    if arguments.results:
+        from symnoise_ray.records.schema import shipped
+
+        print(shipped(), end="")
+        return EXIT_OK
     from symnoise_ray.config.loading import schema
 
     print(json.dumps(schema(), indent=2))

@@ -22,7 +22,7 @@ from symnoise_ray.errors import DataError, UserError, one_line
 from symnoise_ray.generation.harness_tasks import task_index
 from symnoise_ray.models.source import context_length, hub_config, model_source
 from symnoise_ray.records.completions import read_completions
-from symnoise_ray.space.parameters import check_sweep
+from symnoise_ray.space.check import check_sweep
 from symnoise_ray.space.paths import anchor_paths, path_exists
 from symnoise_ray.space.trials import SweepPlans, known_points
 
@@ -70,8 +70,9 @@ def _check_data(data: DataConfig, gold: bool) -> None:
         rows = read_prompts(data, "confirm", gold=gold)
         if data.confirm_prompts == HELD_BACK and len(rows.examples) < 2:
             raise DataError(
-                f"{data.eval_prompts}: must hold at least 4 prompts when half of them are held "
-                "back for the confirmation"
+                f"{data.eval_prompts}: must leave at least 2 prompts for the confirmation, but "
+                f"data.confirm_share and data.max_eval_prompts leave {len(rows.examples)}; add "
+                "prompts or raise them"
             )
 
 

@@ -1,35 +1,54 @@
 """The forecasts of a whole sweep, or of one trial's file, as text and as JSON.
 
 In: a search space or a trial's file. Out: a `Plan` of `Forecast`s, where trials with equal needs
-share one. Sizes are in bytes in a `Forecast`, and in GiB in the text and in the JSON.
+share one, and of what the confirmation can tell. Sizes are in bytes in a `Forecast`, and in GiB in
+the text and in the JSON.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from symnoise_ray.config import SweepConfig, TrialConfig
 from symnoise_ray.config.loading import is_space, load_sweep, load_trial
 from symnoise_ray.errors import UserError
-from symnoise_ray.preflight.forecast import Forecast, Options, forecast, gpu_hours, what_fits
+from symnoise_ray.preflight import power
+from symnoise_ray.preflight.forecast import (
+    Forecast,
+    Options,
+    forecast,
+    gpu_hours,
+    judge_cost,
+    what_fits,
+)
 from symnoise_ray.preflight.memory import GIB
-from symnoise_ray.space.parameters import Space, check_sweep, corners, describe, search_size
+from symnoise_ray.preflight.power import Confirmation
+from symnoise_ray.space.check import check_sweep
+from symnoise_ray.space.design import search_size
+from symnoise_ray.space.parameters import Space, corners, describe
 from symnoise_ray.space.paths import anchor_paths
 from symnoise_ray.space.trials import SweepPlans, most_confirmed, size_text
+
+RUNS = Path("runs")
+"""Where earlier sweeps lie, which say how much scores differ."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Forecasts with the names of their trials; `size` is a sweep's number of trials in words."""
+    """Forecasts with the names of their trials; `size` is a sweep's number of trials in words.
+
+    `confirmation` is None for a trial's file, and for a sweep that confirms nothing.
+    """
 
     name: str
     size: str | None
     num_trials: int
     options: Options
     forecasts: list[tuple[list[str], TrialConfig, Forecast]]
+    confirmation: Confirmation | None = None
 
 
 def plan(source: str, overrides: Sequence[str], options: Options) -> Plan:
@@ -61,7 +80,20 @@ def plan(source: str, overrides: Sequence[str], options: Options) -> Plan:
         elif name not in same:
             same.append(name)
     num_trials = len(sweep.baselines) + search_size(sweep) + most_confirmed(sweep)
-    return Plan(sweep.name, size_text(sweep), num_trials, options, groups)
+    confirmation = _confirmation(sweep, groups) if sweep.confirm.arms else None
+    return Plan(sweep.name, size_text(sweep), num_trials, options, groups, confirmation)
+
+
+def _confirmation(
+    sweep: SweepConfig, groups: Sequence[tuple[list[str], TrialConfig, Forecast]]
+) -> Confirmation:
+    """The confirmation; its prompts are taken to be as long as those of the search."""
+    found = Confirmation.of(sweep, RUNS.resolve())
+    costs = [
+        judge_cost(config, replace(need.rows, num_prompts=found.num_prompts))
+        for _, config, need in groups
+    ]
+    return replace(found, judge_cost=max((cost for cost in costs if cost), default=None))
 
 
 def _trials(sweep: SweepConfig) -> Iterator[tuple[str, TrialConfig]]:
@@ -101,7 +133,10 @@ def to_json(plan: Plan) -> dict[str, Any]:
         if (hours := gpu_hours(need, plan.options)) is not None:
             values["gpu_hours"] = hours
         trials.append({"trials": names, **values})
-    return {"name": plan.name, "num_trials": plan.num_trials, "forecasts": trials}
+    told = {"name": plan.name, "num_trials": plan.num_trials, "forecasts": trials}
+    if plan.confirmation is not None:
+        told["confirmation"] = power.to_json(plan.confirmation)
+    return told
 
 
 def _gib(sizes: dict[str, float]) -> dict[str, float]:
@@ -109,10 +144,12 @@ def _gib(sizes: dict[str, float]) -> dict[str, float]:
 
 
 def as_text(plan: Plan) -> str:
-    """The plan as text: one block of lines per forecast."""
+    """The plan as text: one block of lines per forecast, and last the confirmation."""
     lines = [f"{plan.name}: {plan.size}" if plan.size else plan.name]
     for names, config, need in plan.forecasts:
         lines += ["", ", ".join(names) + ":", *(f"  {line}" for line in _block(config, need, plan))]
+    if plan.confirmation is not None:
+        lines += ["", "confirmation:", *(f"  {line}" for line in power.as_lines(plan.confirmation))]
     return "\n".join(lines)
 
 

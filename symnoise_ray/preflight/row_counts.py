@@ -13,6 +13,7 @@ from pathlib import Path
 
 from symnoise_ray.config import DataConfig, ModelConfig, TrialConfig
 from symnoise_ray.config.data import HELD_BACK
+from symnoise_ray.config.judge import needs_gold
 from symnoise_ray.data.rows import read_prompts, read_train
 from symnoise_ray.data.sources import locate
 from symnoise_ray.data.templates import TOKENIZER, choose_template
@@ -58,6 +59,25 @@ def read_rows(config: TrialConfig, shape: ModelShape, num_rows: int | None) -> R
         why = f"tokens, because {tokenizer} has no tokenizer here; every row counts as {limit}"
         return replace(nothing, num_rows=counted[0], num_prompts=counted[1], unknown=(why,))
     return _tokenised(_data_alone(config.data), config.model, limit)
+
+
+def count_confirmed(config: TrialConfig, *, download: bool = False) -> tuple[int, int] | None:
+    """Number of different prompts of the confirmation, and of their groups; None if not known.
+
+    Args:
+        config: Any trial of the sweep, with its `data.confirm_prompts`.
+        download: Whether prompts that do not lie on this machine are fetched, not left unknown.
+
+    Raises:
+        DataError: the prompts are broken.
+    """
+    data = config.data
+    own = data.eval_prompts if data.confirm_prompts in (None, HELD_BACK) else data.confirm_prompts
+    if own is not None and not Path(own).exists() and not download:
+        return None
+    found = read_prompts(data, "confirm", gold=needs_gold(config.judge)).examples
+    prompts = {(example.dataset, example.requests) for example in found}
+    return len(prompts), len({group for group, _ in prompts})
 
 
 def _sources(data: DataConfig) -> list[str]:

@@ -13,12 +13,19 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from symnoise_ray.records.results import TrialResult
+from symnoise_ray.records.results import STOPPED, TrialResult
+from symnoise_ray.report import words
 from symnoise_ray.report.words import percent
 
 PLAIN_WIDTH = 140
 """Columns of the table where there is no terminal to ask."""
-STATUS_STYLES = {"done": "green", "failed": "red", "cancelled": "yellow", "running": "cyan"}
+STATUS_STYLES = {
+    "done": "green",
+    STOPPED: "blue",
+    "failed": "red",
+    "cancelled": "yellow",
+    "running": "cyan",
+}
 
 
 def make_console() -> Console:
@@ -42,6 +49,11 @@ class Line:
     result: TrialResult | None = None
     began: float = field(default_factory=time.monotonic)
 
+    @property
+    def status_text(self) -> str:
+        """How far the trial is, or how it ended."""
+        return self.status if self.result is None else words.status(self.result)
+
 
 def score_text(result: TrialResult | None) -> str:
     """`53.1 % [44.2, 61.9]`, or nothing where there is no score."""
@@ -53,7 +65,7 @@ def score_text(result: TrialResult | None) -> str:
 
 def failure_text(result: TrialResult) -> str:
     """Why a trial has no score."""
-    return f"{result.kind}: {result.reason}"
+    return result.reason if result.is_stopped else f"{result.kind}: {result.reason}"
 
 
 class Board:
@@ -103,20 +115,20 @@ class Board:
         """A trial ended, in whatever way; `before` in an earlier part of the sweep."""
         line = self.lines[name]
         line.status, line.result = result.status, result
-        line.step = line.step or result.get("num_steps", 0)
+        line.step = result.last_step or line.step
         if line.clean_loss is None:
             line.clean_loss = result.get("clean_loss")
         if self._live is None:
             spent = "before" if before else f"{time.monotonic() - line.began:.1f} s"
             found = score_text(result) or failure_text(result)
-            self.say(f"{name:<24} {line.status:<9} {found}  {spent}")
+            self.say(f"{name:<24} {line.status_text:<9} {found}  {spent}")
 
     def summary(self) -> None:
         """The table for good, and why trials failed."""
         self.console.print(self.table())
         for line in self.lines.values():
             if line.result is not None and line.result.reason:
-                self.say(f"{line.name} {line.status}, {failure_text(line.result)}")
+                self.say(f"{line.name} {line.status_text}, {failure_text(line.result)}")
 
     def table(self) -> Table:
         """All trials, those of the confirmation last."""
@@ -138,6 +150,6 @@ class Board:
                 str(line.step or ""),
                 "" if line.clean_loss is None else f"{line.clean_loss:.3f}",
                 score_text(line.result),
-                f"[{style}]{line.status}[/]",
+                f"[{style}]{line.status_text}[/]",
             )
         return table

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from symnoise_ray.noise.types import is_paired
 from symnoise_ray.records.metrics import PHASES
-from symnoise_ray.records.results import Comparison, TrialResult
+from symnoise_ray.records.results import TrialResult
+from symnoise_ray.records.verdict import Comparison
 from symnoise_ray.report.markup import clean, element
 from symnoise_ray.report.words import interval, percent, role, setting
 
@@ -56,7 +57,8 @@ class Scale(NamedTuple):
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
-def _arm_class(arm: str) -> str:
+def arm_class(arm: str) -> str:
+    """The class that colours an arm."""
     return f"arm-{arm}" if arm in ARM_COLOURS else "arm-other"
 
 
@@ -77,6 +79,7 @@ svg .mark, svg .bar { fill: currentColor; stroke: currentColor; }
 svg .bar { stroke: var(--page); }
 svg .mark { stroke-width: 2; }
 svg .interval { stroke: currentColor; stroke-width: 2.5; opacity: .5; }
+svg .band { fill: currentColor; opacity: .14; }
 svg .hollow { fill: var(--page); }
 svg .curve { fill: none; stroke: currentColor; stroke-width: 1.8; opacity: .85; }
 svg .curve.hollow { stroke-dasharray: 6 4; fill: none; }
@@ -91,10 +94,10 @@ svg .curve.hollow { stroke-dasharray: 6 4; fill: none; }
 
 def dot(arm: str) -> str:
     """A noise type's mark for tables and legends: a diamond where rows come in pairs."""
-    return element("span", class_=f"dot {_arm_class(arm)}{' pair' if is_paired(arm) else ''}")
+    return element("span", class_=f"dot {arm_class(arm)}{' pair' if is_paired(arm) else ''}")
 
 
-def _legend(trials: Iterable[TrialResult]) -> str:
+def legend(trials: Iterable[TrialResult]) -> str:
     """The noise types that occur, in the order of the colour table."""
     present = {trial.arm for trial in trials}
     known = [arm for arm in ARM_COLOURS if arm in present]
@@ -116,17 +119,20 @@ def _title(row: Row) -> str:
     return element("title", clean(f"{name}{setting(row)}, {rate}"))
 
 
-def _svg(title: str, height: int, parts: Iterable[str]) -> str:
+def figure(title: str, height: int, parts: Iterable[str]) -> str:
+    """A figure of the page's width from its parts."""
     box = f"0 0 {WIDTH} {height}"
     drawing = element("svg", element("title", clean(title)), *parts, viewBox=box, role="img")
     return element("div", drawing, class_="figure")
 
 
-def _text(x: float, y: float, text: object, anchor: str = "start", class_: str = "label") -> str:
+def write(x: float, y: float, text: object, anchor: str = "start", class_: str = "label") -> str:
+    """A text at a place."""
     return element("text", clean(text), x=x, y=y, text_anchor=anchor, class_=class_)
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, class_: str) -> str:
+def stroke(x1: float, y1: float, x2: float, y2: float, class_: str) -> str:
+    """A straight line."""
     return element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
 
 
@@ -159,20 +165,21 @@ def _rate_range(rows: Iterable[Row]) -> tuple[float, float]:
 def _columns(x: Scale, bottom: float, labels: dict[float, str]) -> Iterable[str]:
     """The grid of a figure with rows: a line and its label below for each value."""
     for value, label in labels.items():
-        yield _line(x(value), 4, x(value), bottom, "half" if label == HALF else "grid")
-        yield _text(x(value), bottom + 18, label, "middle", "tick")
+        yield stroke(x(value), 4, x(value), bottom, "half" if label == HALF else "grid")
+        yield write(x(value), bottom + 18, label, "middle", "tick")
 
 
-def _levels(x: Scale, y: Scale, labels: dict[float, str], names: tuple[str, str]) -> Iterable[str]:
+def levels(x: Scale, y: Scale, labels: dict[float, str], names: tuple[str, str]) -> Iterable[str]:
     """The horizontal grid of a figure with two axes, and the names of both."""
-    yield _text(x.end, y.start + 38, names[0], "end", "tick")
-    yield _text(x.start - 44, y.end - 12, names[1], "start", "tick")
+    yield write(x.end, y.start + 38, names[0], "end", "tick")
+    yield write(x.start - 44, y.end - 12, names[1], "start", "tick")
     for value, label in labels.items():
-        yield _line(x.start, y(value), x.end, y(value), "half" if label == HALF else "grid")
-        yield _text(x.start - 8, y(value) + 4, label, "end", "tick")
+        yield stroke(x.start, y(value), x.end, y(value), "half" if label == HALF else "grid")
+        yield write(x.start - 8, y(value) + 4, label, "end", "tick")
 
 
-def _rate_labels(scale: Scale) -> dict[float, str]:
+def rate_labels(scale: Scale) -> dict[float, str]:
+    """Round rates within a scale, in percent."""
     return {rate: f"{100 * rate:.0f} %" for rate in ticks(scale.low, scale.high)}
 
 
@@ -192,21 +199,28 @@ def win_rates(trials: Sequence[Row], title: str) -> str:
         return ""
     scale = Scale(*_rate_range(rows), LABEL_END + 20, WIDTH - 60)
     bottom = 8 + _ROW * len(rows)
-    parts = [*_columns(scale, bottom, _rate_labels(scale))]
+    parts = [*_columns(scale, bottom, rate_labels(scale))]
     for number, row in enumerate(rows):
         parts.append(_rate_row(row, 8 + _ROW * (number + 0.5), scale))
-    return _svg(title, bottom + 26, parts)
+    return figure(title, bottom + 26, parts)
+
+
+def _against(row: Comparison) -> str:
+    """A compared arm, and which of its opponents is meant where there are several."""
+    kinds = {"best": "opponent at its best", "shared": "opponent at the same"}
+    kind = kinds.get(row.opponent)
+    return f"{row.arm}: {kind}" if kind else setting(row)
 
 
 def _rate_row(row: Row, y: float, scale: Scale) -> str:
-    label = setting(row) + (role(row) if isinstance(row, TrialResult) else "")
+    label = setting(row) + role(row) if isinstance(row, TrialResult) else _against(row)
     if len(label) > 38:
         label = label[:37] + "\u2026"
     low, high = row.interval_95 or (_rate(row), _rate(row))
-    name, rate = _text(LABEL_END, y + 4, label, "end"), percent(row.win_rate)
-    line = _line(scale(low), y, scale(high), y, "interval")
-    mark = _mark(scale(_rate(row)), y, row) + _text(WIDTH - 8, y + 4, rate, "end")
-    return element("g", _title(row), name, line, mark, class_=_arm_class(row.arm))
+    name, rate = write(LABEL_END, y + 4, label, "end"), percent(row.win_rate)
+    line = stroke(scale(low), y, scale(high), y, "interval")
+    mark = _mark(scale(_rate(row)), y, row) + write(WIDTH - 8, y + 4, rate, "end")
+    return element("g", _title(row), name, line, mark, class_=arm_class(row.arm))
 
 
 def _alpha(trial: TrialResult) -> float:
@@ -221,17 +235,17 @@ def by_alpha(trials: Sequence[TrialResult], title: str) -> str:
     alphas = [_alpha(trial) for trial in rows]
     ends = math.log10(min(alphas) / 1.25), math.log10(max(alphas) * 1.25)
     x, y = Scale(*ends, 60, WIDTH - 20), Scale(*_rate_range(rows), 300, 28)
-    parts = [*_levels(x, y, _rate_labels(y), ("alpha (logarithmic)", "win rate"))]
-    for alpha in _log_ticks(*ends):
+    parts = [*levels(x, y, rate_labels(y), ("alpha (logarithmic)", "win rate"))]
+    for alpha in log_ticks(*ends):
         place = x(math.log10(alpha))
-        parts.append(_line(place, y.start, place, y.end, "grid"))
-        parts.append(_text(place, y.start + 18, f"{alpha:g}", "middle", "tick"))
+        parts.append(stroke(place, y.start, place, y.end, "grid"))
+        parts.append(write(place, y.start + 18, f"{alpha:g}", "middle", "tick"))
     for trial, alpha in zip(rows, alphas, strict=True):
         parts.append(_rate_point(trial, x(math.log10(alpha)), y))
-    return _legend(rows) + _svg(title, 346, parts)
+    return legend(rows) + figure(title, 346, parts)
 
 
-def _log_ticks(low: float, high: float) -> list[float]:
+def log_ticks(low: float, high: float) -> list[float]:
     """1, 2 and 5 times powers of ten between two exponents; powers alone over a wide range."""
     factors = (1, 2, 5) if high - low < 3 else (1,)
     powers = range(math.floor(low), math.ceil(high) + 1)
@@ -241,8 +255,8 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 def _rate_point(trial: TrialResult, x: float, y: Scale) -> str:
     low, high = trial.interval_95 or (_rate(trial), _rate(trial))
-    line, mark = _line(x, y(low), x, y(high), "interval"), _mark(x, y(_rate(trial)), trial)
-    return element("g", _title(trial), line, mark, class_=_arm_class(trial.arm))
+    line, mark = stroke(x, y(low), x, y(high), "interval"), _mark(x, y(_rate(trial)), trial)
+    return element("g", _title(trial), line, mark, class_=arm_class(trial.arm))
 
 
 def clean_loss(trials: Sequence[TrialResult], curves: Curves, title: str) -> str:
@@ -286,12 +300,12 @@ def _by_step(lines: list[Line], axis: str, title: str) -> str:
     x = Scale(0, last_step or 1, 60, WIDTH - 20)
     y = Scale(max(0, low - pad) if low >= 0 else low - pad, high + pad, 300, 28)
     labels = {value: f"{value:.4g}" for value in ticks(y.low, y.high, 7)}
-    parts = [*_levels(x, y, labels, ("step", axis))]
+    parts = [*levels(x, y, labels, ("step", axis))]
     for step in ticks(0, x.high):
-        parts.append(_text(x(step), y.start + 18, f"{step:.4g}", "middle", "tick"))
+        parts.append(write(x(step), y.start + 18, f"{step:.4g}", "middle", "tick"))
     for trial, points in lines:
         parts.append(_curve(trial, [(x(step), y(value)) for step, value in points]))
-    return _legend(trial for trial, _ in lines) + _svg(title, 346, parts)
+    return legend(trial for trial, _ in lines) + figure(title, 346, parts)
 
 
 def _curve(trial: TrialResult, places: list[tuple[float, float]]) -> str:
@@ -299,7 +313,7 @@ def _curve(trial: TrialResult, places: list[tuple[float, float]]) -> str:
     class_ = "curve hollow" if trial.baseline else "curve"
     marks = [_mark(x, y, trial, 2.5) for x, y in places]
     line = element("polyline", points=path, class_=class_)
-    return element("g", _title(trial), line, *marks, class_=_arm_class(trial.arm))
+    return element("g", _title(trial), line, *marks, class_=arm_class(trial.arm))
 
 
 def time_spent(trials: Sequence[TrialResult], title: str) -> str:
@@ -317,15 +331,15 @@ def time_spent(trials: Sequence[TrialResult], title: str) -> str:
         parts.append(_time_row(name, values, 8 + _ROW * number, x))
     spent = zip(OWN_PHASES, zip(*rows.values(), strict=True), strict=True)
     legend = _phase_legend(phase for phase, values in spent if sum(values) > 0)
-    return legend + _svg(title, bottom + 26, parts)
+    return legend + figure(title, bottom + 26, parts)
 
 
 def _time_row(name: str, values: Iterable[float], top: float, x: Scale) -> str:
-    spent, parts = 0.0, [_text(LABEL_END, top + 16, name[:38], "end")]
+    spent, parts = 0.0, [write(LABEL_END, top + 16, name[:38], "end")]
     for phase, value in zip(OWN_PHASES, values, strict=True):
         title = element("title", clean(f"{name}: {phase} {value:.2f} s"))
         place = {"x": x(spent), "y": top + 4, "width": x(value) - x(0), "height": _ROW - 8}
         parts.append(element("rect", title, **place, class_=f"bar phase-{phase}"))
         spent += value
-    parts.append(_text(WIDTH - 8, top + 16, f"{spent:.1f}", "end"))
+    parts.append(write(WIDTH - 8, top + 16, f"{spent:.1f}", "end"))
     return element("g", *parts)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from symnoise_ray.records.metrics import PHASES
-from symnoise_ray.records.results import Comparison, SweepResult
+from symnoise_ray.records.results import SweepResult
+from symnoise_ray.records.verdict import Comparison, Decision
 from symnoise_ray.report import charts, words
 from symnoise_ray.report.page import Section, Table
 from symnoise_ray.report.trial_tables import (
@@ -21,7 +22,8 @@ from symnoise_ray.report.trial_tables import (
     upstream_tables,
 )
 from symnoise_ray.report.words import DASH, duration, interval, percent
-from symnoise_ray.statistics.words import in_points
+from symnoise_ray.statistics.blocks import block_differences
+from symnoise_ray.statistics.words import arm_words, in_points
 
 READING = (
     "The win rate is the share of prompts on which a trial's answer is nearer to the gold answer "
@@ -31,8 +33,8 @@ READING = (
     "why only the confirmation decides.",
     "An interval of the search covers another choice of prompts; an interval of the confirmation "
     "covers other training seeds as well.",
-    "\u201cCannot tell yet\u201d is a result: the gap is too small for this many prompts and "
-    "seeds. \u201cWould be decided by\u201d holds for a gap of the size that was seen.",
+    "\u201cCannot tell yet\u201d is a result: the intervals hold both 50 % and a difference that "
+    "matters. \u201cNo difference\u201d is another one: such a difference is excluded.",
     "Judges like long answers. \u201cAt equal lengths\u201d is the win rate that a model of length "
     "gives for answers as long as the reference's; where nearly all answers are longer, or nearly "
     "all shorter, it is an extrapolation, and the share of longer ones stands beside it.",
@@ -44,44 +46,51 @@ READING = (
 
 
 def comparisons_of(results: SweepResult) -> list[Comparison]:
-    """The comparisons with plain fine-tuning of the confirmation, best first."""
+    """The comparisons with the reference of the confirmation, best first."""
     return ranked(each for each in results.comparisons if not each.over)
 
 
 def confirmation(results: SweepResult) -> Section:
-    """The best settings against plain fine-tuning, and the verdict on each."""
-    comparisons = comparisons_of(results)
+    """The chosen settings against the reference, and the verdict on each."""
     trials = results.part("confirm")
-    if not comparisons:
+    decisions = [each for each in results.verdict.decisions if not each.over]
+    reference = arm_words(results.verdict, results.verdict.reference)
+    if not decisions:
         return Section(
             "Confirmation",
-            ("No noise type was compared with plain fine-tuning on fresh seeds and prompts.",),
+            (f"Nothing was compared with {reference} on fresh seeds and prompts.",),
             trial_tables(trials, "The confirmation's trials, one by one"),
         )
-    first = comparisons[0]
-    seeds = first.num_seeds
     return Section(
         "Confirmation",
-        (
-            f"The best settings of the search against plain fine-tuning, on "
-            f"{first.num_prompts} fresh prompts and {seeds} fresh "
-            f"seed{'' if seeds == 1 else 's'}. A verdict needs p < 0.05 after Holm's correction "
-            "for the number of comparisons.",
-        ),
+        (CONFIRMED.format(reference=reference),),
         (
             Table(
-                "lrrrrll",
+                "llrrrrl",
                 (
                     "setting",
+                    "against",
                     "wins %",
                     "95 % interval",
                     "at equal lengths %",
-                    "p (Holm)",
-                    "verdict",
-                    "would be decided by",
+                    "p",
+                    "seeds",
                 ),
-                [_comparison_row(row) for row in comparisons],
-                tuple(row.arm for row in comparisons),
+                [_comparison_row(row) for each in decisions for row in each.comparisons],
+                tuple(row.arm for each in decisions for row in each.comparisons),
+            ),
+            Table(
+                "llllll",
+                (
+                    "setting",
+                    "verdict",
+                    "looks at seeds",
+                    "then",
+                    "trainings failed",
+                    "still needed",
+                ),
+                [_decision_row(each) for each in decisions],
+                tuple(each.arm for each in decisions),
             ),
             *_contrasts(results),
             *trial_tables(trials, "The confirmation's trials, one by one"),
@@ -90,52 +99,146 @@ def confirmation(results: SweepResult) -> Section:
     )
 
 
+CONFIRMED = (
+    "The settings that the search chose, again, on fresh seeds and fresh prompts: against "
+    "{reference} at its own best setting, and at the arm's shared settings. A verdict needs both. "
+    "Its level of 5 % is spent over the looks and shared by the arms (Holm); the intervals are at "
+    "that level, so one that leaves 50 % is a verdict."
+)
+STOPPED = {
+    "decided": "stopped: decided",
+    "futile": "stopped: no verdict was in reach",
+    "last look": "that was the last look",
+    "failed": "stopped: trainings failed",
+    "budget": "stopped: the budget was spent",
+}
+
+
+def _comparison_row(row: Comparison) -> tuple[str, ...]:
+    kinds = {"best": "its own best", "shared": "the same settings"}
+    kind = kinds.get(row.opponent)
+    return (
+        words.setting(row),
+        f"{row.against} ({kind})" if kind else row.against or DASH,
+        percent(row.win_rate),
+        interval(row.interval_95),
+        at_equal_lengths(row.length_controlled_win_rate, row.length_controlled_interval_95),
+        number(row.p_value, 2),
+        str(row.num_seeds),
+    )
+
+
+def _decision_row(row: Decision) -> tuple[str, ...]:
+    needed = f"about {row.seeds_needed} seeds" if row.seeds_needed else DASH
+    return (
+        row.label or row.arm,
+        row.verdict + (" (withheld)" if row.withheld else ""),
+        ", ".join(map(str, row.looks)) or DASH,
+        STOPPED.get(row.stopped, DASH),
+        f"{row.num_failed} of {row.num_trained}",
+        DASH if row.is_decided else needed,
+    )
+
+
 def _contrasts(results: SweepResult) -> tuple[Table, ...]:
-    """Noise types against each other: the difference of their win rates over plain."""
-    rows = [row for row in results.comparisons if row.over]
+    """Arms against each other: the difference of their win rates over the reference."""
+    rows = [each for each in results.verdict.decisions if each.over and each.comparisons]
     if not rows:
         return ()
-    header = ("against each other", "points", "95 % interval", "p (Holm)", "verdict")
     return (
         Table(
-            "lrrrll",
-            (*header, "would be decided by"),
+            "llrrrl",
+            ("setting", "over", "points", "95 % interval", "p", "verdict"),
             [_contrast_row(row) for row in rows],
             tuple(row.arm for row in rows),
         ),
     )
 
 
-def _contrast_row(row: Comparison) -> tuple[str, ...]:
+def _contrast_row(decision: Decision) -> tuple[str, ...]:
+    row = decision.comparisons[0]
     low, high = (f"{in_points(end):+.1f}" for end in row.interval_95)
     return (
-        words.setting(row),
+        decision.label or decision.arm,
+        decision.over,
         f"{in_points(row.win_rate):+.1f}",
         f"{low} to {high}",
-        number(row.p_holm, 2),
-        row.verdict or DASH,
-        _needed(row),
+        number(row.p_value, 2),
+        decision.verdict,
     )
 
 
-def _needed(row: Comparison) -> str:
-    """How many prompts or seeds would decide, in words."""
-    numbers = ((row.prompts_needed, "prompts"), (row.seeds_needed, "seeds"))
-    needed = [f"{count:,} {what}" for count, what in numbers if count]
-    link = " and " if row.needed_together else " or "
-    return link.join(needed) or DASH
+def choice(results: SweepResult) -> Section | None:
+    """How each arm's setting was chosen; None without a confirmation."""
+    if not results.choices:
+        return None
+    rows = [
+        (
+            each.arm,
+            candidate.label + (" (chosen)" if candidate.trial == each.trial else ""),
+            percent(candidate.win_rate),
+            percent(candidate.standard_error),
+            percent(candidate.fitted),
+            percent(candidate.band),
+        )
+        for each in results.choices
+        for candidate in sorted(each.candidates, key=lambda found: -found.win_rate)
+    ]
+    header = ("arm", "setting", "wins %", "its standard error", "fitted %", "its band (1 sd)")
+    notes = [CHOSEN]
+    notes += [
+        FLATTERED.format(each.arm, 100 * each.flattered)
+        for each in results.choices
+        if each.flattered is not None
+    ]
+    notes += [f"{each.arm}: {each.note}" for each in results.choices if each.note]
+    notes += [f"{each.arm}: {BY_PAIRS}" for each in results.choices if each.method == "pairs"]
+    arms = tuple(each.arm for each in results.choices for _ in each.candidates)
+    return Section("Choice of settings", tuple(notes), (Table("llrrrr", header, rows, arms),))
 
 
-def _comparison_row(row: Comparison) -> tuple[str, ...]:
-    return (
-        words.setting(row),
-        percent(row.win_rate),
-        interval(row.interval_95),
-        at_equal_lengths(row.length_controlled_win_rate, row.length_controlled_interval_95),
-        number(row.p_holm, 2),
-        row.verdict or DASH,
-        _needed(row),
-    )
+CHOSEN = (
+    "Every arm had the same number of trials, and its setting was chosen in the same way: where a "
+    "smooth fit through its win rates is highest, each weighed by its standard error; the largest "
+    "win rate itself where there are too few settings for a fit."
+)
+FLATTERED = "{}: the largest win rate exceeds the fit by {:.1f} points."
+BY_PAIRS = "its win rates could not rank its settings, so those were judged against each other."
+
+
+def together(results: SweepResult) -> Section | None:
+    """All trials of the search together, as a second opinion; None where blocks are too few."""
+    found = block_differences(results.part("search"), results.verdict.reference)
+    if not found:
+        return None
+    reference = arm_words(results.verdict, results.verdict.reference)
+    rows = [
+        (
+            each.arm,
+            f"{100 * each.difference:+.1f}",
+            f"{100 * each.interval_95[0]:+.1f} to {100 * each.interval_95[1]:+.1f}",
+            str(each.num_blocks),
+        )
+        for each in found
+    ]
+    header = ("arm", f"points beside {reference}", "95 % interval", "blocks")
+    table = Table("lrrr", header, rows, tuple(each.arm for each in found))
+    return Section("All trials together", (TOGETHER,), (table,))
+
+
+TOGETHER = (
+    "A second opinion, never the verdict: the trials of each block share settings and training "
+    "seed, and their differences are averaged over all blocks. It is about the average over all "
+    "settings that were searched, good and bad ones alike, on the search's prompts, and nothing is "
+    "corrected for the number of arms."
+)
+
+
+def departures(results: SweepResult) -> Section | None:
+    """What was done otherwise than declared in design.json; None if nothing was."""
+    if not results.departures:
+        return None
+    return Section("Otherwise than declared", results.departures)
 
 
 def search(results: SweepResult) -> Section:
@@ -145,6 +248,7 @@ def search(results: SweepResult) -> Section:
         return Section("Search", ("No trial was run.",))
     stopped = sum(bool(trial.get("stopped_early")) for trial in trials)
     notes = (STOPPED_EARLY.format(stopped, len(trials)),) if stopped else ()
+    notes = (*notes, *results.notes)
     tables = (*trial_tables(trials), *answer_tables(trials), *upstream_tables(trials))
     return Section("Search", notes, tables)
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from symnoise_ray.records.metrics import UPSTREAM
-from symnoise_ray.records.results import Comparison, TrialResult
+from symnoise_ray.records.results import TrialResult
+from symnoise_ray.records.verdict import Comparison
 from symnoise_ray.report import charts, words
 from symnoise_ray.report.page import Table
 from symnoise_ray.report.words import DASH, interval, percent
@@ -172,4 +173,4 @@ def _trial_row(trial: TrialResult, others: Iterable[str]) -> tuple[str, ...]:
 
 def _reason_row(trial: TrialResult) -> tuple[str, ...]:
     kind, reason = trial.kind or DASH, trial.reason or DASH
-    return (trial.trial, words.setting(trial), trial.status, kind, reason)
+    return (trial.trial, words.setting(trial), words.status(trial), kind, reason)

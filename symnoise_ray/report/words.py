@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from symnoise_ray.records.results import Comparison, TrialResult
+from symnoise_ray.records.results import TrialResult
+from symnoise_ray.records.verdict import Comparison
 
 DASH = "\u2013"
 
@@ -23,6 +24,11 @@ def role(trial: TrialResult) -> str:
     """What a trial is beside a candidate, in brackets."""
     baseline = " (baseline)" if trial.baseline else ""
     return " (reference)" if trial.is_reference else baseline
+
+
+def status(trial: TrialResult) -> str:
+    """How a trial ended."""
+    return f"stopped early at step {trial.last_step}" if trial.is_stopped else trial.status
 
 
 def setting(row: TrialResult | Comparison) -> str:

@@ -19,6 +19,7 @@ from symnoise_ray.records.files import read_lines, write_text
 from symnoise_ray.records.layout import COMPLETIONS, METRICS, PREFERENCES, REPORT_MARKDOWN
 from symnoise_ray.records.results import SweepResult, TrialResult
 from symnoise_ray.report import charts, words
+from symnoise_ray.report.fit_chart import fitted
 from symnoise_ray.report.markup import clean, element
 from symnoise_ray.report.page import (
     Section,
@@ -29,12 +30,15 @@ from symnoise_ray.report.page import (
     table_as_markdown,
 )
 from symnoise_ray.report.sections import (
+    choice,
     comparisons_of,
     confirmation,
+    departures,
     left_out,
     reading,
     search,
     time,
+    together,
 )
 from symnoise_ray.report.trial_tables import ranked
 from symnoise_ray.report.words import DASH, duration
@@ -76,8 +80,8 @@ def markdown(results: SweepResult) -> str:
         escape_markdown(_status(results)),
         f"> **{escape_markdown(_sentence(results))}**",
     ]
-    sections = (confirmation, search, time, left_out, reading)
-    for section in (make(results) for make in sections):
+    sections = (confirmation, choice, search, together, departures, time, left_out, reading)
+    for section in filter(None, (make(results) for make in sections)):
         parts.append(f"## {section.heading}")
         parts += [escape_markdown(paragraph) for paragraph in section.paragraphs]
         parts += [table_as_markdown(table) for table in section.tables]
@@ -111,12 +115,15 @@ def html(
     note = element("p", clean(MARKS), class_="note") if searched else ""
     sections = [
         section_as_html(confirmation(results), confirmed),
+        _optional(choice(results), fitted(results.choices, results.trials)),
         section_as_html(search(results), searched + note),
+        _optional(together(results)),
         section_as_html(Section("Win rate against alpha", no_alpha), by_alpha),
         section_as_html(Section("Clean loss by step", (about_loss,)), by_step),
         section_as_html(Section("Curvature by step", (about_curvature,)), curvature),
         section_as_html(time(results), time_spent),
         answers_as_html(examples),
+        _optional(departures(results)),
         section_as_html(left_out(results)),
         section_as_html(reading(results)),
     ]
@@ -127,6 +134,10 @@ def html(
         footer=_footer(results),
         sections="".join(sections),
     )
+
+
+def _optional(section: Section | None, figure: str = "") -> str:
+    return section_as_html(section, figure) if section else ""
 
 
 def _status(results: SweepResult) -> str:
