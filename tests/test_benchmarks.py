@@ -59,6 +59,31 @@ def test_the_noise_benchmark_gives_every_ratio_with_its_spread() -> None:
     assert figures["settings"]["torch_threads"] == 1
 
 
+def test_early_exit_halves_the_steps_and_keeps_the_winner_on_recorded_trainings() -> None:
+    script = str(ROOT / "benchmarks" / "early_exit.py")
+    command = [sys.executable, script, "--draws", "200", "--json"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    figures = json.loads(run.stdout)
+    assert figures["all"]["steps"] <= figures["bars"]["steps"] == 0.5
+    assert figures["all"]["same_winner"] >= figures["bars"]["same_winner"] == 0.9
+    arms = [row for name, row in figures.items() if "/" in name]
+    assert len(arms) == 5
+    assert all(row["correlation"] < 0 for row in arms)
+    for file in (ROOT / "benchmarks" / "curves").glob("*.json"):
+        assert file.stat().st_size < 100_000
+
+
+def test_curves_are_recorded_in_the_form_in_which_they_are_shipped() -> None:
+    file = ROOT / "benchmarks" / "curves" / "demo.json"
+    for row in json.loads(file.read_text())["trials"]:
+        assert list(row) == [
+            "noise", "lr", "alpha", "steps", "clean_loss", "win_rate", "standard_error",
+            "num_prompts",
+        ]  # fmt: skip
+        assert len(row["steps"]) == len(row["clean_loss"]) == 17
+
+
 @pytest.mark.slow
 def test_the_training_benchmark_gives_every_ratio_and_names_the_trainers_that_are_not_there() -> (
     None

@@ -29,19 +29,23 @@ FACES = {
     "demo": {"content"},
     "noise": {"types", "embedding"},
     "config": {"config", "data", "deepspeed_json", "judge", "loading"},
-    "records": {"completions", "files", "layout", "metrics", "preferences", "results"},
+    "records": {
+        *("completions", "files", "layout", "metrics", "preferences", "results", "schema"),
+        "verdict",
+    },
     "data": {"example", "rows", "sources", "templates", "token_table", "tokens"},
     "models": {"deepspeed_engine", "process", "shape", "source", "tokenizer", "weights"},
     "statistics": {
-        *("answer_statistics", "bootstrap", "comparison", "early_stopping", "judged_models"),
-        *("length_control", "win_rate", "words"),
+        *("answer_statistics", "blocks", "bootstrap", "decision", "early_exit", "early_stopping"),
+        *("fit", "groups", "judged_models", "length_control", "looks", "power", "two_way"),
+        *("win_rate", "words"),
     },
-    "space": {"parameters", "paths", "trials"},
+    "space": {"check", "design", "parameters", "paths", "trials"},
     "training": {"loop", "schedule"},
     "generation": {"answering", "harness", "harness_tasks"},
     "judges": {"choose", "judging", "protocol", "remote", "self_check"},
     "report": {"board", "write"},
-    "preflight": {"forecast", "inputs", "plan", "preview"},
+    "preflight": {"forecast", "inputs", "plan", "power", "preview"},
     "workers": {"client", "outcome", "pool", "session", "task"},
     "tracking": {"events", "mlflow_runs"},
     "sweep": {"results", "run"},
@@ -70,6 +74,7 @@ OWNERS = {
     "peft": {"models"},
     "lm_eval": {"generation"},
     "rich": {"report", "sweep"},
+    "sklearn": {"statistics"},
 }
 LONGEST_FUNCTION, LONGEST_MODULE = 60, 350
 

@@ -14,7 +14,8 @@ from symnoise_ray.cli.main import main
 from symnoise_ray.config import SweepConfig, TrialConfig
 from symnoise_ray.config.loading import build, parse_override, read_yaml, schema, shipped_spaces
 from symnoise_ray.errors import UserError
-from symnoise_ray.space.parameters import check_sweep, leaf_paths
+from symnoise_ray.space.check import check_sweep
+from symnoise_ray.space.parameters import leaf_paths
 from tests.test_house import FLOORS, HEAVY, LONGEST_FUNCTION, LONGEST_MODULE, OWNERS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,6 +29,8 @@ DOCUMENTS = sorted(
 )
 MOST_WORDS = 1200
 """Of the README: a front door, not a house."""
+OF_SWEEPS = ("question", "search", "confirm", "workers", "tracking")
+"""Sections of a sweep beside those of its trials."""
 VERB = re.compile(r"symnoise-ray ([a-z]+)")
 SETTING = re.compile(
     r"""(?<![\w./-])(?P<quoted>')?(?P<key>[a-z]+\.[a-z_]+)="""
@@ -92,7 +95,7 @@ def test_the_readme_has_one_example_space():
 def test_every_setting_that_is_named_exists(document: Path):
     known = set(leaf_paths()) | {
         f"{section}.{name}"
-        for section in ("search", "confirm", "workers", "tracking")
+        for section in OF_SWEEPS
         for name in SweepConfig.model_fields[section].annotation.model_fields
     }
     sections = {key.split(".")[0] for key in known}
@@ -120,7 +123,7 @@ def values_of(name: str) -> jsonschema.Draft202012Validator:
 
 def settings_with_values(text: str) -> Iterator[tuple[str, str]]:
     """Every `key=value` of a page; a word in capitals stands for a value of the reader's."""
-    sections = {key.split(".")[0] for key in leaf_paths()} | {"search", "confirm", "workers"}
+    sections = {key.split(".")[0] for key in leaf_paths()} | set(OF_SWEEPS)
     for found in SETTING.finditer(text):
         value = found["in_quotes"] if found["in_quotes"] is not None else found["value"]
         value = value.removesuffix(".")

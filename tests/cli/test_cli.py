@@ -124,7 +124,7 @@ def test_an_output_directory_in_use_is_refused(tmp_path: Path, capsys: pytest.Ca
 def test_a_dry_run_checks_and_creates_nothing(tmp_path: Path):
     run = run_module("--dry-run", cwd=tmp_path)
     assert run.returncode == 0
-    assert "5 baselines, 6 searched trials, at most 9 to confirm" in run.stdout
+    assert "3 baselines, 9 searched trials, at most 15 to confirm" in run.stdout
     assert list(tmp_path.iterdir()) == []
 
 
@@ -481,9 +481,9 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
 
 
 def test_overrides_may_stand_on_either_side_of_an_option(capsys: pytest.CaptureFixture[str]):
-    command = ["tune", "quickstart", "train.max_steps=3", "--dry-run", "search.num_trials=2"]
+    command = ["tune", "quickstart", "train.max_steps=3", "--dry-run", "search.num_trials=3"]
     assert main(command) == 0
-    assert "2 searched trials" in capsys.readouterr().out
+    assert "3 searched trials" in capsys.readouterr().out
     assert main(["tune", "quickstart", "--dry-run", "search.num_trails=2"]) == 2
     assert "num_trails" in capsys.readouterr().err
 

@@ -79,7 +79,7 @@ def end_processes_of(folder: str) -> None:
         if process.pid != os.getpid():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-    psutil.wait_procs(own, timeout=60)
+    psutil.wait_procs(own, timeout=10)
 
 
 def submit(
@@ -105,12 +105,12 @@ def test_a_job_succeeds_with_a_whole_sweep(cluster: dict[str, str], tmp_path: Pa
     run, output = submit(cluster, SPACE, tmp_path)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "succeeded" in run.stdout + run.stderr
-    assert "Verdict: Against plain fine-tuning" in run.stdout
+    assert "Verdict: Whether symnoise at " in run.stdout
     assert read_json(output / "results.json")["status"] == "whole"
 
 
 def test_a_job_fails_when_some_trials_failed(cluster: dict[str, str], tmp_path: Path):
-    space = SPACE.replace("choices: [0.002]", "choices: [1.0e+30]").replace("top_k: 1", "top_k: 0")
+    space = SPACE.replace("choices: [0.002]", "choices: [1.0e+30]").replace("arms: 1", "arms: 0")
     run, output = submit(cluster, space, tmp_path)
     assert run.returncode == 1
     assert "failed with exit code 3" in run.stdout + run.stderr

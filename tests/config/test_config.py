@@ -23,7 +23,8 @@ from symnoise_ray.config.loading import (
 )
 from symnoise_ray.errors import UserError
 from symnoise_ray.noise.types import NOISES
-from symnoise_ray.space.parameters import check_sweep, leaf_paths, resolve
+from symnoise_ray.space.check import check_sweep
+from symnoise_ray.space.parameters import leaf_paths, resolve
 from tests.conftest import ROOT
 
 SHIPPED = sorted((ROOT / "search_spaces").rglob("*.yaml"))
@@ -174,7 +175,7 @@ def test_a_key_that_is_near_nothing_is_answered_with_what_is_known(
     space_file: Callable[..., Path],
 ) -> None:
     path = space_file(SPACE.replace("num_trials: 4", "zzzzzz: 4"))
-    with pytest.raises(UserError, match=r"Known here: num_trials, sampler, seed\."):
+    with pytest.raises(UserError, match=r"Known here: early_exit, num_trials, sampler, seed\."):
         check(path)
 
 

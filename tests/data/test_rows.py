@@ -13,6 +13,7 @@ import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
+from pydantic import ValidationError
 
 from symnoise_ray.config import DataConfig
 from symnoise_ray.config.data import HELD_BACK
@@ -274,35 +275,87 @@ def numbered(file: Callable[..., Path]) -> Callable[[int], Path]:
     return write
 
 
-@pytest.mark.parametrize("count", [2, 3, 40, 41])
-def test_the_halves_of_held_back_prompts_are_disjoint_and_cover_all(
-    numbered: Callable[[int], Path], count: int
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.75, 0.98])
+@pytest.mark.parametrize("count", [2, 3, 40])
+def test_the_parts_of_held_back_prompts_are_disjoint_cover_all_and_are_never_empty(
+    numbered: Callable[[int], Path], count: int, share: float
 ) -> None:
-    config = data(numbered(count), confirm_prompts=HELD_BACK)
+    config = data(numbered(count), confirm_prompts=HELD_BACK, confirm_share=share)
     confirm, search = prompts_of(config, "confirm"), prompts_of(config, "eval")
-    assert not set(search) & set(confirm)
     assert sorted(search + confirm) == [f"{i:03d}" for i in range(count)]
-    assert len(search) - len(confirm) in (0, 1)
+    assert search
+    assert confirm
     assert search == sorted(search)
     assert confirm == sorted(confirm)
 
 
-def test_the_halves_do_not_depend_on_who_asks_first_or_how_often(
+@pytest.mark.parametrize("share", [None, 0.2, 0.5])
+def test_the_confirmation_has_three_quarters_of_the_prompts_or_another_share(
+    numbered: Callable[[int], Path], share: float | None
+) -> None:
+    given = {} if share is None else {"confirm_share": share}
+    config = data(numbered(2000), confirm_prompts=HELD_BACK, **given)
+    assert len(prompts_of(config, "confirm")) == pytest.approx(2000 * (share or 0.75), abs=60)
+
+
+def test_a_larger_share_takes_prompts_from_the_search_and_gives_it_none(
     numbered: Callable[[int], Path],
 ) -> None:
-    config = data(numbered(20), confirm_prompts=HELD_BACK)
+    path = numbered(200)
+    searched = [
+        set(prompts_of(data(path, confirm_prompts=HELD_BACK, confirm_share=share), "eval"))
+        for share in (0.9, 0.75, 0.3)
+    ]
+    assert searched[0] < searched[1] < searched[2]
+
+
+def test_a_share_is_between_none_and_all(numbered: Callable[[int], Path]) -> None:
+    for share in (0, 1, -0.5, 1.5):
+        with pytest.raises(ValidationError, match="confirm_share"):
+            data(numbered(4), confirm_share=share)
+
+
+def test_the_parts_do_not_depend_on_who_asks_first_or_how_often(
+    numbered: Callable[[int], Path],
+) -> None:
+    config = data(numbered(40), confirm_prompts=HELD_BACK)
     first = prompts_of(config, "eval"), prompts_of(config, "confirm")
     assert (prompts_of(config, "eval"), prompts_of(config, "confirm")) == first
-    assert first[0] != [f"{i:03d}" for i in range(10)]
+    assert first[0] != [f"{i:03d}" for i in range(len(first[0]))]
 
 
-def test_copies_of_a_prompt_stay_in_one_half(file: Callable[..., Path]) -> None:
-    asked = [{"instruction": f"{i % 20:02d}", "output": "x"} for i in range(60)]
+def test_prompts_that_are_added_or_moved_leave_the_others_where_they_are(
+    file: Callable[..., Path],
+) -> None:
+    rows = [{"instruction": f"{i:03d}", "output": "x"} for i in range(60)]
+    before = data(file(rows[20:]), confirm_prompts=HELD_BACK)
+    known = {part: set(prompts_of(before, part)) for part in ("eval", "confirm")}
+    after = data(file(rows[::-1], "more.jsonl"), confirm_prompts=HELD_BACK)
+    for part, prompts in known.items():
+        assert prompts < set(prompts_of(after, part))
+
+
+def test_answers_and_what_a_prompt_lacks_do_not_decide_its_part(file: Callable[..., Path]) -> None:
+    rows = [{"instruction": f"{i:03d}", "output": "x" * (i % 3)} for i in range(60)]
+    config = data(file(rows), confirm_prompts=HELD_BACK)
+    for part in ("eval", "confirm"):
+        answered = prompts_of(config, part)
+        asked = [e.instruction for e in read_prompts(config, part, gold=False).examples]
+        assert answered == [prompt for prompt in asked if int(prompt) % 3]
+
+
+def test_copies_of_a_prompt_stay_in_one_part_even_in_different_groups(
+    file: Callable[..., Path],
+) -> None:
+    asked = [
+        {"instruction": f"{i % 40:02d}", "output": "x", "dataset": f"set {i // 80}"}
+        for i in range(120)
+    ]
     config = data(file(asked), confirm_prompts=HELD_BACK)
     search, confirm = prompts_of(config, "eval"), prompts_of(config, "confirm")
     assert not set(search) & set(confirm)
-    assert len(search) == len(confirm) == 30
-    assert len(set(search)) == 10
+    assert len(search) == 3 * len(set(search))
+    assert len(search) + len(confirm) == 120
 
 
 def test_without_held_back_the_search_answers_all_prompts(
@@ -320,15 +373,84 @@ def test_limits_take_the_first_rows(numbered: Callable[[int], Path]) -> None:
     assert prompts_of(config, "eval") == ["000", "001"]
 
 
-def test_a_limit_counts_usable_rows_and_does_not_mend_the_halves(
+def test_a_limit_counts_usable_rows_and_does_not_mend_the_parts(
     file: Callable[..., Path], numbered: Callable[[int], Path]
 ) -> None:
     path = file([{"instruction": "a", "output": ""}, *ROWS])
     assert read_train(data(path, max_train_rows=1)).examples == EXAMPLES[:1]
-    whole = data(numbered(20), confirm_prompts=HELD_BACK)
+    whole = data(numbered(40), confirm_prompts=HELD_BACK)
     limited = whole.model_copy(update={"max_eval_prompts": 3})
     for part in ("eval", "confirm"):
         assert prompts_of(limited, part) == prompts_of(whole, part)[:3]
+
+
+# Groups
+
+
+def groups_of(config: DataConfig) -> list[str]:
+    return [example.dataset for example in read_prompts(config, "eval", gold=False).examples]
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "groups"),
+    [
+        (ROWS, {}, ["", "words"]),
+        ([{**row, "topic": "small"} for row in ROWS], {"group_field": "topic"}, ["small"] * 2),
+        ([{"turns": ["One?"], "category": 7}], {"group_field": "category"}, ["7"]),
+        (
+            [{"messages": [{"role": "user", "content": "Hi."}], "t": "x"}],
+            {"group_field": "t"},
+            ["x"],
+        ),
+        (
+            [{"question": "Why?", "kind": "science"}],
+            {"group_field": "kind", "prompt_fields": {"instruction": "question"}},
+            ["science"],
+        ),
+    ],
+    ids=["dataset", "another column", "a number", "chat", "renamed columns"],
+)
+def test_a_prompt_has_the_group_that_a_column_names(
+    file: Callable[..., Path], rows: list[Any], settings: dict[str, Any], groups: list[str]
+) -> None:
+    assert groups_of(data(file(rows), **settings)) == groups
+
+
+def test_the_demos_prompts_have_their_topics_as_groups() -> None:
+    groups = groups_of(DataConfig())
+    assert {"opposite", "plural"} < set(groups)
+    assert groups_of(DataConfig(group_field="dataset")) == groups
+
+
+def test_training_rows_need_no_group(file: Callable[..., Path]) -> None:
+    prompts = file([{"instruction": "Why?", "output": "So.", "topic": "x"}], "prompts.jsonl")
+    config = data(prompts, train=str(file(ROWS)), group_field="topic")
+    assert read_train(config).examples == EXAMPLES
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        (
+            {"instruction": "a", "output": "b"},
+            "takes a prompt's group from the column topic, but a row has only instruction, output; "
+            "name one of them, or leave the setting out",
+        ),
+        (
+            {"instruction": "a", "output": "b", "topic": None},
+            "from the column topic, and it must be text or a number, but it is None",
+        ),
+        ({"instruction": "a", "output": "b", "topic": " "}, "text or a number, but it is ' '"),
+        ({"instruction": "a", "output": "b", "topic": ["x"]}, r"a number, but it is \['x'\]"),
+    ],
+)
+def test_a_prompt_without_a_group_is_told_with_file_and_line(
+    file: Callable[..., Path], row: dict[str, Any], told: str
+) -> None:
+    path = file([{"instruction": "a", "output": "b", "topic": "x"}, row])
+    with pytest.raises(DataError, match=rf"rows\.jsonl:2: data\.group_field .*{told} \(data\.on"):
+        groups_of(data(path, group_field="topic"))
+    assert groups_of(data(path, group_field="topic", on_bad_row="skip")) == ["x"]
 
 
 def test_the_demo_has_training_rows_and_two_sets_of_prompts() -> None:

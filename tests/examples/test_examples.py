@@ -56,7 +56,8 @@ def test_own_model_and_data(tmp_path: Path, tiny_model_dir: Path) -> None:
     ran = run("own_model_and_data", *arguments, cwd=tmp_path)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert re.search(r"^000-none +none.* clean loss \d", ran.stdout, re.MULTILINE)
-    assert re.search(r"^Against plain fine-tuning, on 12 fresh prompts and 2", ran.stdout, re.M)
+    found = r"symnoise at .+ than plain fine-tuning.*; 2 fresh seeds, \d+ fresh prompts"
+    assert re.search(found, ran.stdout)
     assert (tmp_path / "runs" / "own" / "report.html").is_file()
 
 
@@ -65,12 +66,14 @@ def test_own_model_and_data(tmp_path: Path, tiny_model_dir: Path) -> None:
 def test_own_judge_and_its_sweep_in_pandas(tmp_path: Path) -> None:
     judged = run("own_judge", cwd=tmp_path)
     assert judged.returncode == 0, judged.stdout + judged.stderr
-    assert re.search(r"^001-symnoise .* wins \d+%$", judged.stdout, re.MULTILINE)
-    verdicts = (tmp_path / "runs/own-judge/trials/001-symnoise/preferences.jsonl").read_text()
+    assert re.search(r"^002-symnoise .* wins \d+%$", judged.stdout, re.MULTILINE)
+    verdicts = (tmp_path / "runs/own-judge/trials/002-symnoise/preferences.jsonl").read_text()
     assert "whole-sentences" in verdicts
 
     table = run("sweep_to_pandas", "runs/own-judge", cwd=tmp_path)
     assert table.returncode == 0, table.stdout + table.stderr
     assert re.search(r"^ *trial +label +status +win_rate +clean_loss$", table.stdout, re.M)
-    assert len(re.findall(r"^ *(?:\d{3}|confirm)-", table.stdout, re.MULTILINE)) == 6
-    assert re.search(r"^symnoise.*: \d\S*% \[\S+%, \S+%\] [a-z]", table.stdout, re.MULTILINE)
+    assert len(re.findall(r"^ *(?:\d{3}|confirm)-", table.stdout, re.MULTILINE)) == 7
+    assert re.search(
+        r"^(?:neftune|symnoise).*: \d\S*% \[\S+%, \S+%\] none", table.stdout, re.MULTILINE
+    )

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from pydantic import ValidationError
 from symnoise_ray.config import GenerateConfig, ModelConfig, TrialConfig
 from symnoise_ray.data.example import Example
 from symnoise_ray.data.tokens import tokenise_prompt
-from symnoise_ray.errors import DataError, UserError
+from symnoise_ray.errors import CancelledError, DataError, UserError
 from symnoise_ray.generation.answering import answer_alone, complete
 from symnoise_ray.generation.decoding import Decoding
 from symnoise_ray.models.deepspeed_engine import is_sharded
@@ -492,19 +493,37 @@ def test_a_model_without_a_limit_takes_prompts_whole(loaded: Loaded) -> None:
     assert completions == answers(loaded)
 
 
-def test_there_is_a_chance_to_stop_before_every_batch(loaded: Loaded) -> None:
-    asked = []
+def stopped_after(loaded: Loaded, tokens: float, **settings: Any) -> int:
+    """Answer, and want to stop once so many tokens are there; returns how often it was asked."""
+    asked = 0
+
+    def cancelled() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > tokens
+
     complete(
         loaded.model,
         loaded.tokenizer,
         EXAMPLES,
         "short",
-        GenerateConfig(max_new_tokens=2, batch_size=5),
+        GenerateConfig(batch_size=5, **settings),
         context=None,
         generator="tiny",
-        between_batches=lambda: asked.append(True),
+        cancelled=cancelled,
     )
-    assert len(asked) == 3
+    return asked
+
+
+def test_there_is_a_chance_to_stop_before_every_batch_and_at_every_token(loaded: Loaded) -> None:
+    assert stopped_after(loaded, math.inf, max_new_tokens=2) == 3 + 3 * 2
+
+
+def test_answers_that_are_cancelled_end_at_the_next_token(loaded: Loaded) -> None:
+    began = time.monotonic()
+    with pytest.raises(CancelledError, match="cancelled while answering the prompts"):
+        stopped_after(loaded, 3, max_new_tokens=100_000)
+    assert time.monotonic() - began < 20
 
 
 def test_a_model_on_disk_answers_a_trials_prompts(trial: Callable[..., TrialConfig]) -> None:
@@ -577,6 +596,31 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"from tests.generation.test_answering import *; talk_together(Path({str(folder)!r}))"
     )
     return folder
+
+
+def stop_together(folder: Path) -> None:
+    """One of two processes: want to stop at a moment of its own, and tell how that ended."""
+    join_process_group(choose_device())
+    rank, ends = dist.get_rank(), []
+    for stage, alone in itertools.product((0, 3), (0, 1, None)):
+        # Only one of them hears of it, or both, the second one later.
+        tokens = 3 + 30 * rank if alone in (rank, None) else math.inf
+        with Run(settings(train={"zero_stage": stage}), llama(VOCABULARY)) as run:
+            loaded = Loaded(run.model, byte_tokenizer(), None)
+            try:
+                stopped_after(loaded, tokens, max_new_tokens=40)
+            except CancelledError:
+                ends.append("cancelled")
+    (folder / f"ends-{rank}.json").write_text(json.dumps(ends))
+    dist.destroy_process_group()
+
+
+def test_two_workers_stop_at_the_same_place_whoever_hears_of_it(tmp_path: Path) -> None:
+    run_ranks(
+        f"from tests.generation.test_answering import *; stop_together(Path({str(tmp_path)!r}))"
+    )
+    for rank in (0, 1):
+        assert json.loads((tmp_path / f"ends-{rank}.json").read_text()) == ["cancelled"] * 6
 
 
 @pytest.mark.slow

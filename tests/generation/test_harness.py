@@ -205,21 +205,20 @@ def test_model_tokenizer_and_random_states_are_left_as_they_were(
 
 
 def test_there_is_a_chance_to_stop_before_every_pass(tasks_dir: Path) -> None:
-    def stop() -> None:
-        raise CancelledError("cancelled")
-
+    asked_for = iter([False, False, True])
     loaded = load(ModelConfig())
     with pytest.raises(CancelledError, match="cancelled"):
-        scores(loaded, asked(tasks_dir, "kinds"), between_batches=stop)
+        scores(loaded, asked(tasks_dir, "kinds"), cancelled=lambda: next(asked_for))
+    assert next(asked_for, None) is None
     assert not loaded.model._forward_pre_hooks
 
 
 def test_memory_that_runs_out_is_told_with_the_setting_that_helps(tasks_dir: Path) -> None:
-    def no_room() -> None:
+    def no_room() -> bool:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
     with pytest.raises(UserError, match=r"harness\.batch_size=8: must fit .* lower it"):
-        scores(load(ModelConfig()), asked(tasks_dir, "kinds"), between_batches=no_room)
+        scores(load(ModelConfig()), asked(tasks_dir, "kinds"), cancelled=no_room)
 
 
 # Whole trials
@@ -294,6 +293,48 @@ for number, text in enumerate(json.loads(Path(sys.argv[1]).read_text())):
     assert outcome.status == "done", outcome
     print("SCORES", json.dumps({k: v for k, v in outcome.summary.items() if "/" in k}), flush=True)
 """
+
+
+CANCELLED = """
+import os, sys
+from pathlib import Path
+from symnoise_ray.config import TrialConfig
+from symnoise_ray.workers.task import run_task
+
+rank = int(os.environ["RANK"])
+folder = Path(sys.argv[2]) / "trials" / "one"
+for index, text in enumerate(Path(sys.argv[1]).read_text().splitlines()):
+    passes = 0
+
+    def cancelled():
+        # Only the second worker hears of it, while the questions are answered.
+        global passes
+        passes += (folder / "completions.jsonl").exists()
+        return rank == 1 and passes > 2
+
+    (folder / "completions.jsonl").unlink(missing_ok=True)
+    outcome = run_task(TrialConfig.model_validate_json(text), folder,
+                       report=lambda record: None, cancelled=cancelled)
+    print("END", outcome.status, outcome.reason, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_two_workers_stop_at_the_same_place_sharded_or_not(
+    trial: Trial, tasks_dir: Path, tmp_path: Path
+) -> None:
+    common = {
+        "train__max_steps": 1,
+        "harness__tasks": ("kinds", "texts", "words"),
+        "harness__include_path": str(tasks_dir),
+        "harness__batch_size": 1,
+    }
+    configs = [trial(**common), trial(train__zero_stage=3, **common)]
+    file = tmp_path / "configs.jsonl"
+    file.write_text("\n".join(config.model_dump_json() for config in configs))
+    for told in run_ranks(CANCELLED, file, tmp_path):
+        ends = [line for line in told.splitlines() if line.startswith("END")]
+        assert ends == ["END cancelled cancelled while answering the tasks of harness.tasks"] * 2
 
 
 def two_workers(configs: list[TrialConfig], folder: Path) -> list[list[dict[str, float]]]:

@@ -42,7 +42,7 @@ def config(folder: Path) -> JudgeConfig:
 
 @pytest.fixture(scope="module")
 def remote(cluster: None, config: JudgeConfig) -> Iterator[RemoteJudge]:
-    with judge_workers(config, start_minutes=15) as judge:
+    with judge_workers(config, start_minutes=2) as judge:
         yield judge
 
 
@@ -80,7 +80,7 @@ def test_workers_read_the_same_pairs_together_so_that_even_bf16_gives_the_same_v
     half = config.model_copy(update={"dtype": "bf16"})
     broken = pairs(40)
     broken[9] = broken[9]._replace(first="too long " * 999)
-    with judge_workers(half, start_minutes=15) as remote:
+    with judge_workers(half, start_minutes=2) as remote:
         assert verdicts(remote, pairs(40)) == verdicts(local_judge(half), pairs(40))
         assert verdicts(remote, broken) == verdicts(local_judge(half), broken)
 
@@ -241,11 +241,11 @@ def test_a_model_that_no_worker_can_read_is_reported_in_one_line(cluster: None, 
     before = worker_processes()
     with (
         pytest.raises(UserError, match=r"^judge\.model=.*empty: must be a folder or hub name"),
-        judge_workers(config, start_minutes=15),
+        judge_workers(config, start_minutes=2),
     ):
         pass
     left = [process for process in worker_processes() if process not in before]
-    assert psutil.wait_procs(left, timeout=60)[1] == []
+    assert psutil.wait_procs(left, timeout=20)[1] == []
 
 
 def test_the_judge_holds_its_part_of_the_cluster(config: JudgeConfig):

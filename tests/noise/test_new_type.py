@@ -14,7 +14,7 @@ from symnoise_ray.noise.types import NOISES, UNIFORM, Copy, Noise, is_paired, nu
 from symnoise_ray.preflight.forecast import Options, forecast
 from symnoise_ray.records.results import TrialResult
 from symnoise_ray.report import charts
-from symnoise_ray.space.parameters import check_sweep
+from symnoise_ray.space.check import check_sweep
 from symnoise_ray.training.loop import train
 
 NEW = "triplet"
@@ -27,7 +27,7 @@ parameters:
   noise.alpha: {{type: float, low: 1, high: 9, when: {{noise.type: [{NEW}]}}}}
 baselines: [{{noise.type: none}}, {{noise.type: {NEW}, noise.alpha: 5}}]
 search: {{num_trials: 2}}
-confirm: {{top_k: 1, contrasts: [[symnoise, {NEW}]]}}
+confirm: {{arms: 1, contrasts: [[symnoise, {NEW}]]}}
 """
 Trial = Callable[..., TrialConfig]
 

@@ -86,7 +86,25 @@ def test_a_reference_file_need_not_answer_the_prompts_of_the_confirmation(tmp_pa
             f"judge.reference={tmp_path}/reference.jsonl",
         ],
     )
-    assert sweep.confirm.top_k > 0
+    assert sweep.confirm.arms > 0
+
+
+@pytest.mark.parametrize(("count", "settings"), [(2, []), (40, ["data.max_eval_prompts=1"])])
+def test_a_confirmation_on_one_prompt_is_refused(count: int, settings: list[str], tmp_path: Path):
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text(
+        json.dumps([{"instruction": f"Say {n}.", "output": "x"} for n in range(count)])
+    )
+    told = (
+        r"must leave at least 2 prompts for the confirmation, but data\.confirm_share .* leave 1;"
+    )
+    with pytest.raises(DataError, match=rf"prompts\.json: {told} add prompts or raise them"):
+        prepare("quickstart", [f"data.eval_prompts={prompts}", *settings])
+
+
+def test_a_column_of_groups_that_is_missing_is_told_before_the_first_trial():
+    with pytest.raises(DataError, match=r"jsonl:1: data\.group_field takes .* the column subject"):
+        prepare("quickstart", ["data.group_field=subject"])
 
 
 def test_files_that_only_searched_trials_read_are_checked_before_the_first_trial(tmp_path: Path):

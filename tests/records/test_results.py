@@ -1,6 +1,6 @@
 """What a sweep found is read from its files, whether it came to its end or not."""
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,8 @@ import symnoise_ray
 from symnoise_ray.errors import DataError, UserError
 from symnoise_ray.records.files import write_json
 from symnoise_ray.records.layout import RESULT, RESULTS, SWEEP, SweepPaths
-from symnoise_ray.records.results import (
-    Comparison,
-    SweepResult,
-    TrialResult,
-    Verdict,
-    read_result,
-)
+from symnoise_ray.records.results import SweepResult, TrialResult, read_result
+from symnoise_ray.records.verdict import Candidate, Choice, Comparison, Decision, Verdict
 
 DONE = TrialResult(
     "001-symnoise",
@@ -36,12 +31,18 @@ FAILED = TrialResult(
     detail="Traceback ...",
 )
 COMPARISON = Comparison("symnoise", 0.6, (0.5, 0.7), 0.04, 0.08, 40, 3, "cannot tell yet")
+DECISION = Decision("symnoise", "cannot tell yet", (COMPARISON,), looks=(3,), seeds_needed=8)
+CHOICE = Choice(
+    "symnoise", "001-symnoise", {"noise.alpha": 5.0}, "fit",
+    (Candidate("001-symnoise", "alpha=5", 0.6, 0.05, 0.58, 0.04),), 0.02,
+)  # fmt: skip
 
 
 def sweep(directory: Path, **values: Any) -> SweepResult:
     return SweepResult(
-        SweepPaths(directory), "small", "partial", Verdict("So it is.", 1, (COMPARISON,)),
-        trials=(DONE, FAILED), seconds={"wall": 9.5}, by_phase={"train": 1.5},
+        SweepPaths(directory), "small", "partial", Verdict("So it is.", 1, (DECISION,)),
+        choices=(CHOICE,), departures=("part 2: more",), trials=(DONE, FAILED),
+        seconds={"wall": 9.5}, by_phase={"train": 1.5},
         tracking_uri="sqlite:///mlflow.db", experiment="e", **values,
     )  # fmt: skip
 
@@ -76,10 +77,44 @@ def test_a_whole_sweep_is_loaded_as_it_was_written(tmp_path: Path):
     write_json(written.to_json(), tmp_path / RESULTS)
     loaded = symnoise_ray.load(tmp_path)
     assert loaded.verdict == written.verdict
+    assert (loaded.choices, loaded.departures) == ((CHOICE,), ("part 2: more",))
+    assert written.to_json()["schema_version"] == 2
     assert loaded.trials[0] == DONE
     assert loaded.trials[1].detail == "", "tracebacks stay in the trial's own file"
     assert loaded.to_json() == written.to_json()
     assert loaded.paths.trial("001-symnoise") == tmp_path / "trials" / "001-symnoise"
+
+
+def test_results_of_an_earlier_version_have_comparisons_without_decisions(tmp_path: Path):
+    content = sweep(tmp_path).to_json()
+    old = {"sentence": "So it is.", "looks": 2, "comparisons": [asdict(COMPARISON)]}
+    write_json(content | {"verdict": old}, tmp_path / RESULTS)
+    verdict = symnoise_ray.load(tmp_path).verdict
+    assert (verdict.sentence, verdict.looks) == ("So it is.", 2)
+    assert verdict.comparisons == (COMPARISON,)
+    assert [(each.arm, each.verdict) for each in verdict.decisions] == [
+        ("symnoise", "cannot tell yet")
+    ]
+
+
+def test_a_verdict_is_decided_once_every_arm_is():
+    better = Decision("neftune", "better", (COMPARISON,))
+    assert Verdict(decisions=(better,)).is_decided
+    assert not Verdict(decisions=(better, DECISION)).is_decided
+    assert not Verdict().is_decided
+
+
+def test_the_chosen_win_rate_is_the_fitted_one_where_there_is_a_fit():
+    assert CHOICE.win_rate == 0.58
+    raw = replace(CHOICE, candidates=(Candidate("001-symnoise", "alpha=5", 0.6, 0.05),))
+    assert raw.win_rate == 0.6
+
+
+def test_an_arm_is_ranked_by_the_better_three_quarters_of_its_trials():
+    rates = (0.9, 0.5, 0.6, 0.1)
+    tried = tuple(Candidate(f"{n:03d}", "", rate, 0.05) for n, rate in enumerate(rates))
+    assert replace(CHOICE, candidates=tried).rank_rate == pytest.approx((0.9 + 0.6 + 0.5) / 3)
+    assert replace(CHOICE, candidates=tried[:1]).rank_rate == 0.9
 
 
 def test_a_sweep_without_its_end_is_loaded_with_the_trials_that_ended(tmp_path: Path):

@@ -68,8 +68,34 @@ COMPARISON = {
     "num_prompts": 96,
     "num_seeds": 2,
     "verdict": "cannot tell yet",
-    "prompts_needed": 1213,
+    "opponent": "best",
+    "against": "none, lr=0.003",
 }
+DECISION = {
+    "arm": "symnoise",
+    "label": "symnoise 6.1, lr 0.0024",
+    "verdict": "cannot tell yet",
+    "comparisons": [COMPARISON],
+    "num_seeds": 2,
+    "looks": [1, 2],
+    "stopped": "last look",
+    "num_trained": 4,
+    "num_failed": 1,
+    "seeds_needed": 13,
+}
+CHOICE = {
+    "arm": "symnoise",
+    "trial": "002-symnoise",
+    "params": {"noise.alpha": 4.0},
+    "method": "fit",
+    "candidates": [
+        {
+            "trial": "002-symnoise", "label": "symnoise, alpha=4", "win_rate": 0.61,
+            "standard_error": 0.031, "fitted": 0.583, "band": 0.022,
+        }
+    ],
+    "flattered": 0.027,
+}  # fmt: skip
 
 
 def _content(**values: Any) -> dict[str, Any]:
@@ -79,7 +105,8 @@ def _content(**values: Any) -> dict[str, Any]:
         "version": "0.1.0",
         "status": "partial",
         "finished": "2026-01-01T12:00:00+00:00",
-        "verdict": {"sentence": "It is not decided yet.", "comparisons": [COMPARISON]},
+        "verdict": {"sentence": "It is not decided yet.", "decisions": [DECISION]},
+        "choices": [CHOICE],
         "trials": [
             _trial(0, "none", 0.5),
             _trial(1, "neftune", 0.44, baseline=True),
@@ -160,7 +187,13 @@ def test_everything_is_told(kind: str) -> None:
         "5 trials (4 done, 1 failed) in 1 min 35 s",
         "the loss is nan at step 31",
         "49.2 to 63.4",
-        "1,213",
+        "about 13 seeds",
+        "1 of 4",
+        "that was the last look",
+        "none, lr=0.003 (its own best)",
+        "symnoise, alpha=4 (chosen)",
+        "58.3",
+        "symnoise: the largest win rate exceeds the fit by 2.7 points.",
         "61.0",
         "4.10 \u2192 0.52",
         "0.12",
@@ -176,7 +209,7 @@ def test_markdown_tables_have_equal_rows() -> None:
     for block in report.markdown(_results(name=HOSTILE)).split("\n\n"):
         lines = [line for line in block.splitlines() if line.startswith("|")]
         widths.append({len(re.findall(r"(?<!\\)\|", line)) for line in lines})
-    assert sum(bool(width) for width in widths) == 7
+    assert sum(bool(width) for width in widths) == 9
     assert all(len(width) <= 1 for width in widths)
 
 
@@ -205,7 +238,7 @@ def _controlled(rate: float, **values: Any) -> dict[str, Any]:
 
 def test_the_rate_at_equal_lengths_is_shown_and_warns_where_lengths_hardly_overlap() -> None:
     results = _content()
-    results["verdict"]["comparisons"][0] |= _controlled(0.532)
+    results["verdict"]["decisions"][0]["comparisons"][0] |= _controlled(0.532)
     results["trials"][1] |= _controlled(0.412, longer_rate=0.96)
     results["trials"][2] |= _controlled(0.583, longer_rate=0.95)
     for text in (report.markdown(_read(results)), _words(report.html(_read(results), CURVES, []))):
@@ -261,7 +294,12 @@ def test_every_figure_has_a_title() -> None:
 def test_hostile_text_is_shown_not_run() -> None:
     results = _content(name=HOSTILE)
     results["verdict"]["sentence"] = HOSTILE
-    results["verdict"]["comparisons"][0] |= {"label": HOSTILE, "verdict": HOSTILE, "arm": HOSTILE}
+    (decision,) = results["verdict"]["decisions"]
+    hostile = {"label": HOSTILE, "verdict": HOSTILE, "arm": HOSTILE}
+    decision |= hostile | {"over": "", "withheld": HOSTILE}
+    decision["comparisons"][0] |= hostile | {"against": HOSTILE}
+    results["choices"][0] |= {"arm": HOSTILE, "note": HOSTILE}
+    results["departures"] = [HOSTILE]
     results["trials"][3] |= {"reason": HOSTILE, "kind": HOSTILE}
     results["trials"][2] |= {"label": HOSTILE, "arm": HOSTILE, "counts": {HOSTILE: 1}}
     example = dict.fromkeys(EXAMPLE, HOSTILE) | {"winner": "tie"}
@@ -300,9 +338,35 @@ def test_bare_results_break_nothing() -> None:
 
 
 def test_no_comparison_is_said_in_words() -> None:
-    results = _content(verdict={"sentence": "No winner.", "comparisons": []})
+    results = _content(verdict={"sentence": "No winner.", "decisions": []})
     for text in (report.markdown(_read(results)), _words(report.html(_read(results), CURVES, []))):
-        assert "No noise type was compared with plain fine-tuning" in text
+        assert "Nothing was compared with plain fine-tuning on fresh seeds" in text
+
+
+def test_what_was_done_otherwise_than_declared_is_told() -> None:
+    told = "part 2, after a verdict: confirm.looks [3] -> [3, 8]"
+    for departures, expected in (([], 0), ([told], 1)):
+        results = _results(departures=departures)
+        page = _words(report.html(results, CURVES, []))
+        assert page.count("Otherwise than declared") == page.count(told) == expected
+        assert report.markdown(results).count("## Otherwise than declared") == expected
+
+
+def test_a_choice_that_was_not_made_by_a_fit_says_how() -> None:
+    (candidate,) = CHOICE["candidates"]
+    bare = {**candidate, "fitted": None, "band": None}
+    raw = CHOICE | {"method": "pairs", "candidates": [bare], "flattered": None, "note": "No judge."}
+    text = report.markdown(_results(choices=[raw]))
+    assert "symnoise: its win rates could not rank its settings, so those were judged" in text
+    assert "symnoise: No judge." in text
+    assert "exceeds the fit" not in text
+    assert "## Choice of settings" not in report.markdown(_results(choices=[]))
+
+
+def test_a_verdict_that_is_withheld_is_marked() -> None:
+    results = _content()
+    results["verdict"]["decisions"][0]["withheld"] = "2 of its 4 trainings failed"
+    assert "cannot tell yet (withheld)" in report.markdown(_read(results))
 
 
 def test_further_settings_get_a_column() -> None:
@@ -439,18 +503,21 @@ def test_a_sweep_without_any_trial_file_is_reported(tmp_path: Path) -> None:
 def test_noise_types_against_each_other_are_told_in_points(kind: str) -> None:
     results = _content()
     contrast = COMPARISON | {
-        "label": "symnoise 5 over independent 5",
         "over": "independent",
         "win_rate": 0.509,
         "interval_95": [0.4795, 0.54],
+        "opponent": "",
+        "against": "",
     }
-    results["verdict"]["comparisons"].append(contrast)
+    decision = DECISION | {"over": "independent", "comparisons": [contrast]}
+    results["verdict"]["decisions"].append(decision)
     text = (
         _words(report.html(_read(results), CURVES, []))
         if kind == "html"
         else report.markdown(_read(results))
     )
-    assert "symnoise 5 over independent 5" in text
+    assert "symnoise 6.1, lr 0.0024" in text
+    assert "independent" in text
     assert "+1.8" in text
     assert "-4.1 to +8.0" in text.replace("\\", "")
     assert "50.9" not in text

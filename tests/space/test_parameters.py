@@ -9,17 +9,9 @@ import pytest
 from symnoise_ray.config import Parameter, SweepConfig, TrialConfig
 from symnoise_ray.config.loading import Document, build, read_yaml
 from symnoise_ray.errors import UserError
-from symnoise_ray.space.parameters import (
-    Space,
-    arm_of,
-    check_sweep,
-    describe,
-    flat,
-    leaf_paths,
-    plain_baseline,
-    resolve,
-    search_size,
-)
+from symnoise_ray.space.check import check_sweep
+from symnoise_ray.space.design import reference_baseline, search_size
+from symnoise_ray.space.parameters import Space, describe, flat, leaf_paths, resolve
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -264,8 +256,8 @@ def test_choices_keep_their_types() -> None:
 
 def test_a_sound_sweep_holds() -> None:
     check_sweep(sweep())
-    assert plain_baseline(sweep()) == 0
-    assert plain_baseline(sweep(baselines=[])) is None
+    assert reference_baseline(sweep()) == 0
+    assert reference_baseline(sweep(baselines=[])) is None
 
 
 @pytest.mark.parametrize(
@@ -287,9 +279,9 @@ def test_a_sound_sweep_holds() -> None:
             {
                 "trial": {"judge": {"reference": "file.json"}},
                 "baselines": [],
-                "confirm": {"top_k": 1},
+                "confirm": {"arms": 1},
             },
-            r"confirm\.top_k=1 compares with plain fine-tuning and needs a baseline",
+            r"confirm\.arms=1 needs a baseline with noise\.type: none, but got 0 baselines",
         ),
         ({"search": {}}, r"search\.num_trials must be given for sampler tpe"),
         ({"parameters": {}}, r"search\.num_trials=3 needs `parameters`"),
@@ -395,4 +387,3 @@ def test_trials_are_described_by_their_noise() -> None:
     symnoise = TrialConfig.model_validate({"noise": {"type": "symnoise", "alpha": 5.4321}})
     assert describe(symnoise) == "symnoise 5.43"
     assert describe(TrialConfig()) == "none"
-    assert arm_of(symnoise) == "symnoise"

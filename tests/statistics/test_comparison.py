@@ -1,14 +1,13 @@
 """Arms are compared with plain fine-tuning, and the verdict promises no more than it knows."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 from scipy import stats
 
 from symnoise_ray.statistics.bootstrap import Floats
-from symnoise_ray.statistics.comparison import Comparison, compare, holm
-from symnoise_ray.statistics.words import needed_text, verdict_sentence
+from symnoise_ray.statistics.comparison import compare
+from symnoise_ray.statistics.decision import holm
+from symnoise_ray.statistics.words import needed_text
 
 # Holm's correction
 
@@ -93,7 +92,6 @@ def test_a_clear_effect_is_better_and_its_mirror_worse(num_seeds: int) -> None:
     assert better.interval_95 == pytest.approx([1 - end for end in reversed(worse.interval_95)])
     assert (better.num_prompts, better.num_seeds) == (200, num_seeds)
     assert better.prompts_needed is None
-    assert better.seeds_needed is None
 
 
 def test_one_seed_is_students_t_test_over_prompts() -> None:
@@ -140,7 +138,7 @@ def test_a_few_prompts_on_one_side_decide_by_their_number_however_alike(sure: fl
 def test_ties_everywhere_decide_nothing() -> None:
     (comparison,) = compare({"a": np.full((50, 2), 0.5)})
     assert (comparison.verdict, comparison.win_rate) == ("cannot tell yet", 0.5)
-    assert (comparison.prompts_needed, comparison.seeds_needed) == (None, None)
+    assert comparison.prompts_needed is None
 
 
 # How many more would tell
@@ -153,126 +151,40 @@ def test_the_prompts_needed_are_those_of_the_power_formula() -> None:
     assert comparison.verdict == "cannot tell yet"
     assert comparison.prompts_needed is not None
     assert exact <= comparison.prompts_needed <= 1.06 * exact + 1
-    assert comparison.seeds_needed is None
 
 
-def test_as_many_prompts_as_were_asked_for_do_tell() -> None:
+def test_as_many_prompts_as_were_asked_for_do_tell_a_gap_of_three_points() -> None:
     rng = np.random.default_rng(8)
-    effect = {"edge": 0.25, "seed_effect": 0.0}
-    tried = [compare({"a": simulated(rng, 60, 2, **effect)})[0] for _ in range(60)]
-    needed = [c.prompts_needed for c in tried if c.prompts_needed]
-    count = int(np.median(needed))
-    assert 60 < count < 5000
+    (asked,) = compare({"a": np.repeat([0.0, 0.5, 1.0], [37, 22, 41])[:, None]})
+    assert asked.prompts_needed is not None
+    shape, chances = (asked.prompts_needed, 1), [0.36, 0.22, 0.42]  # a gap of 3 points
     told = [
-        compare({"a": simulated(rng, count, 2, **effect)})[0].verdict == "better"
-        for _ in range(100)
+        compare({"a": rng.choice([0.0, 0.5, 1.0], shape, p=chances)})[0].verdict == "better"
+        for _ in range(300)
     ]
-    assert np.mean(told) > 0.6
+    assert np.mean(told) == pytest.approx(0.8, abs=0.08)
 
 
-def test_where_seeds_differ_no_number_of_prompts_helps_but_seeds_do() -> None:
+def test_where_there_are_prompts_enough_none_is_asked_for() -> None:
+    scores = np.repeat([1.0, 0.0], [5020, 4980])[:, None]
+    (comparison,) = compare({"a": scores})
+    assert (comparison.verdict, comparison.prompts_needed) == ("cannot tell yet", None)
+    assert needed_text(comparison) == "a gap of 3 points would be seen on these prompts"
+
+
+def test_of_several_seeds_no_number_of_prompts_is_said() -> None:
     rng = np.random.default_rng(2)
     scores = np.clip(0.55 + np.array([[0.12, -0.12]]) + rng.normal(0, 0.2, size=(400, 2)), 0.0, 1.0)
     (comparison,) = compare({"a": scores})
-    assert comparison.verdict == "cannot tell yet"
-    assert comparison.prompts_needed is None
-    assert comparison.seeds_needed is not None
-    assert comparison.seeds_needed > 2
-    assert needed_text(comparison) == f"about {comparison.seeds_needed} seeds would decide it"
+    assert (comparison.verdict, comparison.prompts_needed) == ("cannot tell yet", None)
 
 
-# In words
-
-
-def comparison(arm: str, verdict: str, **values: Any) -> Comparison:
-    fields: dict[str, Any] = {
-        "win_rate": 0.561,
-        "interval_95": (0.512, 0.61),
-        "p_value": 0.01,
-        "p_holm": 0.02,
-        "num_prompts": 96,
-        "num_seeds": 2,
-        "prompts_needed": None,
-        "seeds_needed": None,
-    }
-    return Comparison(arm=arm, verdict=verdict, **{**fields, **values})
-
-
-LABELS = {"symnoise": "symnoise, alpha=6", "neftune": "neftune, alpha=5"}
-
-
-def test_the_verdict_says_what_is_better_with_its_evidence() -> None:
-    assert verdict_sentence([comparison("symnoise", "better")], LABELS) == (
-        "Against plain fine-tuning, on 96 fresh prompts and 2 fresh seeds: symnoise, alpha=6 is "
-        "better (56.1 % wins, 95 % interval 51.2 to 61.0)."
-    )
-
-
-def test_the_verdict_says_what_is_worse_on_one_seed() -> None:
-    worse = comparison("neftune", "worse", win_rate=0.4, interval_95=(0.3, 0.49), num_seeds=1)
-    assert verdict_sentence([worse], LABELS) == (
-        "Against plain fine-tuning, on 96 fresh prompts and 1 fresh seed: neftune, alpha=5 is "
-        "worse (40.0 % wins, 95 % interval 30.0 to 49.0). One seed cannot show how much another "
-        "training would differ."
-    )
-
-
-@pytest.mark.parametrize(
-    ("needed", "told"),
-    [
-        (
-            {"prompts_needed": 700, "seeds_needed": 9},
-            "about 700 prompts or 9 seeds would decide it",
-        ),
-        ({"prompts_needed": 700}, "about 700 prompts would decide it"),
-        ({"seeds_needed": 9}, "about 9 seeds would decide it"),
-        ({}, "the gap is too small to plan for"),
-    ],
-)
-def test_the_verdict_admits_what_it_cannot_tell_and_what_would(
-    needed: dict[str, int], told: str
-) -> None:
-    open_case = comparison("symnoise", "cannot tell yet", **needed)
-    assert verdict_sentence([open_case], LABELS) == (
-        "Against plain fine-tuning, on 96 fresh prompts and 2 fresh seeds: whether symnoise, "
-        f"alpha=6 differs is not decided yet (56.1 % wins, 95 % interval 51.2 to 61.0; {told})."
-    )
-
-
-def test_the_verdict_names_the_arms_from_the_best() -> None:
-    sentence = verdict_sentence(
-        [comparison("neftune", "worse", win_rate=0.3), comparison("symnoise", "better")], LABELS
-    )
-    assert sentence.index("symnoise, alpha=6 is better") < sentence.index("neftune, alpha=5 is wor")
-
-
-def test_without_a_confirmation_there_is_no_winner() -> None:
-    assert verdict_sentence([], {}) == (
-        "Nothing was confirmed on fresh seeds and prompts, so the sweep names no winner."
-    )
-
-
-def test_the_verdict_names_the_win_rate_at_equal_lengths() -> None:
-    held_equal = {
-        "length_controlled_win_rate": 0.498,
-        "length_controlled_interval_95": (0.44, 0.55),
-    }
-    assert verdict_sentence([comparison("symnoise", "better", **held_equal)], LABELS).endswith(
-        "(56.1 % wins, 95 % interval 51.2 to 61.0, 49.8 % at equal lengths)."
-    )
-
-
-def test_scores_at_equal_lengths_are_compared_beside_the_raw_ones() -> None:
-    rng = np.random.default_rng(6)
-    raw = {arm: 0.25 + 0.5 * simulated(rng, 80, 1) for arm in "ab"}
-    held_equal = {arm: values - 0.1 for arm, values in raw.items()}
-    for plain, both in zip(compare(raw), compare(raw, held_equal), strict=True):
-        assert plain.length_controlled_win_rate is None
-        assert both.length_controlled_win_rate == pytest.approx(plain.win_rate - 0.1)
-        assert both.length_controlled_interval_95 == pytest.approx(
-            [end - 0.1 for end in plain.interval_95]
-        )
-        assert (both.win_rate, both.verdict) == (plain.win_rate, plain.verdict)
+def test_two_models_are_contrasted_by_half_their_difference() -> None:
+    rng = np.random.default_rng(4)
+    one, other = simulated(rng, 100, 1, edge=1.0), simulated(rng, 100, 1, edge=-1.0)
+    *_, contrast = compare({"a": one, "b": other}, {("a", "b"): one - other})
+    assert (contrast.arm, contrast.over, contrast.verdict) == ("a", "b", "better")
+    assert contrast.win_rate == pytest.approx(0.5 + (one.mean() - other.mean()) / 2)
 
 
 @pytest.mark.parametrize("num_seeds", [2, 3, 5])
@@ -291,10 +203,3 @@ def test_the_interval_is_that_of_the_formula(num_seeds: int) -> None:
     half = np.sqrt(squared / (30 * num_seeds))
     expected = (max(0, mean - half), min(1, mean + half))
     assert found.interval_95 == pytest.approx(expected, abs=1e-9)
-
-
-def test_prompts_and_seeds_that_decide_only_together_are_joined_by_and() -> None:
-    together = Comparison(
-        "a", 0.52, (0.4, 0.6), 0.5, 0.5, 50, 2, "cannot tell yet", 90, 4, needed_together=True
-    )
-    assert "90 prompts and 4 seeds" in needed_text(together)

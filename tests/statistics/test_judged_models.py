@@ -44,7 +44,7 @@ def test_a_model_that_wins_often_enough_is_better_than_the_reference():
     assert told.prompts_needed > 400
     words = standings_text([told])
     assert words.startswith("Against the reference, on 400 prompts: whether own differs is not")
-    assert f"about {told.prompts_needed} prompts would decide it" in words
+    assert f"; a gap of 3 points takes about {told.prompts_needed} prompts)" in words
     assert "One seed cannot show how much another training would differ." in words
 
 
@@ -171,7 +171,7 @@ def test_score_compares_several_files(
     two = annotated("two.json", [0.0] * 30 + [1.0] * 70)
     assert main(["score", one, two]) == 0
     told = capsys.readouterr().out
-    assert "two.json is better than one.json (+30.0 points, 95 % interval" in told
+    assert "two.json is better than one.json (+30.0 points in win rate, 95 % interval" in told
     assert main(["score", one, two, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["scores"]["one.json"]["win_rate"] == 0.4

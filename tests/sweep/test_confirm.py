@@ -1,169 +1,288 @@
-"""The confirmation's comparisons come from the files that its trials left."""
+"""The confirmation trains, judges and decides look by look, from the files of its trials."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from symnoise_ray.config import ConfirmConfig, SweepConfig, TrialConfig
-from symnoise_ray.records.files import write_json, write_lines
+from symnoise_ray.config import ConfirmConfig, TrialConfig
+from symnoise_ray.records.files import write_json
 from symnoise_ray.records.layout import PREFERENCES, RESULT
-from symnoise_ray.records.preferences import Preference, read_annotations
-from symnoise_ray.records.results import TrialResult
-from symnoise_ray.space.trials import SweepPlans, TrialPlan
-from symnoise_ray.statistics.judged_models import standings
+from symnoise_ray.records.verdict import Choice, Decision, Verdict
+from symnoise_ray.space.trials import SweepPlans
 from symnoise_ray.statistics.words import verdict_sentence
-from symnoise_ray.sweep.confirm import choose, comparisons, number_choices
+from symnoise_ray.sweep.choice import UNRANKED
+from symnoise_ray.sweep.confirm import Confirmation
+from symnoise_ray.sweep.decide import MOST_FAILED, decision
+from symnoise_ray.sweep.results import assemble
+from tests.sweep.played import Played, Skill, chosen, played_confirmation, sweep
 
-TEXTS = ("", "r" * 50, "plain")
+PLAIN = {"noise.type": "none", "optim.lr": 1e-4}
+NOISY = {"noise.type": "symnoise", "noise.alpha": 5, "optim.lr": 8e-4}
+UNIFORM = {"noise.type": "neftune", "noise.alpha": 5, "optim.lr": 1e-4}
+CHOICES = {
+    "none": chosen("none", PLAIN, 4),
+    "symnoise": chosen("symnoise", NOISY, 3),
+    "neftune": chosen("neftune", UNIFORM, 3),
+}
+
+
+def skills(none: float, symnoise: float, neftune: float = 0.5, high_rate: float = 0.0) -> Skill:
+    """Shares of right answers by noise type; the high learning rate adds some."""
+    by_type = {"none": none, "symnoise": symnoise, "neftune": neftune}
+
+    def skill(config: TrialConfig) -> float:
+        return by_type[config.noise.type] + (high_rate if config.optim.lr > 5e-4 else 0)
+
+    return skill
+
+
+def plans_of(folder: Path, **values: Any) -> SweepPlans:
+    return SweepPlans(sweep(**values), folder / "played")
 
 
 def confirmed(
-    folder: Path,
-    name: str,
-    scores: Sequence[float | None],
-    status: str = "done",
-    *,
-    times: int = 1,
-    same_request: bool = False,
-) -> TrialPlan:
-    """A trial that ended, with these verdicts on answers that are the longer the better.
-
-    Every prompt is asked so many times; with `same_request` they differ in what came before.
-    """
-    directory = folder / name
-    write_json({"trial": name, "status": status}, directory / RESULT)
-    rows = [
-        Preference(
-            item + len(scores) * time, "and why?" if same_request else f"question {item}", *TEXTS,
-            "t" * int(40 + 20 * (score or 0) + item % 7), "noisy", "judge", "one",
-            None if score is None else 1 + score,
-            earlier_requests=(f"question {item}",) if same_request else (),
-        )
-        for time in range(times)
-        for item, score in enumerate(scores)
-    ]  # fmt: skip
-    write_lines(rows, directory / PREFERENCES)
-    return TrialPlan(name, TrialConfig(), directory, directory / "reference.jsonl", {}, "confirm")
+    folder: Path, skill: Skill, arms: tuple[str, ...] = ("symnoise",), **values: Any
+) -> tuple[Confirmation, Played]:
+    workers = Played(skill, values.pop("num_prompts", 60), failing=values.pop("failing", ()))
+    parts = values.pop("parts", None)
+    plans = plans_of(folder, **values)
+    return played_confirmation(plans, workers, CHOICES, arms, parts), workers
 
 
-def some_scores(seed: int, count: int = 40) -> list[float | None]:
-    return [float(score) for score in np.random.default_rng(seed).choice([0, 0.5, 1], size=count)]
+def decisions(
+    confirmation: Confirmation, choices: dict[str, Choice] | None = None
+) -> list[Decision]:
+    return [decision(confirmation, each, choices or CHOICES) for each in confirmation.asked]
 
 
-def test_seeds_are_paired_on_the_prompts_that_all_of_them_answered(tmp_path: Path) -> None:
-    first, second = some_scores(1), some_scores(2)
-    second[3] = None
-    plans = [confirmed(tmp_path, "a", first), confirmed(tmp_path, "b", second)]
-    (found,) = comparisons({"none": [], "symnoise": plans})
-    both = [s for pair in zip(first, second, strict=True) if None not in pair for s in pair]
-    assert found.win_rate == pytest.approx(np.mean(both))
-    assert (found.arm, found.num_prompts, found.num_seeds) == ("symnoise", 39, 2)
+# Two opponents
 
 
-def test_a_prompt_that_repeats_counts_once_as_it_does_in_score(tmp_path: Path) -> None:
-    once = [1.0] * 26 + [0.0] * 14
-    asked_again = [
-        [confirmed(tmp_path, f"{count} times, seed {n}", once, times=count) for n in range(2)]
-        for count in (1, 3)
-    ]
-    (alone,), (repeated,) = (comparisons({"symnoise": plans}) for plans in asked_again)
-    assert repeated.num_prompts == alone.num_prompts == 40
-    assert repeated.p_value == pytest.approx(alone.p_value)
-    assert repeated.interval_95 == pytest.approx(alone.interval_95)
-    assert repeated.verdict == "cannot tell yet"
-    (scored,) = standings({"own": read_annotations(asked_again[1][0].directory / PREFERENCES)})
-    assert scored.num_prompts == 40
-
-
-def test_last_requests_of_different_conversations_are_different_prompts(tmp_path: Path) -> None:
-    plan = confirmed(tmp_path, "a", some_scores(6), same_request=True)
-    (found,) = comparisons({"symnoise": [plan]})
-    assert found.num_prompts == 40
-
-
-def test_a_comparison_names_the_win_rate_at_equal_lengths(tmp_path: Path) -> None:
-    scores = [0.0 if score == 0 else 1.0 for score in some_scores(3, 90)]
-    plans = [confirmed(tmp_path, "a", list(scores)), confirmed(tmp_path, "b", list(scores))]
-    (found,) = comparisons({"symnoise": plans})
-    assert found.length_controlled_win_rate is not None
-    assert found.length_controlled_interval_95 is not None
-    low, high = found.length_controlled_interval_95
-    assert low <= found.length_controlled_win_rate <= high
-    assert found.length_controlled_win_rate < found.win_rate - 0.05, "length explains the wins"
-
-
-def test_a_setting_that_a_growing_search_chooses_anew_is_another_choice(tmp_path: Path) -> None:
-    path, plain, other = tmp_path / "confirm.json", {"optim.lr": 0.002}, {"optim.lr": 0.001}
-    mild, wild = {"noise.alpha": 1.5}, {"noise.alpha": 9.0}
-    for _ in range(2):
-        assert number_choices({"none": plain, "symnoise": mild}, path) == {"none": 1, "symnoise": 1}
-    assert number_choices({"none": plain, "symnoise": wild}, path) == {"none": 1, "symnoise": 2}
-    assert number_choices({"none": plain, "neftune": mild}, path) == {"none": 1, "neftune": 1}
-    # Judged against another plain model, the same setting is to be judged anew.
-    assert number_choices({"none": other, "symnoise": wild}, path) == {"none": 2, "symnoise": 3}
-    assert number_choices({"none": other, "neftune": mild}, path) == {"none": 2, "neftune": 2}
-
-
-def test_trials_of_another_choice_have_names_and_references_of_their_own(tmp_path: Path) -> None:
-    plans = SweepPlans(SweepConfig(name="a", baselines=({"noise.type": "none"},)), tmp_path)
-    point = {"noise.type": "symnoise", "noise.alpha": 5}
-    first, again = plans.confirm("symnoise", point, 0), plans.confirm("symnoise", point, 0, 2, 1)
-    third = plans.confirm("symnoise", point, 0, 3, 2)
-    names = [plan.name for plan in (first, again, third)]
-    assert names == [f"confirm-symnoise-seed1000{end}" for end in ("", "-choice2", "-choice3")]
-    assert first.reference == again.reference != third.reference
-    plain = plans.confirm("none", {"noise.type": "none"}, 0, 2, 2)
-    assert third.reference == plain.reference == plain.directory / "completions.jsonl"
-
-
-def test_a_seed_that_failed_and_an_arm_without_any_are_left_out(tmp_path: Path) -> None:
-    good = confirmed(tmp_path, "a", some_scores(4))
-    failed = confirmed(tmp_path, "b", some_scores(5), status="failed")
-    never = confirmed(tmp_path, "c", [None] * 40)
-    found = comparisons({"symnoise": [good, failed], "neftune": [failed], "bernoulli": [never]})
-    assert [(c.arm, c.num_seeds) for c in found] == [("symnoise", 1)]
-
-
-def test_a_contrast_is_the_difference_of_two_win_rates_on_shared_prompts_and_seeds(
+def test_an_arm_is_compared_with_the_references_best_and_at_its_own_shared_settings(
     tmp_path: Path,
 ) -> None:
-    better = [1.0] * 30 + [0.0] * 10
-    worse = [0.0] * 30 + [1.0] * 10
-    missing: list[float | None] = [None, *worse[1:]]
-    arms = {
-        "symnoise": [confirmed(tmp_path, f"s{n}", list(better)) for n in range(3)],
-        "independent": [
-            confirmed(tmp_path, "i0", missing),
-            confirmed(tmp_path, "i1", list(worse)),
-            confirmed(tmp_path, "i2", list(worse), status="failed"),
-        ],
+    confirmation, workers = confirmed(tmp_path, skills(0.1, 0.9))
+    (told,) = decisions(confirmation)
+    assert [(c.opponent, c.against) for c in told.comparisons] == [
+        ("best", "none, lr=0.0001"), ("shared", "none, lr=0.0008")
+    ]  # fmt: skip
+    assert told.verdict == "better"
+    assert all(c.num_prompts == 60 and c.win_rate > 0.7 for c in told.comparisons)
+    settings = {name.split("-seed")[0] + name.partition("-setting")[2] for name in workers.trained}
+    assert settings == {"confirm-none", "confirm-none2", "confirm-symnoise"}
+    sentence = verdict_sentence(Verdict(decisions=(told,)))
+    assert sentence.startswith(
+        "symnoise at alpha=5, lr=0.0008 (3 settings tried) is better than plain fine-tuning: "
+    )
+    assert "against plain fine-tuning at its own best, lr=0.0001 (4 settings tried)" in sentence
+    assert "against plain fine-tuning at the same lr=0.0008" in sentence
+
+
+def test_a_gain_that_is_the_learning_rates_alone_is_no_verdict(tmp_path: Path) -> None:
+    confirmation, _ = confirmed(tmp_path, skills(0.1, 0.1, high_rate=0.8))
+    (told,) = decisions(confirmation)
+    best, shared = told.comparisons
+    assert best.interval_95[0] > 0.5, "better than the reference that the search chose"
+    assert shared.interval_95[0] < 0.5 < shared.interval_95[1]
+    assert told.verdict == "cannot tell yet"
+
+
+def test_at_the_references_own_best_setting_there_is_one_opponent(tmp_path: Path) -> None:
+    confirmation, workers = confirmed(tmp_path, skills(0.1, 0.5, 0.9), ("neftune",))
+    (told,) = decisions(confirmation)
+    assert [c.opponent for c in told.comparisons] == ["best"]
+    assert len(workers.trained) == 2 * told.num_seeds
+    assert told.num_trained == 2 * told.num_seeds
+
+
+def test_answers_of_both_sides_are_paired_seed_by_seed(tmp_path: Path) -> None:
+    confirmation, _ = confirmed(tmp_path, skills(0.5, 0.6))
+    plans = confirmation.plans
+    for number in (0, 1):
+        plan = confirmation.plan(confirmation.asked[0].setting, number)
+        assert plan.reference.parent.name == f"confirm-none-seed{1000 + number}"
+        assert plan.config.data.prompts == "confirm"
+        rival = f"preferences-against-confirm-none-seed{1000 + number}-setting2.jsonl"
+        assert {PREFERENCES, rival} <= {path.name for path in plan.directory.iterdir()}
+    assert plans.sweep.confirm.looks == (2, 3)
+
+
+# Looks
+
+
+def test_what_is_decided_at_the_first_look_gets_no_further_seed(tmp_path: Path) -> None:
+    looks: dict[str, Any] = {"confirm": {"arms": 1, "looks": [3, 4]}}
+    confirmation, workers = confirmed(tmp_path, skills(0.05, 0.95), num_prompts=120, **looks)
+    (told,) = decisions(confirmation)
+    assert (told.verdict, told.looks, told.stopped, told.num_seeds) == (
+        "better", (3,), "decided", 3
+    )  # fmt: skip
+    seeds = {name.split("-seed")[1][:4] for name in workers.trained}
+    assert seeds == {"1000", "1001", "1002"}
+
+
+def test_what_is_open_is_looked_at_with_more_seeds_until_the_last_look(tmp_path: Path) -> None:
+    looks = {"confirm": {"arms": 1, "looks": [1, 2]}, "question": {"effect": 0.4}}
+    confirmation, workers = confirmed(tmp_path, skills(0.5, 0.52), num_prompts=12, **looks)
+    (told,) = decisions(confirmation)
+    assert (told.verdict, told.looks, told.stopped) == ("cannot tell yet", (1, 2), "last look")
+    assert len(workers.trained) == len(set(workers.trained)) == 3 * 2
+
+
+def test_what_no_look_can_tell_is_given_up(tmp_path: Path) -> None:
+    looks = {"confirm": {"arms": 1, "looks": [2, 3, 20]}, "question": {"effect": 0.01}}
+    confirmation, workers = confirmed(tmp_path, skills(0.5, 0.5), num_prompts=30, **looks)
+    (told,) = decisions(confirmation)
+    assert (told.verdict, told.stopped) == ("cannot tell yet", "futile")
+    assert told.num_seeds < 20
+    assert len(workers.trained) == 3 * told.num_seeds
+
+
+def test_seeds_of_an_open_question_are_not_spent_on_a_decided_one(tmp_path: Path) -> None:
+    confirm, question = {"arms": 2, "looks": [3, 4]}, {"effect": 0.05}
+    confirmation, workers = confirmed(
+        tmp_path, skills(0.05, 0.95, 0.12), ("symnoise", "neftune"), num_prompts=120,
+        confirm=confirm, question=question,
+    )  # fmt: skip
+    by_arm = {told.arm: told for told in decisions(confirmation)}
+    assert by_arm["symnoise"].looks == (3,)
+    assert by_arm["neftune"].looks == (3, 4)
+    assert "confirm-neftune-seed1003" in workers.trained
+    assert "confirm-none-seed1003" in workers.trained
+    assert "confirm-symnoise-seed1003" not in workers.trained
+
+
+def test_what_was_trained_and_judged_before_is_taken_from_its_files(tmp_path: Path) -> None:
+    first, workers = confirmed(tmp_path, skills(0.3, 0.6))
+    assert workers.trained
+    again, idle = confirmed(tmp_path, skills(0.3, 0.6))
+    assert idle.trained == []
+    assert decisions(again) == decisions(first)
+
+
+@pytest.mark.parametrize("budget", [6, 7])
+def test_a_budget_that_is_spent_ends_the_looks_and_the_sentence_says_what_was_seen(
+    budget: int, tmp_path: Path
+) -> None:
+    values: dict[str, Any] = {
+        "confirm": {"arms": 1, "looks": [2, 9]},
+        "question": {"effect": 0.4},
+        "budget": {"trials": budget},
     }
-    *plain, contrast = comparisons(arms, [("symnoise", "independent")])
-    assert [(c.arm, c.over) for c in plain] == [("symnoise", ""), ("independent", "")]
-    assert (contrast.arm, contrast.over) == ("symnoise", "independent")
-    assert (contrast.num_prompts, contrast.num_seeds) == (39, 2)
-    assert contrast.win_rate == pytest.approx(0.5 + (29 - 10) / 39 / 2)
-    assert contrast.verdict == "better"
-    assert contrast.p_holm >= contrast.p_value
-    told = verdict_sentence([*plain, contrast], {"symnoise": "A", "independent": "B"})
-    assert "A is better than B (+48.7 points, 95 % interval +" in told
-    assert comparisons(arms, [("symnoise", "bernoulli")])[-1].over == "", "bernoulli was not run"
-
-
-def test_contrasted_arms_are_confirmed_whatever_their_rank() -> None:
-    results = [
-        TrialResult(str(n), arm=arm, params={"a": arm}, values={"win_rate": rate})
-        for n, (arm, rate) in enumerate(
-            [("none", 0.5), ("symnoise", 0.4), ("neftune", 0.6), ("independent", 0.3)]
+    searched = plans_of(tmp_path, **values).search(0, PLAIN)
+    write_json(searched.result("done").to_json(), searched.directory / RESULT)
+    confirmation, workers = confirmed(tmp_path, skills(0.5, 0.6), num_prompts=30, **values)
+    (told,) = decisions(confirmation)
+    assert told.stopped == "budget"
+    assert len(workers.trained) == told.num_trained == (6 if budget == 7 else 0)
+    plans = confirmation.plans
+    result = assemble(plans.sweep, plans.directory, [], [], [told], {}, uri="", interrupted=False)
+    sentence = result.verdict.sentence
+    if budget == 7:
+        assert sentence.startswith("Whether symnoise at alpha=5, lr=0.0008 (3 settings tried) is ")
+        assert "2 fresh seeds" in sentence
+    else:
+        assert sentence == (
+            "No verdict: the budget was spent before the first look of the confirmation."
         )
+
+
+# Failures
+
+
+def test_a_seed_that_failed_is_left_out_and_counted(tmp_path: Path) -> None:
+    failing = {"confirm-symnoise-seed1001"}
+    confirmation, _ = confirmed(tmp_path, skills(0.1, 0.9), failing=failing)
+    (told,) = decisions(confirmation)
+    assert {c.num_seeds for c in told.comparisons} == {told.num_seeds - 1}
+    assert (told.num_failed, told.num_trained) == (1, 3 * told.num_seeds)
+
+
+@pytest.mark.parametrize("skill", [skills(0.05, 0.95), skills(0.95, 0.05)])
+def test_better_is_withheld_where_more_than_a_tenth_failed_and_worse_is_not(
+    skill: Skill, tmp_path: Path
+) -> None:
+    failing = {"confirm-symnoise-seed1001"}
+    values: dict[str, Any] = {"confirm": {"arms": 1, "looks": [3]}, "num_prompts": 120}
+    confirmation, _ = confirmed(tmp_path, skill, failing=failing, **values)
+    (told,) = decisions(confirmation)
+    assert told.num_failed == 1 > MOST_FAILED * told.num_trained
+    if told.comparisons[0].win_rate < 0.5:
+        assert (told.verdict, told.withheld) == ("worse", "")
+        return
+    assert (told.verdict, told.withheld) == ("cannot tell yet", "1 of its 9 trainings failed")
+    sentence = verdict_sentence(Verdict(decisions=(told,)))
+    assert "withheld: 1 of its 9 trainings failed." in sentence
+    assert "too few" not in sentence
+
+
+def test_an_arm_or_an_opponent_that_always_fails_gives_no_comparison(tmp_path: Path) -> None:
+    for number, name in enumerate(("confirm-symnoise-seed{}", "confirm-none-seed{}-setting2")):
+        failing = {name.format(seed) for seed in range(1000, 1010)}
+        confirmation, _ = confirmed(tmp_path / str(number), skills(0.1, 0.9), failing=failing)
+        (told,) = decisions(confirmation)
+        assert (told.verdict, told.stopped, told.comparisons) == ("cannot tell yet", "failed", ())
+        assert told.num_failed == 2
+    result = assemble(
+        confirmation.plans.sweep, confirmation.plans.directory,
+        [each for each in confirmation.results(confirmation.asked[0]) if each], [], [told], {},
+        uri="", interrupted=False,
+    )  # fmt: skip
+    assert result.verdict.sentence == (
+        "No verdict: only 4 of 6 trials came to their end, and plain fine-tuning or every other "
+        "arm is not among them."
+    )
+
+
+@pytest.mark.parametrize("arm", ["none", "symnoise"])
+def test_a_verdict_is_withheld_where_the_settings_of_a_side_could_not_be_ranked(
+    arm: str, tmp_path: Path
+) -> None:
+    confirmation, _ = confirmed(tmp_path, skills(0.05, 0.95), num_prompts=120)
+    note = UNRANKED.format("no money left")
+    choices = CHOICES | {arm: replace(CHOICES[arm], note=note)}
+    (told,) = decisions(confirmation, choices)
+    assert told.verdict == "cannot tell yet"
+    assert told.withheld == f"of {arm}, the best settings could not be ranked: no money left"
+    (open_case,) = decisions(confirmed(tmp_path / "open", skills(0.5, 0.5))[0], choices)
+    assert open_case.withheld == ""
+
+
+# Several arms, and arms against each other
+
+
+def test_arms_are_contrasted_on_shared_seeds(tmp_path: Path) -> None:
+    confirm = {"arms": 2, "looks": [2, 3], "contrasts": [["symnoise", "neftune"]]}
+    confirmation, _ = confirmed(
+        tmp_path, skills(0.5, 0.95, 0.05), ("symnoise", "neftune"), num_prompts=120,
+        confirm=confirm,
+    )  # fmt: skip
+    *_, told = decisions(confirmation)
+    assert (told.arm, told.over, told.verdict) == ("symnoise", "neftune", "better")
+    assert told.comparisons[0].win_rate > 0.6
+    assert confirmation.effect_on(confirmation.asked[-1]) == 0.015, "a contrast is halved"
+    sentence = verdict_sentence(Verdict(decisions=tuple(decisions(confirmation))))
+    assert "symnoise at alpha=5, lr=0.0008 (3 settings tried) is better than neftune: +" in sentence
+
+
+def test_a_contrast_with_an_arm_that_was_not_chosen_is_not_asked(tmp_path: Path) -> None:
+    confirm = {"arms": 1, "looks": [2], "contrasts": [["symnoise", "bernoulli"]]}
+    confirmation, _ = confirmed(tmp_path, skills(0.5, 0.6), confirm=confirm)
+    assert [each.key for each in confirmation.asked] == [("symnoise", "")]
+
+
+def test_for_other_groups_the_groups_are_the_units(tmp_path: Path) -> None:
+    values: dict[str, Any] = {"question": {"population": "other_groups"}}
+    confirmation, _ = confirmed(tmp_path, skills(0.3, 0.7), **values)
+    (told,) = decisions(confirmation)
+    assert {(c.num_prompts, c.num_groups) for c in told.comparisons} == {(60, 6)}
+    (same,) = decisions(confirmed(tmp_path, skills(0.3, 0.7))[0])
+    widths = [
+        c.comparisons[0].interval_95[1] - c.comparisons[0].interval_95[0] for c in (told, same)
     ]
-    alone = ConfirmConfig(top_k=1)
-    assert list(choose(results, alone)) == ["none", "neftune"]
-    both = ConfirmConfig(top_k=1, contrasts=(("symnoise", "independent"),))
-    assert list(choose(results, both)) == ["none", "neftune", "symnoise", "independent"]
+    assert widths[0] != widths[1]
 
 
 @pytest.mark.parametrize(
@@ -176,6 +295,6 @@ def test_contrasted_arms_are_confirmed_whatever_their_rank() -> None:
 )
 def test_contrasts_that_cannot_be_made_are_refused(contrasts: list[Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ConfirmConfig.model_validate({"top_k": 1, "contrasts": contrasts})
-    with pytest.raises(ValueError, match=r"needs confirm\.top_k >= 1"):
+        ConfirmConfig.model_validate({"arms": 1, "contrasts": contrasts})
+    with pytest.raises(ValueError, match=r"needs confirm\.arms >= 1"):
         ConfirmConfig.model_validate({"contrasts": [["symnoise", "independent"]]})

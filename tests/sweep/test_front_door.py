@@ -19,7 +19,7 @@ SETTINGS = {
     "train.num_evals": 1,
     "generate.max_new_tokens": 4,
     "search.num_trials": 0,
-    "confirm.top_k": 0,
+    "confirm.arms": 0,
     "workers.max_slots": 1,
 }
 SPACE = "name: tiny\nbaselines: [{noise.type: none, optim.lr: 1e-3}]\n"

@@ -1,5 +1,6 @@
 """Going on with a sweep: what may be different from its first part, and what must not."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from symnoise_ray.config import JudgeConfig, SweepConfig
 from symnoise_ray.errors import UserError
 from symnoise_ray.records.files import read_json, write_json
+from symnoise_ray.records.verdict import Comparison, Decision, Verdict
 from symnoise_ray.sweep import resume
 from symnoise_ray.sweep.resume import FREE, Past, begin
 
@@ -20,7 +22,7 @@ VALUES: dict[str, Any] = {
     },
     "baselines": [{"noise.type": "none"}],
     "search": {"num_trials": 4},
-    "confirm": {"top_k": 1, "num_seeds": 2},
+    "confirm": {"arms": 1, "looks": [2]},
 }
 SEEDS: dict[str, Any] = {"files": {}}
 
@@ -55,8 +57,8 @@ def test_the_first_part_writes_what_it_is_and_later_ones_count_themselves(tmp_pa
         ("trial__judge__max_calls", 500),
         ("trial__judge__concurrency", 2),
         ("search__num_trials", 9),
-        ("confirm__num_seeds", 5),
-        ("confirm__top_k", 2),
+        ("confirm__looks", [2, 5]),
+        ("confirm__arms", 2),
         ("parameters__noise.alpha", {"type": "float", "low": 2, "high": 5}),
     ],
 )
@@ -81,7 +83,10 @@ def test_resources_limits_and_size_may_change(path: str, value: Any, tmp_path: P
         ("search__num_trials", 3, r"search\.num_trials is 4 there and 3 here"),
         ("search__sampler", "random", r"search\.sampler"),
         ("search__seed", 1, r"search\.seed"),
-        ("confirm__top_k", 0, r"confirm\.top_k"),
+        ("confirm__arms", 0, r"confirm\.arms is 1"),
+        ("confirm__looks", [3], r"confirm\.looks is \[2\] there and \[3\] here"),
+        ("question__effect", 0.05, r"question\.effect is 0\.03 there"),
+        ("question__reference", "neftune", r"question\.reference is none there"),
         ("baselines", [{"noise.type": "none", "optim.lr": 0.1}], "baselines is"),
         ("parameters__noise.alpha", {"type": "float", "low": 0.5, "high": 10}, r"alpha\.low is 1"),
         (
@@ -108,9 +113,9 @@ def test_the_limits_that_may_change_are_settings():
 
 
 def test_a_confirmation_cannot_be_added_since_its_prompts_were_not_held_back(tmp_path: Path):
-    begin(sweep(confirm={"top_k": 0}), tmp_path, SEEDS)
-    with pytest.raises(UserError, match=r"confirm\.top_k is 0 there and 1 here"):
-        begin(sweep(confirm={"top_k": 1}), tmp_path, SEEDS)
+    begin(sweep(confirm={"arms": 0}), tmp_path, SEEDS)
+    with pytest.raises(UserError, match=r"confirm\.arms is 0 there and 1 here"):
+        begin(sweep(confirm={"arms": 1}), tmp_path, SEEDS)
 
 
 def test_a_job_that_is_submitted_again_runs_in_another_copy_of_the_same_files(
@@ -137,10 +142,17 @@ def test_other_versions_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert told.endswith("-> 9.9")
 
 
-def test_only_a_sweep_that_grows_after_a_verdict_takes_another_look(tmp_path: Path):
+@pytest.mark.parametrize("version", [1, 2])
+def test_only_a_sweep_that_grows_after_a_verdict_takes_another_look(version: int, tmp_path: Path):
+    told = Comparison("symnoise", 0.6, (0.5, 0.7), 0.04, 0.08, 40, 3, "cannot tell yet")
+    verdict = (
+        {"comparisons": [asdict(told)]}
+        if version == 1
+        else asdict(Verdict(decisions=(Decision("symnoise", "cannot tell yet", (told,)),)))
+    )
     begin(sweep(), tmp_path, SEEDS)
     assert begin(sweep(search__num_trials=5), tmp_path, SEEDS).looks == 0, "no verdict yet"
-    write_json({"verdict": {"comparisons": [{"arm": "symnoise"}]}}, tmp_path / "results.json")
+    write_json({"verdict": verdict}, tmp_path / "results.json")
     assert begin(sweep(search__num_trials=5), tmp_path, SEEDS).looks == 0, "nothing grew"
     assert begin(sweep(search__num_trials=6), tmp_path, SEEDS).looks == 1
-    assert begin(sweep(search__num_trials=6, confirm__num_seeds=9), tmp_path, SEEDS).looks == 2
+    assert begin(sweep(search__num_trials=6, confirm__looks=[2, 9]), tmp_path, SEEDS).looks == 2

@@ -19,7 +19,13 @@ from tests.sweep.test_run import (
 
 pytestmark = pytest.mark.slow
 
-WIDER = SPACE.replace("num_trials: 1", "num_trials: 4").replace("[symnoise]", "[symnoise, neftune]")
+WIDER = (
+    SPACE.replace("num_trials: 1", "num_trials: 5")
+    .replace("[symnoise]", "[symnoise, neftune]")
+    .replace("looks: [2]", "looks: [2, 3]")
+    .replace("choices: [0.002]", "choices: [0.002, 0.004]")
+)
+"""Two trials of each of three arms, over two learning rates, and two looks."""
 
 LONG = """
 name: long
@@ -45,7 +51,8 @@ def test_a_sweep_that_is_killed_again_and_again_ends_like_an_undisturbed_one(tmp
     (tmp_path / "whole" / "small.yaml").write_text(WIDER)
     finish(tmp_path / "whole")
     rng = random.Random(0)
-    for wanted in ("worker group", "001-", "confirm-none-seed1000"):
+    # The last two: in the first look, and between the looks.
+    for wanted in ("worker group", "001-", "confirm-none-seed1000", "on 3 fresh seeds"):
         kill_and_see_it_gone(
             tmp_path / "parts", wanted, space=WIDER, wait=lambda: time.sleep(rng.uniform(0, 6))
         )
@@ -54,6 +61,8 @@ def test_a_sweep_that_is_killed_again_and_again_ends_like_an_undisturbed_one(tmp
         read_json(tmp_path / name / "out" / "results.json") for name in ("whole", "parts")
     )
     assert told_of(parts) == told_of(whole)
+    assert parts["choices"] == whole["choices"]
+    assert whole["verdict"]["decisions"][0]["looks"] == [2, 3]
     assert parts["parts"] > 1
     runs = runs_by_name(tmp_path / "parts" / "mlflow.db")
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
@@ -86,7 +95,7 @@ def test_a_whole_sweep_can_be_made_larger_and_says_that_it_looked_before(tmp_pat
     (tmp_path / "small.yaml").write_text(SPACE)
     finish(tmp_path)
     first = read_json(tmp_path / "out" / "results.json")
-    larger = ("search.num_trials=2", "confirm.num_seeds=3")
+    larger = ("search.num_trials=3", "confirm.looks=[2,3]")
     run = tune("small.yaml", *larger, "--output", "out", "--resume", cwd=tmp_path)
     assert run.returncode == 0, run.stdout + run.stderr
     for trial in ("000-none", "001-symnoise"):
@@ -96,9 +105,9 @@ def test_a_whole_sweep_can_be_made_larger_and_says_that_it_looked_before(tmp_pat
     second = read_json(tmp_path / "out" / "results.json")
     names = [trial["trial"] for trial in second["trials"]]
     assert [name for name in names if not name.startswith("confirm")] == [
-        "000-none", "001-symnoise", "002-symnoise",
+        "000-none", "001-symnoise", "002-none", "003-symnoise",
     ]  # fmt: skip
-    assert len(names) == 3 + 2 * 3
+    assert len(names) == 4 + 2 * 3
     assert second["verdict"]["looks"] == 2
     assert "This is verdict number 2" in second["verdict"]["sentence"]
     other = (*larger, "train.max_steps=9", "--output", "out", "--resume")

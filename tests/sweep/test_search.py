@@ -1,43 +1,56 @@
 """What Optuna is asked and told: baselines first, each point once, failures as FAIL."""
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import pytest
 
-from symnoise_ray.config import SweepConfig
-from symnoise_ray.space.parameters import check_sweep, search_size
+from symnoise_ray.config import JudgeConfig, SweepConfig
+from symnoise_ray.space.check import check_sweep
+from symnoise_ray.space.design import NUM_STARTUP, search_size
+from symnoise_ray.space.trials import SweepPlans
+from symnoise_ray.sweep.budget import Budget
 from symnoise_ray.sweep.proposals import Proposals
-from symnoise_ray.sweep.search import SweepSearch
+from symnoise_ray.sweep.search import SweepSearch, _take_up
 
 PLAIN = {"noise.type": "none"}
 NOISY = {"noise.type": "symnoise", "noise.alpha": 5}
 
 
+VALUES: dict[str, Any] = {
+    "name": "asked",
+    "parameters": {
+        "noise.type": {"type": "categorical", "choices": ["symnoise"]},
+        "noise.alpha": {"type": "float", "low": 1, "high": 10},
+    },
+    "baselines": [PLAIN, NOISY],
+    "search": {"sampler": "random", "num_trials": 3},
+}
+
+
 def sweep(**settings: Any) -> SweepConfig:
     """A sweep over alpha of one noise type, with plain fine-tuning outside the space."""
-    values = {
-        "name": "asked",
-        "parameters": {
-            "noise.type": {"type": "categorical", "choices": ["symnoise"]},
-            "noise.alpha": {"type": "float", "low": 1, "high": 10},
-        },
-        "baselines": [PLAIN, NOISY],
-        "search": {"sampler": "random", "num_trials": 3},
-    }
-    config = SweepConfig.model_validate(values | settings)
+    config = SweepConfig.model_validate(VALUES | settings)
     check_sweep(config)
     return config
 
 
 def proposals(config: SweepConfig, tmp_path: Path) -> Proposals:
-    return Proposals(config, tmp_path / "optuna.db")
+    return Proposals(SweepPlans(config, tmp_path), tmp_path / "optuna.db")
+
+
+def unlimited(config: SweepConfig) -> Budget:
+    return Budget(config, JudgeConfig(), list)
 
 
 def search_for(config: SweepConfig, tmp_path: Path) -> SweepSearch:
-    return SweepSearch(proposals(config, tmp_path), range(len(config.baselines) + 9))
+    return SweepSearch(
+        proposals(config, tmp_path), range(len(config.baselines) + 9), unlimited(config)
+    )
 
 
 def states(config: SweepConfig, tmp_path: Path) -> list[str]:
@@ -77,7 +90,7 @@ def test_reports_on_the_way_are_not_scores(tmp_path: Path):
 
 
 def test_after_the_last_trial_tune_is_told_that_there_are_no_more(tmp_path: Path):
-    search = SweepSearch(proposals(sweep(), tmp_path), [0])
+    search = SweepSearch(proposals(sweep(), tmp_path), [0], unlimited(sweep()))
     assert search.suggest("one") == {"index": 0, "point": PLAIN}
     assert search.suggest("two") == "FINISHED"
 
@@ -112,6 +125,62 @@ def test_the_same_seed_proposes_the_same_points(sampler: str, tmp_path: Path):
         folder.mkdir()
         proposed.append(suggestions(search_for(config, folder), 8))
     assert proposed[0] == proposed[1]
+
+
+# Samplers that learn
+
+
+ARMS = {
+    "parameters": {
+        "noise.type": {"type": "categorical", "choices": ["none", "symnoise"]},
+        "noise.alpha": {
+            "type": "float",
+            "low": 1,
+            "high": 10,
+            "when": {"noise.type": ["symnoise"]},
+        },
+        "optim.lr": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True},
+    },
+    "baselines": [],
+    "confirm": {"arms": 1},
+}
+FIRST = 2 * NUM_STARTUP
+"""The number of the first trial that a sampler chooses itself."""
+
+
+def learning(sampler: str, tmp_path: Path, scores: Callable[[str, float], float | None]) -> Any:
+    """The two points that are proposed after ten blocks with these scores by arm and rate."""
+    tmp_path.mkdir()
+    search = {"sampler": sampler, "num_trials": FIRST + 2}
+    values = {"name": "learns", "search": search} | ARMS
+    config = SweepConfig.model_validate(values)
+    mine = proposals(config, tmp_path)
+    for index in range(FIRST):
+        point = mine.propose(index)
+        mine.tell(index, scores(point["noise.type"], point["optim.lr"]))
+    assert mine.given(FIRST) is None
+    return [mine.propose(index) for index in (FIRST, FIRST + 1)]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_no_arm_learns_from_another(sampler: str, tmp_path: Path):
+    high = learning(sampler, tmp_path / "a", lambda arm, rate: rate if arm == "none" else -rate)
+    low = learning(sampler, tmp_path / "b", lambda arm, rate: -rate)
+    assert high[1] == low[1], "plain fine-tuning's scores tell symnoise nothing"
+    assert high[0] != low[0]
+    assert high[0]["optim.lr"] > low[0]["optim.lr"]
+    plain, noisy = high
+    assert (plain["noise.type"], noisy["noise.type"]) == ("none", "symnoise"), "by turns"
+    assert set(plain) == {"noise.type", "optim.lr"}
+    assert set(noisy) == {"noise.type", "noise.alpha", "optim.lr"}
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_an_arm_whose_trials_all_failed_is_proposed_points_all_the_same(
+    sampler: str, tmp_path: Path
+):
+    points = learning(sampler, tmp_path / "a", lambda arm, rate: None if arm == "none" else rate)
+    assert [point["noise.type"] for point in points] == ["none", "symnoise"]
 
 
 # A sweep that goes on after its process has gone
@@ -197,6 +266,24 @@ def test_a_process_may_end_in_the_middle_of_a_proposal(index: int, moment: str, 
         study.ask()
     proposals(config, tmp_path / "parts").settle({})
     assert go_through(config, tmp_path / "parts", range(index, 5)) == whole[index:]
+
+
+def test_a_range_that_shrank_moves_no_trial_that_was_proposed_before(tmp_path: Path):
+    config = sweep(search={"sampler": "random", "num_trials": 8})
+    first = proposals(config, tmp_path)
+    points = [first.propose(index) for index in range(6)]
+    alpha = {"type": "float", "low": 4, "high": 6}
+    shrunk = sweep(
+        parameters={**VALUES["parameters"], "noise.alpha": alpha},
+        search={"sampler": "random", "num_trials": 8},
+    )
+    taken: list[Any] = []
+    watch = SimpleNamespace(take_up=lambda plan: taken.append(plan.params))
+    later = proposals(shrunk, tmp_path)
+    assert _take_up(later.plans, later, watch, None) == list(range(10))  # type: ignore[arg-type]
+    assert taken[:6] == points
+    assert all(4 <= point["noise.alpha"] <= 6 for point in taken[6:])
+    assert [later.propose(index) for index in range(6)] == points
 
 
 def test_the_searcher_can_be_saved(tmp_path: Path):

@@ -4,6 +4,7 @@ import asyncio
 import os
 import resource
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -204,6 +205,37 @@ def test_two_workers_train_like_one(pool: Pool, tmp_path: Path):
         pair.workers.cancel("both")
         with pytest.raises(CancelledError, match="cancelled at step"):
             list(running)
+
+
+SLOW = {"data": {"max_eval_prompts": 108}, "generate": {"max_new_tokens": 200, "batch_size": 1}}
+"""Many long answers, one by one."""
+
+
+@pytest.mark.slow
+def test_two_workers_are_free_within_a_second_of_a_cancel_in_training_and_answers(
+    pool: Pool, tmp_path: Path
+):
+    with Pool(WorkersConfig(num_workers=2), 1, short_trial(), tmp_path) as pair:
+        pair.wait_until_up()
+        pids = ray.get(pair.hub.state.remote())["slots"]["slot-0"]["pids"].values()
+        for stage in (0, 3):
+            for what, train in (("training", {"max_steps": 5000}), ("answers", {})):
+                name = f"{what}-{stage}"
+                settings = short_trial(zero_stage=stage, **train).model_dump() | SLOW
+                config = TrialConfig.model_validate(settings)
+                running = pair.workers.run(name, config, tmp_path / name)
+                last = 6 if what == "answers" else 0
+                while (next(running) or {}).get("step") != last:
+                    pass
+                if what == "answers":
+                    time.sleep(1)
+                began = [spent(pid) for pid in pids]
+                pair.workers.cancel(name)
+                with pytest.raises(CancelledError, match="cancelled"):
+                    list(running)
+                used = [spent(pid) - before for pid, before in zip(pids, began, strict=True)]
+                assert max(used) < 1.0, name
+        assert isinstance(run(pair, "after", short_trial(), tmp_path / "after"), Outcome)
 
 
 def test_the_number_of_slots_follows_from_the_cluster():
