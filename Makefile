@@ -1,5 +1,5 @@
 # make sweep: install what is needed and run the shipped sweep.   make test: the same, and the tests.
-# SPACE and ARGS are handed on: make sweep ARGS="search.num_trials=4 --output runs/short"
+# SPACE and ARGS are handed on: make sweep ARGS="search.num_trials=3 --output runs/short"
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python

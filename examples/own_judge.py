@@ -64,13 +64,10 @@ def main() -> None:
         "judge.verdict": "text",
         # A server on a port of its own each time: name the rule, so that its verdicts are known.
         "judge.revision": "1",
-        "baselines": [
-            {"noise.type": "none", "optim.lr": 2e-3},
-            {"noise.type": "symnoise", "noise.alpha": 5, "optim.lr": 2e-3},
-        ],
+        # Three noise types with a baseline each, so 0, 3, 6, ... further trials are balanced.
         "search.num_trials": 0,
-        "confirm.top_k": 1,
-        "confirm.num_seeds": 2,
+        "confirm.arms": 1,
+        "confirm.looks": [2],
         "train.max_steps": 20,
         "data.max_eval_prompts": 32,
     }

@@ -20,7 +20,9 @@ def main(directory: str) -> None:
     print(means.round(3).to_string())
     for each in result.verdict.comparisons:
         low, high = each.interval_95
-        print(f"{each.label}: {each.win_rate:.1%} [{low:.1%}, {high:.1%}] {each.verdict}")
+        print(f"{each.label}: {each.win_rate:.1%} [{low:.1%}, {high:.1%}] {each.against}")
+    for each in result.verdict.decisions:
+        print(f"{each.label}: {each.verdict}")
 
 
 if __name__ == "__main__":  # a plain script needs this line around what it runs
