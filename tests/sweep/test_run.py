@@ -23,7 +23,6 @@ from tests.servers.endpoint import serving
 
 SPACE = """
 name: small
-question: {effect: 0.45}
 trial:
   data: {max_eval_prompts: 24}
   train: {max_steps: 8, global_batch_size: 16, num_clean_rows: 16, num_evals: 2}
