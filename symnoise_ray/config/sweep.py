@@ -101,7 +101,8 @@ class ConfirmConfig(Section):
     """Number of arms that are confirmed, each with its best setting; 0 confirms none."""
     looks: tuple[int, ...] = (3, 5, 8)
     """Number of fresh training seeds at each look. After a look, an arm stops when it is decided or
-    when it can no longer be; the level of 5 % is spent over the looks."""
+    when it can no longer be; the level of 5 % is spent over the looks. The first has 2 seeds at
+    least, unless one seed is all there is."""
     contrasts: tuple[tuple[NoiseType, NoiseType], ...] = ()
     """Pairs of arms whose win rates over the reference are compared with each other, such as
     `[[symnoise, independent]]`. Both are confirmed even if `arms` leaves them out."""
@@ -113,6 +114,11 @@ class ConfirmConfig(Section):
             raise ValueError(
                 "confirm.looks must be growing numbers of seeds from 1, such as [3, 5, 8], but got "
                 f"{list(self.looks)}"
+            )
+        if self.looks[0] == 1 and len(self.looks) > 1:
+            raise ValueError(
+                "confirm.looks must begin with 2 seeds at least, or be [1] alone, since one seed "
+                f"cannot show how much seeds differ, but got {list(self.looks)}"
             )
         return self
 

@@ -195,7 +195,10 @@ def _grid_cells(sweep: SweepConfig, arms: Arms, baselines: Sequence[Cell]) -> li
 
 
 def _drawn_cells(sweep: SweepConfig, arms: Arms, baselines: Sequence[Cell]) -> list[Cell]:
-    """Blocks that baselines opened are completed; then come new ones, until there are enough."""
+    """Blocks that baselines opened are completed; then come new ones, until there are enough.
+
+    Without a confirmation nothing has to be completed, and every point is drawn from the space.
+    """
     wanted = sweep.search.num_trials or 0
     opened = max((cell.block for cell in baselines), default=-1) + 1
     present = {(repr(cell.arm), cell.block) for cell in baselines}
@@ -209,10 +212,10 @@ def _drawn_cells(sweep: SweepConfig, arms: Arms, baselines: Sequence[Cell]) -> l
                 continue
             adaptive = block >= max(opened, NUM_STARTUP) and sweep.search.sampler in ADAPTIVE
             point = None if adaptive else _point(sweep, arms, value, draws[block])
-            if block in shared and point is not None:
-                if sweep.confirm.arms:  # what a baseline leaves to the trial, all arms leave to it
-                    point = {k: v for k, v in point.items() if k in (arms.treatment, *arms.own)}
-                point = {**point, **shared[block]}
+            if block in shared and point is not None and sweep.confirm.arms:
+                # What a baseline leaves to the trial, all arms leave to it.
+                own = {k: v for k, v in point.items() if k in (arms.treatment, *arms.own)}
+                point = {**own, **shared[block]}
             cells.append(Cell(value, block, point))
     return cells[:wanted]
 

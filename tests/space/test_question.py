@@ -85,6 +85,11 @@ BROKEN: list[tuple[dict[str, str], str]] = [
         for looks in ("[3, 3]", "[5, 3]", "[0, 3]", "[]")
     ),
     (
+        {"confirm": "arms: 1, looks: [1, 3]"},
+        "confirm.looks must begin with 2 seeds at least, or be [1] alone, since one seed cannot "
+        "show how much seeds differ, but got [1, 3]",
+    ),
+    (
         {"question": "treatment: optim.schedule, reference: linear"},
         "needs a baseline with optim.schedule: linear, but got 1 baselines without one",
     ),

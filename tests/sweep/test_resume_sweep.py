@@ -22,12 +22,12 @@ pytestmark = pytest.mark.slow
 WIDER = (
     SPACE.replace("num_trials: 1", "num_trials: 5")
     .replace("[symnoise]", "[symnoise, neftune]")
-    .replace("looks: [2]", "looks: [2, 3]")
-    .replace("name: small", "name: small\nquestion: {effect: 0.45}")
+    .replace("looks: [2]", "looks: [2, 4]")
+    .replace("name: small", "name: small\nquestion: {effect: 0.12}")
     .replace("choices: [0.002]", "choices: [0.002, 0.004]")
 )
-"""Two trials of each of three arms, over two learning rates, and two looks. By so large an effect
-the second look is worth its seed."""
+"""Two trials of each of three arms, over two learning rates, and two looks. By an effect of
+12 points the second look is worth its seeds."""
 
 LONG = """
 name: long
@@ -54,7 +54,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_like_an_undisturbed_one(tmp
     finish(tmp_path / "whole")
     rng = random.Random(0)
     # The last two: in the first look, and between the looks.
-    for wanted in ("worker group", "001-", "confirm-none-seed1000", "on 3 fresh seeds"):
+    for wanted in ("worker group", "001-", "confirm-none-seed1000", "on 4 fresh seeds"):
         kill_and_see_it_gone(
             tmp_path / "parts", wanted, space=WIDER, wait=lambda: time.sleep(rng.uniform(0, 6))
         )
@@ -64,7 +64,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_like_an_undisturbed_one(tmp
     )
     assert told_of(parts) == told_of(whole)
     assert parts["choices"] == whole["choices"]
-    assert whole["verdict"]["decisions"][0]["looks"] == [2, 3]
+    assert whole["verdict"]["decisions"][0]["looks"] == [2, 4]
     assert parts["parts"] > 1
     runs = runs_by_name(tmp_path / "parts" / "mlflow.db")
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
