@@ -63,18 +63,7 @@ def assemble(
         looks: How often it gave a verdict and was made larger, this verdict included.
     """
     ordered = sorted(trials, key=lambda trial: (trial.part != "search", trial.trial))
-    question, arms = sweep.question, Arms.of(sweep)
-    verdict = Verdict(
-        looks=looks,
-        decisions=() if interrupted else tuple(decisions),
-        treatment=question.treatment,
-        reference=arms.name(arms.reference),
-        effect=question.effect,
-        population=question.population,
-    )
-    sentence = _sentence(sweep, ordered, verdict, interrupted=interrupted)
-    if decisions and looks > 1 and not interrupted:
-        sentence += GROWN.format(looks=looks)
+    verdict = _verdict(sweep, ordered, decisions, looks, interrupted=interrupted)
     return SweepResult(
         paths=SweepPaths(directory),
         name=sweep.name,
@@ -82,7 +71,7 @@ def assemble(
         status=INTERRUPTED if interrupted else status(ordered),
         parts=parts,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        verdict=replace(verdict, sentence=sentence),
+        verdict=verdict,
         choices=tuple(choices),
         departures=departures(directory),
         notes=tuple(notes),
@@ -92,6 +81,29 @@ def assemble(
         tracking_uri=uri,
         experiment=sweep.tracking.experiment,
     )
+
+
+def _verdict(
+    sweep: SweepConfig,
+    trials: Sequence[TrialResult],
+    decisions: Sequence[Decision],
+    looks: int,
+    *,
+    interrupted: bool,
+) -> Verdict:
+    question, arms = sweep.question, Arms.of(sweep)
+    verdict = Verdict(
+        looks=looks,
+        decisions=() if interrupted else tuple(decisions),
+        treatment=question.treatment,
+        reference=arms.name(arms.reference),
+        effect=question.effect,
+        population=question.population,
+    )
+    sentence = _sentence(sweep, trials, verdict, interrupted=interrupted)
+    if decisions and looks > 1 and not interrupted:
+        sentence += GROWN.format(looks=looks)
+    return replace(verdict, sentence=sentence)
 
 
 def status(trials: Sequence[TrialResult]) -> str:
