@@ -40,7 +40,7 @@ FACES = {
         *("fit", "groups", "judged_models", "length_control", "looks", "power", "two_way"),
         *("win_rate", "words"),
     },
-    "space": {"check", "design", "parameters", "paths", "trials"},
+    "space": {"check", "design", "parameters", "paths", "spread", "trials"},
     "training": {"loop", "schedule"},
     "generation": {"answering", "harness", "harness_tasks"},
     "judges": {"choose", "judging", "protocol", "remote", "self_check"},
@@ -74,7 +74,6 @@ OWNERS = {
     "peft": {"models"},
     "lm_eval": {"generation"},
     "rich": {"report", "sweep"},
-    "sklearn": {"statistics"},
 }
 LONGEST_FUNCTION, LONGEST_MODULE = 60, 350
 

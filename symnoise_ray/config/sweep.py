@@ -61,7 +61,7 @@ class SearchConfig(Section):
     """How the search proposes configurations."""
 
     sampler: Literal["tpe", "gp", "random", "qmc", "grid"] = "tpe"
-    """How points are proposed. `qmc` (a Sobol sequence) and `random` draw one point of the shared
+    """How points are proposed. `qmc` (evenly spread) and `random` draw one point of the shared
     parameters after another and try each in every arm. `tpe` and `gp` are Optuna's; they begin with
     ten such blocks, then each arm learns from its own trials. `grid` tries every combination once,
     for which every parameter needs a `step` or `choices`."""

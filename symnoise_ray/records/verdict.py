@@ -46,7 +46,8 @@ class Choice:
     """How an arm's setting was chosen: by a smooth fit (`fit`) or by the largest win rate (`raw`).
 
     `flattered` is by how much the largest measured win rate exceeds the fit there. Of the
-    `num_settings` that were tried, those that stopped early or failed are no candidates.
+    `num_settings` that were tried, those that stopped early or failed are no candidates. A setting
+    between those that were tried has no `trial`, and its `fitted` win rate.
     """
 
     arm: str
@@ -57,10 +58,13 @@ class Choice:
     flattered: float | None = None
     num_settings: int = 0
     note: str = ""
+    fitted: float | None = None
 
     @property
     def win_rate(self) -> float:
         """The chosen setting's win rate, as fitted where there is a fit."""
+        if self.fitted is not None:
+            return self.fitted
         chosen = next(each for each in self.candidates if each.trial == self.trial)
         return chosen.rate
 

@@ -67,7 +67,11 @@ def _panel(choice: Choice, params: Mapping[str, Mapping[str, Any]], name: str) -
     for value in log_ticks(*ends) or ticks(10 ** ends[0], 10 ** ends[1], 4):
         parts.append(stroke(x(math.log10(value)), y.start, x(math.log10(value)), y.end, "grid"))
         parts.append(write(x(math.log10(value)), y.start + 18, f"{value:g}", "middle", "tick"))
-    drawn = [*_band(points, x, y), *(_point(value, each, choice, x, y) for value, each in points)]
+    drawn = [
+        *_band(points, x, y),
+        *_between(choice, name, x, y),
+        *(_point(value, each, choice, x, y) for value, each in points),
+    ]
     parts.append(element("g", *drawn, class_=arm_class(choice.arm)))
     return figure(f"Choice of the setting of {choice.arm}", _PANEL + 46, parts)
 
@@ -90,11 +94,22 @@ def _band(points: Points, x: Scale, y: Scale) -> list[str]:
     ]
 
 
+def _between(choice: Choice, name: str, x: Scale, y: Scale) -> list[str]:
+    """The mark of a chosen setting that lies between those that were tried."""
+    if choice.fitted is None:
+        return []
+    place, height = x(math.log10(float(choice.params[name]))), y(choice.fitted)
+    mark = element("circle", cx=place, cy=height, r=6, class_="mark")
+    return [mark, write(place + 9, height - 8, "chosen, by the fit")]
+
+
 def _point(value: float, each: Candidate, choice: Choice, x: Scale, y: Scale) -> str:
     """A trial with its standard error; the chosen one is filled."""
     place, chosen = x(math.log10(value)), each.trial == choice.trial
     ends = (y(each.win_rate - each.standard_error), y(each.win_rate + each.standard_error))
-    rates = f"{percent(each.win_rate)} % wins, fit {percent(each.fitted)} %"
+    rates = f"{percent(each.win_rate)} % wins"
+    if each.fitted is not None:
+        rates += f", fit {percent(each.fitted)} %"
     title = element("title", clean(f"{each.trial}: {each.label}, {rates}"))
     mark = element(
         "circle", cx=place, cy=y(each.win_rate), r=6 if chosen else 4.5,

@@ -22,6 +22,7 @@ from symnoise_ray.report.trial_tables import (
     upstream_tables,
 )
 from symnoise_ray.report.words import DASH, duration, interval, percent
+from symnoise_ray.space.trials import show
 from symnoise_ray.statistics.blocks import block_differences
 from symnoise_ray.statistics.words import arm_words, in_points
 
@@ -184,6 +185,11 @@ def choice(results: SweepResult) -> Section | None:
         for each in results.choices
         for candidate in sorted(each.candidates, key=lambda found: -found.win_rate)
     ]
+    rows += [
+        (each.arm, f"{show(dict(each.params))} (chosen)", "", "", percent(each.fitted), "")
+        for each in results.choices
+        if each.fitted is not None
+    ]
     header = ("arm", "setting", "wins %", "its standard error", "fitted %", "its band (1 sd)")
     notes = [CHOSEN]
     notes += [
@@ -194,13 +200,15 @@ def choice(results: SweepResult) -> Section | None:
     notes += [f"{each.arm}: {each.note}" for each in results.choices if each.note]
     notes += [f"{each.arm}: {BY_PAIRS}" for each in results.choices if each.method == "pairs"]
     arms = tuple(each.arm for each in results.choices for _ in each.candidates)
+    arms += tuple(each.arm for each in results.choices if each.fitted is not None)
     return Section("Choice of settings", tuple(notes), (Table("llrrrr", header, rows, arms),))
 
 
 CHOSEN = (
     "Every arm had the same number of trials, and its setting was chosen in the same way: where a "
-    "smooth fit through its win rates is highest, each weighed by its standard error; the largest "
-    "win rate itself where there are too few settings for a fit."
+    "smooth fit through its win rates is highest, each weighed by its standard error, at a setting "
+    "that was tried or between such; the largest win rate itself where there are too few settings "
+    "for a fit."
 )
 FLATTERED = "{}: the largest win rate exceeds the fit by {:.1f} points."
 BY_PAIRS = "its win rates could not rank its settings, so those were judged against each other."

@@ -14,12 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from scipy.stats import qmc
-
 from symnoise_ray.config import Parameter, SweepConfig, TrialConfig
 from symnoise_ray.errors import UserError
-from symnoise_ray.space.parameters import Params, Space, flat, grid_values, resolve
+from symnoise_ray.space.parameters import Params, Space, flat, resolve
+from symnoise_ray.space.spread import draws_of, value_at
 
 NUM_STARTUP = 10
 """Blocks that an adaptive sampler is given before it proposes; Optuna's own number."""
@@ -204,7 +202,7 @@ def _drawn_cells(sweep: SweepConfig, arms: Arms, baselines: Sequence[Cell]) -> l
     present = {(repr(cell.arm), cell.block) for cell in baselines}
     shared = {cell.block: arms.shared(cell.point or {}) for cell in baselines}
     num_blocks = opened + math.ceil(wanted / max(1, len(arms.searched)))
-    draws = _draws(sweep, num_blocks)
+    draws = draws_of(sweep, num_blocks)
     cells: list[Cell] = []
     for block in range(num_blocks):
         for value in arms.searched:
@@ -220,47 +218,13 @@ def _drawn_cells(sweep: SweepConfig, arms: Arms, baselines: Sequence[Cell]) -> l
     return cells[:wanted]
 
 
-def _draws(sweep: SweepConfig, num_blocks: int) -> list[dict[str, float]]:
-    """Parameter -> a number in [0, 1) for each block; the same for all arms.
-
-    `random` draws independently; the others take a scrambled Sobol sequence (Owen, 1998), whose
-    points spread over the space more evenly than chance.
-    """
-    names = sorted(sweep.parameters)
-    if not names or not num_blocks:
-        return [{} for _ in range(num_blocks)]
-    seed = np.random.SeedSequence([sweep.search.seed, 1])
-    if sweep.search.sampler == "random":
-        numbers = np.random.default_rng(seed).random((num_blocks, len(names)))
-    else:
-        sobol = qmc.Sobol(len(names), rng=np.random.default_rng(seed))
-        numbers = sobol.random_base2(math.ceil(math.log2(max(2, num_blocks))))
-    return [dict(zip(names, map(float, row), strict=True)) for row in numbers[:num_blocks]]
-
-
 def _point(sweep: SweepConfig, arms: Arms, value: Any, draw: dict[str, float]) -> Params:
     space = Space(sweep.parameters)
     point: Params = {arms.treatment: value} if arms.treatment in space.parameters else {}
     for name in space.ordered():
         if name != arms.treatment and space.active(name, point):
-            point[name] = _value_at(name, space.parameters[name], draw[name])
+            point[name] = value_at(name, space.parameters[name], draw[name])
     return point
-
-
-def _value_at(name: str, parameter: Parameter, share: float) -> Any:
-    """The value of a parameter at a share of its range in [0, 1)."""
-    if parameter.type == "categorical" or parameter.step is not None:
-        values = grid_values(name, parameter)
-        return values[int(share * len(values))]
-    assert parameter.low is not None
-    assert parameter.high is not None
-    low, high = parameter.low, parameter.high
-    if parameter.type == "int":
-        low, high = low - 0.5, high + 0.5
-    value = low * (high / low) ** share if parameter.log else low + share * (high - low)
-    if parameter.type == "int":
-        return min(max(round(value), int(parameter.low)), int(parameter.high))
-    return min(max(value, parameter.low), parameter.high)
 
 
 def _require_balance(sweep: SweepConfig, arms: Arms, cells: Sequence[Cell]) -> None:

@@ -8,7 +8,7 @@ rank settings that nearly all beat it, or nearly none; those are judged against 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,14 +20,19 @@ from symnoise_ray.judges.choose import JudgeSource
 from symnoise_ray.records.layout import COMPLETIONS
 from symnoise_ray.records.results import TrialResult
 from symnoise_ray.records.verdict import Candidate, Choice
+from symnoise_ray.space.parameters import Params
+from symnoise_ray.space.spread import settings_near
 from symnoise_ray.space.trials import SweepPlans, show
-from symnoise_ray.statistics.fit import coordinates, fit, pick
+from symnoise_ray.statistics.bootstrap import Floats
+from symnoise_ray.statistics.fit import FEWEST, Curves, Fit, coordinates, floored, usable, within
 from symnoise_ray.statistics.win_rate import WinRate, win_rate
 from symnoise_ray.sweep.pairs import judge_pair
 
 SATURATED = 0.95
 """A win rate above this, or below the rest, says too little about which setting is the better."""
 MOST_CONTENDERS = 5
+_SAME = 1e-9
+"""A point that was tried is offered again among those between; rounding must not prefer it."""
 UNRANKED = "the best settings could not be ranked: {}"
 
 
@@ -47,9 +52,16 @@ def choose(
         tried.setdefault(result.arm, set()).add(repr(sorted(result.params.items())))
         if result.is_done:
             by_arm.setdefault(result.arm, []).append(result)
+    notes = {}
+    if judges is not None:
+        for arm, trials in by_arm.items():
+            by_arm[arm], notes[arm] = _all_in_full(trials, plans, judges)
     return {
-        arm: replace(_chosen(arm, trials, plans, judges), num_settings=len(tried[arm]))
-        for arm, trials in by_arm.items()
+        arm: replace(
+            _ranked(choice, by_arm[arm], plans, judges, notes.get(arm, "")),
+            num_settings=len(tried[arm]),
+        )
+        for arm, choice in fitted_choices(by_arm, plans).items()
     }
 
 
@@ -75,16 +87,22 @@ def confirmed_arms(choices: dict[str, Choice], confirm: ConfirmConfig, reference
     return [arm for rank, arm in enumerate(others) if rank < confirm.arms or arm in contrasted]
 
 
-def _chosen(
-    arm: str, trials: list[TrialResult], plans: SweepPlans, judges: JudgeSource | None
+def _all_in_full(
+    trials: list[TrialResult], plans: SweepPlans, judges: JudgeSource
+) -> tuple[list[TrialResult], str]:
+    try:
+        return [_in_full(trial, trials, plans, judges) for trial in trials], ""
+    except JudgeError as error:
+        return trials, UNRANKED.format(error)
+
+
+def _ranked(
+    choice: Choice,
+    trials: Sequence[TrialResult],
+    plans: SweepPlans,
+    judges: JudgeSource | None,
+    note: str,
 ) -> Choice:
-    note = ""
-    if judges is not None:
-        try:
-            trials = [_in_full(trial, trials, plans, judges) for trial in trials]
-        except JudgeError as error:
-            note = UNRANKED.format(error)
-    choice = fitted_choice(arm, trials, plans)
     contenders = _tied(trials, fitted=choice.method == "fit")
     if len(contenders) > 1 and judges is not None:
         try:
@@ -94,36 +112,80 @@ def _chosen(
     return replace(choice, note=note)
 
 
-def fitted_choice(arm: str, trials: Sequence[TrialResult], plans: SweepPlans) -> Choice:
-    """The choice from the fit alone, or from the largest win rate where nothing can be fitted."""
-    points = [_tuned(trial.params, plans) for trial in trials]
-    rates_N = np.array([_rate(trial) for trial in trials])
-    errors_N = np.array([_error(trial) for trial in trials])
-    fitted = fit(coordinates(points, plans.sweep.parameters), rates_N, errors_N)
-    index, raw = pick(rates_N, fitted), int(np.argmax(rates_N))
-    candidates = tuple(
-        Candidate(
-            trial.trial,
-            show(dict(trial.params)),
-            _rate(trial),
-            _error(trial),
-            None if fitted is None else float(np.clip(fitted.mean_N[n], 0.0, 1.0)),
-            None if fitted is None else float(fitted.deviation_N[n]),
-        )
-        for n, trial in enumerate(trials)
+def fitted_choices(
+    by_arm: Mapping[str, Sequence[TrialResult]], plans: SweepPlans
+) -> dict[str, Choice]:
+    """Every arm's choice from the fit alone, or its largest win rate where it cannot be fitted."""
+    if not by_arm:
+        return {}
+    parameters = plans.sweep.parameters
+    tried = {arm: [_tuned(trial.params, plans) for trial in by_arm[arm]] for arm in by_arm}
+    near = {arm: settings_near([dict(t.params) for t in by_arm[arm]], parameters) for arm in by_arm}
+    points = [point for arm in by_arm for point in tried[arm]]
+    points += [_tuned(point, plans) for arm in by_arm for point in near[arm]]
+    arms_N = np.repeat(np.arange(len(by_arm)), [len(each) for each in tried.values()])
+    arms_M = np.repeat(np.arange(len(by_arm)), [len(each) for each in near.values()])
+    places_ND, places_MD = np.split(coordinates(points, parameters), [len(arms_N)])
+    trials = [trial for arm in by_arm for trial in by_arm[arm]]
+    rates_N = np.concatenate([floored(_rates(by_arm[arm])) for arm in by_arm])
+    curves = Curves(
+        arms_N.astype(float), places_ND, rates_N, np.array([_error(trial) for trial in trials])
     )
-    return Choice(
+    found = {}
+    for number, arm in enumerate(by_arm):
+        if len({repr(sorted(point.items())) for point in tried[arm]}) < FEWEST:
+            found[arm] = _largest(arm, by_arm[arm])
+            continue
+        own_ND, new_MD = places_ND[arms_N == number], places_MD[arms_M == number]
+        inside_M = within(own_ND[usable(_rates(by_arm[arm]))], new_MD)
+        new_M = np.where(inside_M, curves.at(number, new_MD).mean_N, 0.0)
+        found[arm] = _best(arm, by_arm[arm], curves.at(number, own_ND), near[arm], new_M)
+    return found
+
+
+def _largest(arm: str, trials: Sequence[TrialResult]) -> Choice:
+    best = max(trials, key=_rate)
+    candidates = tuple(_candidate(trial) for trial in trials)
+    return Choice(arm, best.trial, dict(best.params), "raw", candidates)
+
+
+def _best(
+    arm: str, trials: Sequence[TrialResult], own: Fit, points: Sequence[Params], new_M: Floats
+) -> Choice:
+    """The setting with the largest fitted win rate, tried or between those that were."""
+    best, raw = int(np.argmax(own.mean_N)), int(np.argmax(_rates(trials)))
+    choice = Choice(
         arm,
-        trials[index].trial,
-        dict(trials[index].params),
-        "raw" if fitted is None else "fit",
-        candidates,
-        None if fitted is None else float(rates_N[raw] - fitted.mean_N[raw]),
+        trials[best].trial,
+        dict(trials[best].params),
+        "fit",
+        tuple(
+            replace(
+                _candidate(trial),
+                fitted=float(np.clip(own.mean_N[n], 0.0, 1.0)),
+                band=float(own.deviation_N[n]),
+            )
+            for n, trial in enumerate(trials)
+        ),
+        float(_rate(trials[raw]) - own.mean_N[raw]),
     )
+    place = int(np.argmax(new_M)) if len(new_M) else -1
+    if place < 0 or new_M[place] <= own.mean_N[best] + _SAME:
+        return choice
+    fitted = min(1.0, float(new_M[place]))
+    return replace(choice, trial="", params=dict(points[place]), fitted=fitted)
+
+
+def _candidate(trial: TrialResult) -> Candidate:
+    return Candidate(trial.trial, show(dict(trial.params)), _rate(trial), _error(trial))
 
 
 def _tuned(params: Any, plans: SweepPlans) -> dict[str, Any]:
     return {name: value for name, value in params.items() if name != plans.arms.treatment}
+
+
+def _rates(trials: Sequence[TrialResult]) -> Floats:
+    return np.array([_rate(trial) for trial in trials])
 
 
 def _rate(trial: TrialResult) -> float:

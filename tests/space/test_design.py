@@ -20,6 +20,7 @@ from symnoise_ray.space.design import (
     search_size,
 )
 from symnoise_ray.space.parameters import Params, Space
+from symnoise_ray.space.spread import QUARTERS, value_at
 from symnoise_ray.space.trials import SweepPlans, most_confirmed
 
 NOISY = ["neftune", "symnoise"]
@@ -165,7 +166,7 @@ def test_adaptive_samplers_begin_with_ten_blocks_and_choose_the_rest_by_arm() ->
         assert left == (set(range(NUM_STARTUP, 13)) if sampler in ("tpe", "gp") else set())
 
 
-def test_a_sobol_sequence_covers_a_range_more_evenly_than_chance() -> None:
+def test_values_are_spread_over_a_range_more_evenly_than_chance() -> None:
     def largest_gap(sampler: str) -> float:
         config = sweep(search={"sampler": sampler, "num_trials": 3 * 16 - 3}, baselines=[PLAIN])
         config = config.model_copy(update={"baselines": ()})
@@ -437,3 +438,19 @@ def test_the_most_that_can_be_confirmed_counts_both_opponents_and_the_last_look(
     type_alone = {"noise.type": {"type": "categorical", "choices": ["none", "duplicate"]}}
     nothing_shared = grid([5], parameters=type_alone, baselines=[{"noise.type": "none"}])
     assert most_confirmed(nothing_shared) == 2 * 8
+
+
+def test_the_first_blocks_meet_the_middle_the_ends_and_the_quarters_of_a_range() -> None:
+    config = sweep(search={"sampler": "qmc", "num_trials": 14}, baselines=[PLAIN])
+    config = config.model_copy(
+        update={
+            "baselines": (),
+            "confirm": config.confirm.model_copy(update={"arms": 0}),
+        }
+    )
+    rates = [shared(config, cell)["optim.lr"] for cell in design(config)][::3]
+    parameter = config.parameters["optim.lr"]
+    places = [value_at("optim.lr", parameter, share) for share in QUARTERS]
+    assert rates[0] == places[2]
+    assert sorted(rates[1:3]) == [places[0], places[4]]
+    assert sorted(rates[3:5]) == [places[1], places[3]]

@@ -87,9 +87,7 @@ def test_hundreds_of_sweeps_without_an_effect_keep_the_level(world: str) -> None
 
 @pytest.mark.slow
 def test_with_unequal_curves_the_verdict_is_right_of_the_settings_that_it_names() -> None:
-    found = null_figures("unequal curves", 300)
-    assert found["false_of_settings"] <= most(0.05, 300)
-    assert found["rate"] > 0.05, "the documents warn of it; if it is mended, they should not"
+    assert null_figures("unequal curves", 300)["false_of_settings"] <= most(0.01, 300)
 
 
 @pytest.mark.slow

@@ -4,6 +4,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
+
 from symnoise_ray.config import ConfirmConfig, SweepConfig, TrialConfig
 from symnoise_ray.judges.choose import JudgeSource
 from symnoise_ray.judges.protocol import Pair, Verdict
@@ -12,7 +15,7 @@ from symnoise_ray.records.files import write_lines
 from symnoise_ray.records.layout import COMPLETIONS
 from symnoise_ray.records.results import TrialResult
 from symnoise_ray.space.trials import SweepPlans
-from symnoise_ray.sweep.choice import MOST_CONTENDERS, choose, confirmed_arms, fitted_choice
+from symnoise_ray.sweep.choice import MOST_CONTENDERS, choose, confirmed_arms, fitted_choices
 from symnoise_ray.sweep.decide import decision
 from tests.sweep.played import Played, chosen, played_confirmation, played_search, sweep
 
@@ -46,12 +49,39 @@ def rate_of(choice: Any) -> float:
 
 def test_every_arm_is_chosen_from_a_fit_over_its_settings(tmp_path: Path) -> None:
     plans = plans_of(tmp_path)
-    rates = {"none": [0.5, 0.6, 0.62, 0.4], "neftune": [0.4, 0.5, 0.55, 0.6]}
-    found = choose(tried(plans, rates), plans)
+    rates = {"none": [0.45, 0.56, 0.62, 0.58], "neftune": [0.4, 0.5, 0.58, 0.64]}
+    found = choose(tried(plans, rates, error=0.02), plans)
     assert set(found) == {"none", "neftune"}
     assert {choice.method for choice in found.values()} == {"fit"}
     assert (rate_of(found["none"]), rate_of(found["neftune"])) == (4e-4, 8e-4)
     assert all(len(choice.candidates) == 4 for choice in found.values())
+
+
+def test_a_setting_between_those_that_were_tried_is_chosen_where_the_fit_is_highest(
+    tmp_path: Path,
+) -> None:
+    ranged: dict[str, Any] = {
+        "noise.type": {"type": "categorical", "choices": ["none", "neftune"]},
+        "noise.alpha": {"type": "categorical", "choices": [5], "when": {"noise.type": ["neftune"]}},
+    }
+    ranged["optim.lr"] = {"type": "float", "low": 1e-4, "high": 1e-2, "log": True}
+    plans = plans_of(
+        tmp_path,
+        parameters=ranged,
+        baselines=[{"noise.type": "none", "optim.lr": 1e-3}],
+        search={"sampler": "qmc", "num_trials": 7},
+    )
+    by_place: dict[str, list[float]] = {}
+    for cell in plans.cells:
+        place = round(np.log10((cell.point or {})["optim.lr"] / 1e-4) / 2, 2)
+        by_place.setdefault(cell.arm, []).append(place)
+    missing = 0.72 if 0.28 in by_place["none"] else 0.28
+    rates = {arm: [0.6 - 0.4 * (p - missing) ** 2 for p in by_place[arm]] for arm in by_place}
+    choice = choose(tried(plans, rates, error=0.01), plans)["none"]
+    assert choice.trial == ""
+    assert round(np.log10(rate_of(choice) / 1e-4) / 2, 2) == missing
+    assert choice.win_rate == pytest.approx(0.6, abs=0.02)
+    assert choice.win_rate > max(candidate.rate for candidate in choice.candidates)
 
 
 def test_a_lucky_setting_between_bad_ones_is_not_chosen(tmp_path: Path) -> None:
@@ -261,7 +291,7 @@ def test_a_contender_whose_judging_stopped_early_is_judged_in_full(tmp_path: Pat
     plans = tied_plans(tmp_path, OUTPUTS)
     rates = {"none": [0.5, 0.8, 0.6, 0.3]}
     early = tried(plans, rates, n_total=8, stopped_early=True)
-    alone = fitted_choice("none", early, plans)
+    alone = fitted_choices({"none": early}, plans)["none"]
     full = choose(early, plans, judges_of(plans))["none"]
     assert [c.win_rate for c in alone.candidates] == [0.5, 0.8, 0.6, 0.3]
     assert full.candidates[1].win_rate == 1.0, "of all prompts"
