@@ -60,6 +60,7 @@ def _panel(choice: Choice, params: Mapping[str, Mapping[str, Any]], name: str) -
         key=lambda point: point[0],
     )
     rates = [each.win_rate + sign * each.standard_error for _, each in points for sign in (-1, 1)]
+    rates += [choice.fitted] if choice.fitted is not None else []
     low, high = min(rates) - 0.02, max(rates) + 0.02
     ends = math.log10(points[0][0] / 1.1), math.log10(points[-1][0] * 1.1)
     x, y = Scale(*ends, 60, WIDTH - 20), Scale(low, high, _PANEL, 28)
@@ -107,9 +108,7 @@ def _point(value: float, each: Candidate, choice: Choice, x: Scale, y: Scale) ->
     """A trial with its standard error; the chosen one is filled."""
     place, chosen = x(math.log10(value)), each.trial == choice.trial
     ends = (y(each.win_rate - each.standard_error), y(each.win_rate + each.standard_error))
-    rates = f"{percent(each.win_rate)} % wins"
-    if each.fitted is not None:
-        rates += f", fit {percent(each.fitted)} %"
+    rates = f"{percent(each.win_rate)} % wins, fit {percent(each.fitted)} %"
     title = element("title", clean(f"{each.trial}: {each.label}, {rates}"))
     mark = element(
         "circle", cx=place, cy=y(each.win_rate), r=6 if chosen else 4.5,

@@ -246,4 +246,4 @@ def _ranked_by_pairs(
         wins[one] += score.win_rate
         wins[other] += 1 - score.win_rate
     best = max(contenders, key=lambda trial: wins[trial.trial])
-    return replace(choice, trial=best.trial, params=dict(best.params), method="pairs")
+    return replace(choice, trial=best.trial, params=dict(best.params), method="pairs", fitted=None)

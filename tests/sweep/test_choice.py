@@ -57,31 +57,53 @@ def test_every_arm_is_chosen_from_a_fit_over_its_settings(tmp_path: Path) -> Non
     assert all(len(choice.candidates) == 4 for choice in found.values())
 
 
+RANGED: dict[str, Any] = {
+    "parameters": {
+        "noise.type": {"type": "categorical", "choices": ["none", "neftune"]},
+        "noise.alpha": {"type": "categorical", "choices": [5], "when": {"noise.type": ["neftune"]}},
+        "optim.lr": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True},
+    },
+    "baselines": [{"noise.type": "none", "optim.lr": 1e-3}],
+    "search": {"sampler": "qmc", "num_trials": 7},
+}
+
+
+def place_of(params: Any) -> float:
+    """A learning rate's share of the range of `RANGED`."""
+    return round(np.log10(params["optim.lr"] / 1e-4) / 2, 2)
+
+
+def best_between(plans: SweepPlans, top: float) -> tuple[float, dict[str, list[float]]]:
+    """The quarter of the range that was not tried, and win rates of a curve with its best there."""
+    places: dict[str, list[float]] = {}
+    for cell in plans.cells:
+        places.setdefault(cell.arm, []).append(place_of(cell.point))
+    missing = 0.72 if 0.28 in places["none"] else 0.28
+    curves = {arm: [top - 0.4 * (p - missing) ** 2 for p in places[arm]] for arm in places}
+    return missing, curves
+
+
 def test_a_setting_between_those_that_were_tried_is_chosen_where_the_fit_is_highest(
     tmp_path: Path,
 ) -> None:
-    ranged: dict[str, Any] = {
-        "noise.type": {"type": "categorical", "choices": ["none", "neftune"]},
-        "noise.alpha": {"type": "categorical", "choices": [5], "when": {"noise.type": ["neftune"]}},
-    }
-    ranged["optim.lr"] = {"type": "float", "low": 1e-4, "high": 1e-2, "log": True}
-    plans = plans_of(
-        tmp_path,
-        parameters=ranged,
-        baselines=[{"noise.type": "none", "optim.lr": 1e-3}],
-        search={"sampler": "qmc", "num_trials": 7},
-    )
-    by_place: dict[str, list[float]] = {}
-    for cell in plans.cells:
-        place = round(np.log10((cell.point or {})["optim.lr"] / 1e-4) / 2, 2)
-        by_place.setdefault(cell.arm, []).append(place)
-    missing = 0.72 if 0.28 in by_place["none"] else 0.28
-    rates = {arm: [0.6 - 0.4 * (p - missing) ** 2 for p in by_place[arm]] for arm in by_place}
+    plans = plans_of(tmp_path, **RANGED)
+    missing, rates = best_between(plans, top=0.6)
     choice = choose(tried(plans, rates, error=0.01), plans)["none"]
-    assert choice.trial == ""
-    assert round(np.log10(rate_of(choice) / 1e-4) / 2, 2) == missing
+    assert (choice.trial, place_of(choice.params)) == ("", missing)
     assert choice.win_rate == pytest.approx(0.6, abs=0.02)
     assert choice.win_rate > max(candidate.rate for candidate in choice.candidates)
+
+
+def test_a_setting_between_is_not_chosen_where_win_rates_cannot_rank(tmp_path: Path) -> None:
+    plans = tied_plans(tmp_path, {}, **RANGED)
+    missing, rates = best_between(plans, top=0.99)
+    results = tried(plans, rates, error=0.0)
+    plain = [result for result in results if result.arm == "none"]
+    assert place_of(fitted_choices({"none": plain}, plans)["none"].params) == missing
+    choice = choose(results, plans, judges_of(plans))["none"]
+    assert (choice.method, choice.fitted) == ("pairs", None)
+    assert choice.trial in {candidate.trial for candidate in choice.candidates}
+    assert choice.win_rate <= max(candidate.rate for candidate in choice.candidates)
 
 
 def test_a_lucky_setting_between_bad_ones_is_not_chosen(tmp_path: Path) -> None:
