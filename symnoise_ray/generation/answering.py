@@ -85,17 +85,20 @@ def complete(
         texts = _answers(model, tokenizer, prompts, numbers, config, cancelled)
         for index, text in zip(now, texts, strict=True):
             asked[index] = _with_answer(asked[index], turn, text)
-    return [
-        Completion(
-            example.instruction,
-            answered.gold,
-            generator,
-            example.dataset,
-            example.gold,
-            answered.turns[:-1],
-        )
-        for example, answered in zip(examples, asked, strict=True)
-    ], counts
+    found = zip(examples, asked, strict=True)
+    return [_completion(example, answered, generator) for example, answered in found], counts
+
+
+def _completion(example: Example, answered: Example, generator: str) -> Completion:
+    """The record of a prompt and of the same prompt with the model's answers."""
+    return Completion(
+        example.instruction,
+        answered.gold,
+        generator,
+        example.dataset,
+        example.gold,
+        answered.turns[:-1],
+    )
 
 
 def _last(example: Example) -> int:

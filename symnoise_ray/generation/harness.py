@@ -124,9 +124,8 @@ def harness_scores(
             )
             if is_sharded(model):
                 lm._device = choose_device()  # a sharded weight may lie on another device
-            shared = _Shared(lm, cancelled)
             results = evaluate(
-                shared,
+                _Shared(lm, cancelled),
                 tasks,
                 limit=config.limit,
                 bootstrap_iters=BOOTSTRAP_DRAWS,
@@ -135,14 +134,18 @@ def harness_scores(
     except Exception as error:
         if kind_of(error) != OutOfMemoryError.kind:
             raise
-        # No OutOfMemoryError: that would train again, with smaller micro-batches.
-        raise UserError(
-            f"harness.batch_size={config.batch_size}: must fit into the memory, but "
-            f"{reason_of(error)}; lower it"
-        ) from None
+        raise _too_large(config.batch_size, error) from None
     finally:
         model.train(mode)
     return _named(results)
+
+
+def _too_large(batch_size: int, error: Exception) -> UserError:
+    """No OutOfMemoryError: that would train again, with smaller micro-batches."""
+    return UserError(
+        f"harness.batch_size={batch_size}: must fit into the memory, but {reason_of(error)}; "
+        "lower it"
+    )
 
 
 class _Shared:

@@ -208,7 +208,7 @@ CHOSEN = (
     "Every arm had the same number of trials, and its setting was chosen in the same way: where a "
     "smooth fit through its win rates is highest, each weighed by its standard error, at a setting "
     "that was tried or between such; the largest win rate itself where there are too few settings "
-    "for a fit."
+    "for a fit. A trial more than 20 points below the best of its arm counts as 20 below."
 )
 FLATTERED = "{}: the largest win rate exceeds the fit by {:.1f} points."
 BY_PAIRS = "its win rates could not rank its settings, so those were judged against each other."

@@ -202,7 +202,7 @@ def _drawn_cells(sweep: SweepConfig, arms: Arms, baselines: Sequence[Cell]) -> l
     present = {(repr(cell.arm), cell.block) for cell in baselines}
     shared = {cell.block: arms.shared(cell.point or {}) for cell in baselines}
     num_blocks = opened + math.ceil(wanted / max(1, len(arms.searched)))
-    draws = draws_of(sweep, num_blocks)
+    draws = draws_of(sweep, num_blocks, {arms.treatment, *arms.own})
     cells: list[Cell] = []
     for block in range(num_blocks):
         for value in arms.searched:

@@ -6,13 +6,14 @@ In: the parameters of a space. Out: shares of their ranges for every block, and 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from symnoise_ray.config import Parameter, SweepConfig
 from symnoise_ray.space.parameters import Params, grid_values
+from symnoise_ray.statistics.bootstrap import Floats
 
 REACH = 0.88
 """The part of a range that trials are spread over; its very ends are often of no use."""
@@ -22,36 +23,61 @@ _MOST_NUMBERS = 3
 """Continuous parameters beyond which only settings that were tried are chosen from."""
 
 
-def draws_of(sweep: SweepConfig, num_blocks: int) -> list[dict[str, float]]:
+def draws_of(sweep: SweepConfig, num_blocks: int, own: Collection[str]) -> list[dict[str, float]]:
     """Parameter -> a number in [0, 1) for each block; the same for all arms.
 
     `random` draws independently; the others take a few evenly spread values of every parameter.
+
+    Args:
+        sweep: The sweep.
+        num_blocks: Number of blocks; with more, the first ones stay the same.
+        own: Parameters that only some arms have; those that all share are spread first.
     """
-    names = sorted(sweep.parameters)
-    seed = np.random.SeedSequence([sweep.search.seed, 1])
+    names = sorted(sweep.parameters, key=lambda name: (name in own, name))
+    rng = np.random.default_rng(np.random.SeedSequence([sweep.search.seed, 1]))
     if sweep.search.sampler == "random":
-        numbers = np.random.default_rng(seed).random((num_blocks, len(names)))
+        numbers = rng.random((num_blocks, len(names)))
     else:
-        columns = [_spread(num_blocks, np.random.default_rng(s)) for s in seed.spawn(len(names))]
-        numbers = np.array(columns).reshape(len(names), num_blocks).T
+        numbers = 0.5 + REACH * _spread(num_blocks, len(names), rng)
     return [dict(zip(names, map(float, row), strict=True)) for row in numbers]
 
 
-def _spread(num: int, rng: np.random.Generator) -> list[float]:
-    """Shares of a range: its middle, its ends, its quarters, then all halves between, and so on.
+def _spread(num: int, num_columns: int, rng: np.random.Generator) -> Floats:
+    """Places around 0, (num, columns): the middle, the ends and the quarters of the range first.
 
-    Of each of these sets every value comes once, in an order by chance, so that any first part is
-    spread over the range. With as few trials as an arm has, an optimum near an end is missed
-    unless the ends are tried: in benchmarks/verdict.py that makes more verdicts out of nothing
-    than all else.
+    Then come all halves between, and so on; of each set every value comes once. With as few trials
+    as an arm has, an optimum near an end is missed unless the ends are tried: in
+    benchmarks/verdict.py that makes more verdicts out of nothing than all else.
     """
-    found, level = [0.5], 1
-    while len(found) < num:
-        step = 0.5**level
-        places = np.array([0.0, 1.0]) if level == 1 else np.arange(step, 1, 2 * step)
-        found += [0.5 + REACH * (place - 0.5) for place in rng.permutation(places)]
-        level += 1
-    return found[:num]
+    columns = _uncorrelated(num_columns, rng)
+    # A stream for each parameter, so that more blocks begin with the same ones.
+    for column, own_rng in zip(columns, rng.spawn(num_columns), strict=True):
+        column.insert(0, 0.0)
+        step = 0.125
+        while len(column) < num:
+            places = np.arange(-0.5 + step, 0.5, 2 * step)
+            column += own_rng.permutation(places).tolist()
+            step /= 2
+    return np.array([column[:num] for column in columns]).reshape(num_columns, num).T
+
+
+def _uncorrelated(num_columns: int, rng: np.random.Generator) -> list[list[float]]:
+    """The ends and quarters for each parameter, the first one's ends before its quarters.
+
+    The others have them in an order in which they move as little as possible with those before:
+    parameters that rise and fall together cannot be told apart.
+    """
+    ends, quarters = rng.permutation([-0.5, 0.5]), rng.permutation([-0.25, 0.25])
+    columns = [[*map(float, ends), *map(float, quarters)]]
+    orders = rng.permutation(list(itertools.permutations(columns[0])))
+
+    def together(order: Floats) -> float:
+        # Also without the fourth: a baseline opens the first block, and arms often have four.
+        return max(abs(float(order[:n] @ np.array(known[:n]))) for known in columns for n in (3, 4))
+
+    while len(columns) < num_columns:
+        columns.append(min(orders, key=together).tolist())
+    return columns[:num_columns]
 
 
 def value_at(name: str, parameter: Parameter, share: float) -> Any:

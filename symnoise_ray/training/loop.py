@@ -110,11 +110,7 @@ def train(
     with timed(seconds, "load"):
         device = choose_device()
         join_process_group(device)
-        if config.train.global_batch_size % dist.get_world_size():
-            raise UserError(
-                f"train.global_batch_size={config.train.global_batch_size} must be a multiple of "
-                f"the {dist.get_world_size()} workers"
-            )
+        _require_even_split(config.train.global_batch_size, dist.get_world_size())
         _agree_on(config)
         seed_everything(config.train.seed)
         model, tokenizer, context = load(config.model)
@@ -132,6 +128,13 @@ def train(
         raise
     summary |= meter.rates(loop.progress.num_passed_tokens) | {"num_train_rows": len(table)}
     return Trained(engine, tokenizer, table.template, context, +table.counts, summary)
+
+
+def _require_even_split(batch_size: int, num_workers: int) -> None:
+    if batch_size % num_workers:
+        raise UserError(
+            f"train.global_batch_size={batch_size} must be a multiple of the {num_workers} workers"
+        )
 
 
 def identity(config: TrialConfig) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from symnoise_ray.config import SweepConfig
@@ -20,7 +21,7 @@ from symnoise_ray.space.design import (
     search_size,
 )
 from symnoise_ray.space.parameters import Params, Space
-from symnoise_ray.space.spread import QUARTERS, value_at
+from symnoise_ray.space.spread import QUARTERS, draws_of, value_at
 from symnoise_ray.space.trials import SweepPlans, most_confirmed
 
 NOISY = ["neftune", "symnoise"]
@@ -454,3 +455,14 @@ def test_the_first_blocks_meet_the_middle_the_ends_and_the_quarters_of_a_range()
     assert rates[0] == places[2]
     assert sorted(rates[1:3]) == [places[0], places[4]]
     assert sorted(rates[3:5]) == [places[1], places[3]]
+
+
+def test_parameters_do_not_rise_and_fall_together_over_the_first_blocks() -> None:
+    for seed in range(20):
+        config = sweep(search={"sampler": "qmc", "num_trials": 14, "seed": seed})
+        draws = draws_of(config, 5, {"noise.type", "noise.alpha"})
+        rates, alphas = ([draw[name] for draw in draws] for name in ("optim.lr", "noise.alpha"))
+        assert sorted(rates[1:3]) == [QUARTERS[0], QUARTERS[4]], "what all arms share comes first"
+        assert sorted(rates) == sorted(alphas) == list(QUARTERS)
+        assert abs(np.corrcoef(rates, alphas)[0, 1]) < 0.15
+        assert abs(np.corrcoef(rates[:4], alphas[:4])[0, 1]) < 0.3
