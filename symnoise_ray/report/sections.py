@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from symnoise_ray.records.metrics import PHASES
 from symnoise_ray.records.results import SweepResult
-from symnoise_ray.records.verdict import Comparison, Decision
+from symnoise_ray.records.verdict import Choice, Comparison, Decision
 from symnoise_ray.report import charts, words
 from symnoise_ray.report.page import Section, Table
 from symnoise_ray.report.trial_tables import (
@@ -173,23 +173,7 @@ def choice(results: SweepResult) -> Section | None:
     """How each arm's setting was chosen; None without a confirmation."""
     if not results.choices:
         return None
-    rows = [
-        (
-            each.arm,
-            candidate.label + (" (chosen)" if candidate.trial == each.trial else ""),
-            percent(candidate.win_rate),
-            percent(candidate.standard_error),
-            percent(candidate.fitted),
-            percent(candidate.band),
-        )
-        for each in results.choices
-        for candidate in sorted(each.candidates, key=lambda found: -found.win_rate)
-    ]
-    rows += [
-        (each.arm, f"{show(dict(each.params))} (chosen)", "", "", percent(each.fitted), "")
-        for each in results.choices
-        if each.fitted is not None
-    ]
+    rows = [row for each in results.choices for row in _candidates(each)]
     header = ("arm", "setting", "wins %", "its standard error", "fitted %", "its band (1 sd)")
     notes = [CHOSEN]
     notes += [
@@ -199,9 +183,27 @@ def choice(results: SweepResult) -> Section | None:
     ]
     notes += [f"{each.arm}: {each.note}" for each in results.choices if each.note]
     notes += [f"{each.arm}: {BY_PAIRS}" for each in results.choices if each.method == "pairs"]
-    arms = tuple(each.arm for each in results.choices for _ in each.candidates)
-    arms += tuple(each.arm for each in results.choices if each.fitted is not None)
+    arms = tuple(row[0] for row in rows)
     return Section("Choice of settings", tuple(notes), (Table("llrrrr", header, rows, arms),))
+
+
+def _candidates(choice: Choice) -> list[tuple[str, ...]]:
+    """The chosen setting first where it lies between those that were tried, then those."""
+    rows: list[tuple[str, ...]] = [
+        (
+            choice.arm,
+            candidate.label + (" (chosen)" if candidate.trial == choice.trial else ""),
+            percent(candidate.win_rate),
+            percent(candidate.standard_error),
+            percent(candidate.fitted),
+            percent(candidate.band),
+        )
+        for candidate in sorted(choice.candidates, key=lambda found: -found.win_rate)
+    ]
+    if choice.fitted is None:
+        return rows
+    label = f"{show(dict(choice.params))} (chosen, by the fit)"
+    return [(choice.arm, label, DASH, DASH, percent(choice.fitted), DASH), *rows]
 
 
 CHOSEN = (
