@@ -23,11 +23,11 @@ WIDER = (
     SPACE.replace("num_trials: 1", "num_trials: 5")
     .replace("[symnoise]", "[symnoise, neftune]")
     .replace("looks: [2]", "looks: [2, 4]")
-    .replace("name: small", "name: small\nquestion: {effect: 0.12}")
+    .replace("name: small", "name: small\nquestion: {effect: 0.3}")
     .replace("choices: [0.002]", "choices: [0.002, 0.004]")
 )
 """Two trials of each of three arms, over two learning rates, and two looks. By an effect of
-12 points the second look is worth its seeds."""
+30 points the second look is worth its seeds."""
 
 LONG = """
 name: long
