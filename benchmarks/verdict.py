@@ -22,6 +22,7 @@ import math
 import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,8 +40,10 @@ from symnoise_ray.statistics.groups import by_group
 from symnoise_ray.statistics.looks import Look, declared_looks
 from symnoise_ray.statistics.power import power, stopped
 from symnoise_ray.statistics.two_way import Spread, TwoWay
+from symnoise_ray.statistics.win_rate import mean_over
 from symnoise_ray.sweep.choice import choose, confirmed_arms
 from symnoise_ray.sweep.questions import rivals
+from symnoise_ray.sweep.rates import opponents
 
 
 def optional(name: str) -> Any:
@@ -177,7 +180,8 @@ def value_of(drawn: Drawn, point: Mapping[str, Any]) -> float:
 
 
 class Search:
-    """The search of one sweep: its trials in order, each judged against the first baseline."""
+    """The search of one sweep: its trials in order, each judged against the first baseline, and at
+    the end against the best trials of the reference."""
 
     def __init__(self, plans: SweepPlans, drawn: Drawn, *, early: bool, prompts: int) -> None:
         self.plans, self.drawn, self.prompts = plans, drawn, prompts
@@ -189,11 +193,37 @@ class Search:
         baseline = plans.sweep.baselines[0]
         self.reference = setting(drawn, baseline, prompts)
         self.reference_P1 = drawn.trained(self.reference, [plans.cells[0].block])
+        self.models: dict[str, tuple[Setting, Floats]] = {}
 
     def results(self) -> list[TrialResult]:
-        """All trials that came to their end."""
+        """All trials that came to their end, with the win rates that settings are chosen by."""
         found = [self._trial(index) for index in range(len(self.plans.cells))]
-        return [each for each in found if each is not None]
+        done = [each for each in found if each is not None]
+        plain = [each for each in done if each.arm == "none"]
+        rivals = [each.trial for each in opponents(plain, self.plans.sweep.search.opponents)]
+        return done if len(rivals) < 2 else self._over(done, rivals)
+
+    def _over(self, done: Sequence[TrialResult], rivals: Sequence[str]) -> list[TrialResult]:
+        """The trials with their mean win rates over some of them; each pair is judged once."""
+        pairs: dict[tuple[str, str], Floats] = {}
+        found = []
+        for trial in done:
+            scores: list[dict[int, float] | None] = []
+            for rival in rivals:
+                if rival == trial.trial:
+                    scores.append(None)
+                    continue
+                if (rival, trial.trial) in pairs:
+                    judged = 1 - pairs[rival, trial.trial]
+                else:
+                    own, other = self.models[trial.trial], self.models[rival]
+                    judged = self.drawn.judged(*own, *other)[:, 0]
+                pairs[trial.trial, rival] = judged
+                scores.append(dict(enumerate(judged.tolist())))
+            rate, error = mean_over(scores)
+            values = {**trial.values, "win_rate": rate, "standard_error": error}
+            found.append(replace(trial, values=values))
+        return found
 
     def _trial(self, index: int) -> TrialResult | None:
         cell = self.plans.cells[index]
@@ -204,18 +234,20 @@ class Search:
         self.spent += share * (self.assumed if index else 1.0)
         if share < 1:
             return None
-        scores_P = self._scores(index, point)
+        scores_P = self._scores(index, point, name)
         error = float(scores_P.std(ddof=1)) / math.sqrt(self.prompts)
         values = {"win_rate": float(scores_P.mean()), "standard_error": error}
         if self.proposals:
             self.proposals.tell(index, values["win_rate"])
         return TrialResult(name, arm=cell.arm, params=point, values=values)
 
-    def _scores(self, index: int, point: Mapping[str, Any]) -> Floats:
+    def _scores(self, index: int, point: Mapping[str, Any], name: str) -> Floats:
         if index == 0:
+            self.models[name] = self.reference, self.reference_P1
             return np.full(self.prompts, 0.5)
         own = setting(self.drawn, point, self.prompts)
         skill_P1 = self.drawn.trained(own, [self.plans.cells[index].block])
+        self.models[name] = own, skill_P1
         return self.drawn.judged(own, skill_P1, self.reference, self.reference_P1)[:, 0]
 
     def _share(self, name: str, point: Mapping[str, Any]) -> float:
@@ -249,25 +281,25 @@ def sweep(world: World, made: Design, number: int, name: str) -> Outcome:
     choices = choose(search.results(), plans)
     (arm,) = confirmed_arms(choices, plans.sweep.confirm, "none")
     best, point = dict(choices["none"].params), dict(choices[arm].params)
-    opponents = rivals(plans.arms, best, point)
-    verdict, confirmed = confirmation(drawn, point, list(opponents.values()), made.looks)
+    compared = list(rivals(plans.arms, best, point).values())
+    verdict, confirmed = confirmation(drawn, point, compared, made.looks)
     index = ARMS.index(arm)
-    gaps = tuple(value_of(drawn, point) - value_of(drawn, each) for each in opponents.values())
+    gaps = tuple(value_of(drawn, point) - value_of(drawn, each) for each in compared)
     return Outcome(index, verdict, world.gains[index - 1], search.spent, confirmed, gaps)
 
 
 def tables(
     drawn: Drawn,
     point: Mapping[str, Any],
-    opponents: Iterable[Mapping[str, Any]],
+    compared: Iterable[Mapping[str, Any]],
     num_prompts: int,
     num_seeds: int,
 ) -> list[Floats]:
-    """Scores (P, S) of a point over each opponent, on fresh prompts and seeds."""
+    """Scores (P, S) of a point over each that it is compared with, on fresh prompts and seeds."""
     seeds = range(1000, 1000 + num_seeds)
     own = setting(drawn, point, num_prompts)
     own_PS, found = drawn.trained(own, seeds), []
-    for each in opponents:
+    for each in compared:
         rival = setting(drawn, each, num_prompts)
         found.append(drawn.judged(own, own_PS, rival, drawn.trained(rival, seeds)))
     return found
@@ -276,11 +308,11 @@ def tables(
 def confirmation(
     drawn: Drawn,
     point: Mapping[str, Any],
-    opponents: Sequence[Mapping[str, Any]],
+    compared: Sequence[Mapping[str, Any]],
     looks: Sequence[int],
 ) -> tuple[str, int]:
     """The verdict on one arm, look by look, and the trainings that it took."""
-    scores = tables(drawn, point, opponents, PROMPTS["confirm"], looks[-1])
+    scores = tables(drawn, point, compared, PROMPTS["confirm"], looks[-1])
     return decided(scores, declared_looks(looks), drawn)
 
 
@@ -482,17 +514,17 @@ def power_against_plan(num_sweeps: int) -> dict[str, dict[str, float]]:
     """Planned against simulated power, in percent, by prompts, seeds, opponents and gap."""
     spread = Spread(0.15**2, 2 * (1 - SAME_SEED) * 0.01**2, CELL - 0.15**2)
     found = {}
-    for (prompts, seeds), opponents, gap in itertools.product(GRID, (1, 2), GAPS):
+    for (prompts, seeds), num_opponents, gap in itertools.product(GRID, (1, 2), GAPS):
         looks = [Look(seeds, 1.0, 1)]
-        planned = power(spread, prompts, looks, 0.03, gap=gap, num_opponents=opponents).better
+        planned = power(spread, prompts, looks, 0.03, gap=gap, num_opponents=num_opponents).better
         world = World(gains=(gap,), curve="flat")
         better = 0
         for number in range(num_sweeps):
-            drawn = Drawn(world, rng_of("power", prompts, seeds, opponents, gap, number))
+            drawn = Drawn(world, rng_of("power", prompts, seeds, num_opponents, gap, number))
             points = [{"noise.type": arm, "optim.lr": LOWEST} for arm in ("bernoulli", "none")]
-            scores = tables(drawn, points[0], points[1:] * opponents, prompts, seeds)
+            scores = tables(drawn, points[0], points[1:] * num_opponents, prompts, seeds)
             better += decided(scores, looks, drawn)[0] == BETTER
-        name = f"{prompts} x {seeds}, {opponents} opponents, {100 * gap:g} points"
+        name = f"{prompts} x {seeds}, {num_opponents} opponents, {100 * gap:g} points"
         simulated = better / num_sweeps
         found[name] = {
             "plan": 100 * planned,

@@ -75,6 +75,10 @@ class SearchConfig(Section):
     the best third of those of its noise type so far. At least two trials of every noise type, all
     baselines and the confirmation run to their end. A trial stops where the clean loss is measured,
     so `train.num_evals: 16` saves more than the default."""
+    opponents: int = Field(4, ge=1)
+    """Before a setting is chosen, all searched trials are judged against so many of the reference's
+    trials, its best ones. This takes verdicts and no training, and ranks settings more surely. 1
+    leaves it at the verdicts that a trial got when it ended."""
 
 
 class QuestionConfig(Section):

@@ -30,7 +30,7 @@ from symnoise_ray.space.check import check_sweep
 from symnoise_ray.space.design import search_size
 from symnoise_ray.space.parameters import Space, corners, describe
 from symnoise_ray.space.paths import anchor_paths
-from symnoise_ray.space.trials import SweepPlans, most_confirmed, size_text
+from symnoise_ray.space.trials import SweepPlans, most_confirmed, most_pairs, size_text
 
 RUNS = Path("runs")
 """Where earlier sweeps lie, which say how much scores differ."""
@@ -40,7 +40,8 @@ RUNS = Path("runs")
 class Plan:
     """Forecasts with the names of their trials; `size` is a sweep's number of trials in words.
 
-    `confirmation` is None for a trial's file, and for a sweep that confirms nothing.
+    `confirmation` is None for a trial's file, and for a sweep that confirms nothing. `choosing` is
+    what judging the searched trials against several of the reference's takes at most.
     """
 
     name: str
@@ -49,6 +50,16 @@ class Plan:
     options: Options
     forecasts: list[tuple[list[str], TrialConfig, Forecast]]
     confirmation: Confirmation | None = None
+    choosing: Verdicts | None = None
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """A number of verdicts, None where the prompts are not known, and what they cost, if known."""
+
+    pairs: int
+    calls: int | None
+    cost: float | None
 
 
 def plan(source: str, overrides: Sequence[str], options: Options) -> Plan:
@@ -81,7 +92,25 @@ def plan(source: str, overrides: Sequence[str], options: Options) -> Plan:
             same.append(name)
     num_trials = len(sweep.baselines) + search_size(sweep) + most_confirmed(sweep)
     confirmation = _confirmation(sweep, groups) if sweep.confirm.arms else None
-    return Plan(sweep.name, size_text(sweep), num_trials, options, groups, confirmation)
+    return Plan(
+        sweep.name,
+        size_text(sweep),
+        num_trials,
+        options,
+        groups,
+        confirmation,
+        _choosing(sweep, [need for _, _, need in groups]),
+    )
+
+
+def _choosing(sweep: SweepConfig, needs: Sequence[Forecast]) -> Verdicts | None:
+    """Of the longest prompts and the most of them, where trials differ in that."""
+    pairs = most_pairs(sweep)
+    if not pairs:
+        return None
+    calls = max((need.judge_calls for need in needs if need.judge_calls), default=None)
+    cost = max((need.judge_cost for need in needs if need.judge_cost), default=None)
+    return Verdicts(pairs, calls and pairs * calls, cost and pairs * cost)
 
 
 def _confirmation(
@@ -134,6 +163,12 @@ def to_json(plan: Plan) -> dict[str, Any]:
             values["gpu_hours"] = hours
         trials.append({"trials": names, **values})
     told = {"name": plan.name, "num_trials": plan.num_trials, "forecasts": trials}
+    if plan.choosing is not None:
+        told["choice_of_settings"] = {
+            "pairs": plan.choosing.pairs,
+            "judge_calls_most": plan.choosing.calls,
+            "judge_cost_most": plan.choosing.cost,
+        }
     if plan.confirmation is not None:
         told["confirmation"] = power.to_json(plan.confirmation)
     return told
@@ -144,13 +179,21 @@ def _gib(sizes: dict[str, float]) -> dict[str, float]:
 
 
 def as_text(plan: Plan) -> str:
-    """The plan as text: one block of lines per forecast, and last the confirmation."""
+    """The plan as text: one block of lines per forecast, then the choice and the confirmation."""
     lines = [f"{plan.name}: {plan.size}" if plan.size else plan.name]
     for names, config, need in plan.forecasts:
         lines += ["", ", ".join(names) + ":", *(f"  {line}" for line in _block(config, need, plan))]
+    if plan.choosing is not None:
+        lines += ["", "choice of settings:", f"  {_choosing_line(plan.choosing)}"]
     if plan.confirmation is not None:
         lines += ["", "confirmation:", *(f"  {line}" for line in power.as_lines(plan.confirmation))]
     return "\n".join(lines)
+
+
+def _choosing_line(found: Verdicts) -> str:
+    calls = "an unknown number of" if found.calls is None else f"at most {found.calls:,}"
+    cost = "" if found.cost is None else f", at most about {found.cost:.2f} in money"
+    return f"judge: {calls} verdicts on {found.pairs} pairs of trials (search.opponents){cost}"
 
 
 def _block(config: TrialConfig, need: Forecast, plan: Plan) -> Iterator[str]:

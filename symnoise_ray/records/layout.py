@@ -59,6 +59,11 @@ def preferences_against(opponent: str) -> str:
     return f"preferences-against-{opponent}.jsonl"
 
 
+def usage_against(opponent: str) -> str:
+    """File beside those preferences with what they cost; there is none if they cost nothing."""
+    return f"usage-against-{opponent}.json"
+
+
 def sweep_directory(trial: Path) -> Path:
     """The directory of the sweep that a trial's directory belongs to."""
     return trial.parents[1]

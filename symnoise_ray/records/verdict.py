@@ -47,7 +47,9 @@ class Choice:
 
     `flattered` is by how much the largest measured win rate exceeds the fit there. Of the
     `num_settings` that were tried, those that stopped early or failed are no candidates. A setting
-    between those that were tried has no `trial`, and its `fitted` win rate.
+    between those that were tried has no `trial`, and its `fitted` win rate. `opponents` are the
+    trials of the reference that the win rates are over (none: the sweep's own opponent), `remark`
+    says why they are fewer than wanted. `note` says why the arm gets no verdict.
     """
 
     arm: str
@@ -59,6 +61,8 @@ class Choice:
     num_settings: int = 0
     note: str = ""
     fitted: float | None = None
+    opponents: tuple[str, ...] = ()
+    remark: str = ""
 
     @property
     def win_rate(self) -> float:
@@ -85,6 +89,7 @@ class Choice:
         """Read one choice of results.json."""
         known = {each.name: row[each.name] for each in fields(cls) if each.name in row}
         known["candidates"] = tuple(Candidate(**each) for each in known["candidates"])
+        known["opponents"] = tuple(known.get("opponents") or ())
         return cls(**known)
 
 

@@ -176,6 +176,9 @@ def choice(results: SweepResult) -> Section | None:
     rows = [row for each in results.choices for row in _candidates(each)]
     header = ("arm", "setting", "wins %", "its standard error", "fitted %", "its band (1 sd)")
     notes = [CHOSEN]
+    if opponents := results.choices[0].opponents:
+        notes.append(OVER.format(len(opponents), ", ".join(opponents)))
+    notes += list(dict.fromkeys(each.remark for each in results.choices if each.remark))
     notes += [
         FLATTERED.format(each.arm, 100 * each.flattered)
         for each in results.choices
@@ -211,6 +214,10 @@ CHOSEN = (
     "smooth fit through its win rates is highest, each weighed by its standard error, at a setting "
     "that was tried or between such; the largest win rate itself where there are too few settings "
     "for a fit. A trial more than 20 points below the best of its arm counts as 20 below."
+)
+OVER = (
+    "The win rates here are over {} trials of the reference: {}. Over one opponent alone they "
+    "would share its luck."
 )
 FLATTERED = "{}: the largest win rate exceeds the fit by {:.1f} points."
 BY_PAIRS = "its win rates could not rank its settings, so those were judged against each other."

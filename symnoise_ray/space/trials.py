@@ -186,6 +186,22 @@ def most_confirmed(sweep: SweepConfig) -> int:
     return (1 + num_arms * num_opponents) * sweep.confirm.looks[-1] if num_arms else 0
 
 
+def most_pairs(sweep: SweepConfig) -> int:
+    """Pairs of trials at most that are judged before the settings are chosen.
+
+    Each trial meets each opponent once, and none itself. Where all trials of the reference are
+    opponents, those against the first baseline were judged when the trials ended.
+    """
+    cells, reference = design(sweep), Arms.of(sweep).reference
+    plain = [cell.arm for cell in cells].count(reference)
+    number = min(sweep.search.opponents, plain)
+    if number < 2 or not sweep.confirm.arms:
+        return 0
+    pairs = (len(cells) - number) * number + number * (number - 1) // 2
+    against_first = resolve(sweep, first_point(sweep)).judge.reference == "baseline"
+    return pairs - (len(cells) - 1 if against_first and number == plain else 0)
+
+
 def confirmed_models(sweep: SweepConfig) -> tuple[int, int]:
     """Number of arms that are confirmed at most, and of opponents of each.
 

@@ -10,7 +10,7 @@ Shape letters: P items, R replicates.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -106,6 +106,30 @@ def item_scores(preferences: Iterable[Preference]) -> tuple[dict[int, float], in
         num_both += len(valid) > 1
         num_contradictions += min(valid) < 0.5 < max(valid)
     return scores, num_invalid, num_contradictions / num_both if num_both else None
+
+
+def mean_over(opponents: Sequence[Mapping[int, float] | None]) -> tuple[float, float]:
+    """Win rate over several opponents, and its standard error over the items.
+
+    An item's score is its mean over all opponents. Items without a score over one of them are left
+    out.
+
+    Args:
+        opponents: Item -> score over each opponent; None stands for the trial itself, a tie on
+            every item.
+
+    Raises:
+        JudgeError: no item has a score over all of them.
+    """
+    known = [scores for scores in opponents if scores is not None]
+    items = set.intersection(*(set(scores) for scores in known)) if known else set()
+    if not items:
+        raise JudgeError("at least one item must have a verdict over every opponent, but none has")
+    ties = 0.5 * (len(opponents) - len(known))
+    values = np.array(
+        [(sum(scores[item] for scores in known) + ties) / len(opponents) for item in sorted(items)]
+    )
+    return float(values.mean()), _standard_error(values)
 
 
 def length_differences(preferences: Iterable[Preference]) -> dict[int, int]:

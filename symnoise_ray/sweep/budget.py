@@ -7,7 +7,7 @@ the confirmation is reserved from the beginning, so that a search that takes lon
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
@@ -27,7 +27,7 @@ class Budget:
     """The limits of one sweep; `results` gives what has ended so far.
 
     The wall time counts from the start of this part of the sweep, everything else from the start
-    of the sweep.
+    of the sweep. `pairs` gives what judging trials against each other took so far.
     """
 
     sweep: SweepConfig
@@ -37,6 +37,7 @@ class Budget:
     num_slots: int = 1
     spent_on: str = ""
     """The limit that ended something, in words; empty if none did."""
+    pairs: Callable[[], Sequence[Mapping[str, int]]] = tuple
 
     def __getstate__(self) -> dict[str, object]:
         # Tune writes its searcher to disk, and this with it; the sweep never reads it back.
@@ -67,6 +68,20 @@ class Budget:
         def fits(name: str, spent: float, limit: float) -> bool:
             running = num_running if name == "trials" else 0
             return spent + running + 1e-9 < left * limit
+
+        return self._within(fits)
+
+    def search_may_judge(self, num_verdicts: int) -> bool:
+        """Whether so many more verdicts may be asked for before the confirmation.
+
+        Notes the limit if not. A verdict is taken to cost what those of the search did.
+        """
+        left, spent = 1 - self.reserved, self._spent()
+        cost = num_verdicts * spent["judge_cost"] / max(1.0, spent["judge_calls"])
+        more = {"judge_calls": float(num_verdicts), "judge_cost": cost}
+
+        def fits(name: str, spent: float, limit: float) -> bool:
+            return name not in more or spent + more[name] <= left * limit
 
         return self._within(fits)
 
@@ -105,10 +120,13 @@ class Budget:
         return True
 
     def _spent(self, results: Sequence[TrialResult] | None = None) -> dict[str, float]:
+        """By all trials and pairs, or by some trials alone."""
         known = self.results() if results is None else results
         workers = self.sweep.workers
         seconds = sum(result.seconds.get(phase, 0.0) for result in known for phase in _ON_DEVICE)
         usage = [result.get("judge_usage") or {} for result in known]
+        if results is None and (self.sweep.budget.judge_calls or self.sweep.budget.judge_cost):
+            usage += self.pairs()
         read = sum(each.get("input_tokens", 0) for each in usage)
         wrote = sum(each.get("output_tokens", 0) for each in usage)
         price = read * self.judge.price_input + wrote * self.judge.price_output

@@ -27,24 +27,38 @@ from symnoise_ray.statistics.bootstrap import Floats
 from symnoise_ray.statistics.fit import FEWEST, Curves, Fit, coordinates, floored, usable, within
 from symnoise_ray.statistics.win_rate import WinRate, win_rate
 from symnoise_ray.sweep.pairs import judge_pair
+from symnoise_ray.sweep.rates import (
+    UNRANKED,
+    Allows,
+    Measured,
+    anything,
+    directory_of,
+    error,
+    measure,
+    rate,
+)
 
 SATURATED = 0.95
 """A win rate above this, or below the rest, says too little about which setting is the better."""
 MOST_CONTENDERS = 5
 _SAME = 1e-9
 """A point that was tried is offered again among those between; rounding must not prefer it."""
-UNRANKED = "the best settings could not be ranked: {}"
 
 
 def choose(
-    results: Sequence[TrialResult], plans: SweepPlans, judges: JudgeSource | None = None
+    results: Sequence[TrialResult],
+    plans: SweepPlans,
+    judges: JudgeSource | None = None,
+    allows: Allows = anything,
 ) -> dict[str, Choice]:
     """The setting of every arm that has a score, by arm.
 
     Args:
         results: Of the search, in any order.
         plans: The sweep.
-        judges: To judge contenders in full and against each other; without it nothing is judged.
+        judges: To judge trials in full, against several trials of the reference, and against each
+            other; without it nothing is judged.
+        allows: Whether so many more verdicts are within the budget.
     """
     by_arm: dict[str, list[TrialResult]] = {}
     tried: dict[str, set[str]] = {}
@@ -52,16 +66,15 @@ def choose(
         tried.setdefault(result.arm, set()).add(repr(sorted(result.params.items())))
         if result.is_done:
             by_arm.setdefault(result.arm, []).append(result)
-    notes = {}
-    if judges is not None:
-        for arm, trials in by_arm.items():
-            by_arm[arm], notes[arm] = _all_in_full(trials, plans, judges)
+    measured = Measured(by_arm) if judges is None else measure(by_arm, plans, judges, allows)
     return {
         arm: replace(
-            _ranked(choice, by_arm[arm], plans, judges, notes.get(arm, "")),
+            _ranked(choice, measured.by_arm[arm], plans, judges, measured.notes.get(arm, "")),
             num_settings=len(tried[arm]),
+            opponents=measured.opponents,
+            remark=measured.remark,
         )
-        for arm, choice in fitted_choices(by_arm, plans).items()
+        for arm, choice in fitted_choices(measured.by_arm, plans).items()
     }
 
 
@@ -87,15 +100,6 @@ def confirmed_arms(choices: dict[str, Choice], confirm: ConfirmConfig, reference
     return [arm for rank, arm in enumerate(others) if rank < confirm.arms or arm in contrasted]
 
 
-def _all_in_full(
-    trials: list[TrialResult], plans: SweepPlans, judges: JudgeSource
-) -> tuple[list[TrialResult], str]:
-    try:
-        return [_in_full(trial, trials, plans, judges) for trial in trials], ""
-    except JudgeError as error:
-        return trials, UNRANKED.format(error)
-
-
 def _ranked(
     choice: Choice,
     trials: Sequence[TrialResult],
@@ -107,8 +111,8 @@ def _ranked(
     if len(contenders) > 1 and judges is not None:
         try:
             return _ranked_by_pairs(choice, contenders, plans, judges)
-        except JudgeError as error:
-            note = UNRANKED.format(error)
+        except JudgeError as failure:
+            note = UNRANKED.format(failure)
     return replace(choice, note=note)
 
 
@@ -129,7 +133,7 @@ def fitted_choices(
     trials = [trial for arm in by_arm for trial in by_arm[arm]]
     rates_N = np.concatenate([floored(_rates(by_arm[arm])) for arm in by_arm])
     curves = Curves(
-        arms_N.astype(float), places_ND, rates_N, np.array([_error(trial) for trial in trials])
+        arms_N.astype(float), places_ND, rates_N, np.array([error(trial) for trial in trials])
     )
     found = {}
     for number, arm in enumerate(by_arm):
@@ -144,7 +148,7 @@ def fitted_choices(
 
 
 def _largest(arm: str, trials: Sequence[TrialResult]) -> Choice:
-    best = max(trials, key=_rate)
+    best = max(trials, key=rate)
     candidates = tuple(_candidate(trial) for trial in trials)
     return Choice(arm, best.trial, dict(best.params), "raw", candidates)
 
@@ -167,7 +171,7 @@ def _best(
             )
             for n, trial in enumerate(trials)
         ),
-        float(_rate(trials[raw]) - own.mean_N[raw]),
+        float(rate(trials[raw]) - own.mean_N[raw]),
     )
     place = int(np.argmax(new_M)) if len(new_M) else -1
     if place < 0 or new_M[place] <= own.mean_N[best] + _SAME:
@@ -177,7 +181,7 @@ def _best(
 
 
 def _candidate(trial: TrialResult) -> Candidate:
-    return Candidate(trial.trial, show(dict(trial.params)), _rate(trial), _error(trial))
+    return Candidate(trial.trial, show(dict(trial.params)), rate(trial), error(trial))
 
 
 def _tuned(params: Any, plans: SweepPlans) -> dict[str, Any]:
@@ -185,42 +189,18 @@ def _tuned(params: Any, plans: SweepPlans) -> dict[str, Any]:
 
 
 def _rates(trials: Sequence[TrialResult]) -> Floats:
-    return np.array([_rate(trial) for trial in trials])
-
-
-def _rate(trial: TrialResult) -> float:
-    assert trial.win_rate is not None, "a trial that is done has a score"
-    return trial.win_rate
-
-
-def _error(trial: TrialResult) -> float:
-    return float(trial.get("standard_error") or 0.0)
-
-
-def _in_full(
-    trial: TrialResult, trials: Sequence[TrialResult], plans: SweepPlans, judges: JudgeSource
-) -> TrialResult:
-    """A contender whose judging stopped early is judged on every prompt: stopping flatters it."""
-    best = max(trials, key=_rate)
-    far = _rate(best) - _rate(trial) > 2 * (_error(best) + _error(trial))
-    if not trial.get("stopped_early") or far:
-        return trial
-    plan = plans.search(int(trial.trial.split("-")[0]), dict(trial.params))
-    found = judge_pair(plan.directory, plan.reference, judges, plan.config.judge)
-    score = win_rate(found)
-    values = {**trial.values, **score.to_json(), "stopped_early": False}
-    return replace(trial, values=values)
+    return np.array([rate(trial) for trial in trials])
 
 
 def _tied(trials: Sequence[TrialResult], *, fitted: bool) -> list[TrialResult]:
     """Trials that the win rate cannot rank: near 0 or 1, or equal, at the top of their arm."""
-    best = max(map(_rate, trials))
+    best = max(map(rate, trials))
     if best >= SATURATED:
-        found = [trial for trial in trials if _rate(trial) >= SATURATED]
+        found = [trial for trial in trials if rate(trial) >= SATURATED]
     elif best <= 1 - SATURATED:
         found = list(trials)
     else:
-        found = [trial for trial in trials if _rate(trial) == best and not fitted]
+        found = [trial for trial in trials if rate(trial) == best and not fitted]
     distinct = {repr(sorted(trial.params.items())): trial for trial in reversed(found)}
     found = sorted(distinct.values(), key=lambda trial: trial.get("clean_loss") or 0.0)
     return found[:MOST_CONTENDERS]
@@ -234,10 +214,7 @@ def _ranked_by_pairs(
     Where all pairs are judged on the same prompts, the Bradley-Terry model (1952) ranks by the
     number of wins (Ford, 1957).
     """
-    directories = {
-        trial.trial: plans.search(int(trial.trial.split("-")[0]), dict(trial.params)).directory
-        for trial in contenders
-    }
+    directories = {trial.trial: directory_of(trial, plans) for trial in contenders}
     config = plans.search(0, dict(contenders[0].params)).config.judge
     wins = dict.fromkeys(directories, 0.0)
     for one, other in itertools.combinations(directories, 2):

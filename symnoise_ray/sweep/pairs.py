@@ -6,14 +6,15 @@ directory, so that a sweep that goes on judges no pair twice.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from symnoise_ray.config import JudgeConfig
 from symnoise_ray.judges.choose import JudgeSource
 from symnoise_ray.judges.judging import judge_all, require_coverage
 from symnoise_ray.records.completions import read_completions
-from symnoise_ray.records.files import write_lines
-from symnoise_ray.records.layout import COMPLETIONS, preferences_against
+from symnoise_ray.records.files import read_json, write_json, write_lines
+from symnoise_ray.records.layout import COMPLETIONS, TRIALS, preferences_against, usage_against
 from symnoise_ray.records.preferences import Preference, read_annotations
 
 
@@ -31,8 +32,7 @@ def judge_pair(
     Raises:
         JudgeError: too few verdicts could be had.
     """
-    opponent = answers.parent.name if answers.name == COMPLETIONS else answers.stem
-    path = trial / preferences_against(opponent)
+    path = _path(trial, answers)
     if path.exists():
         return read_annotations(path)
     judged = judge_all(
@@ -43,5 +43,25 @@ def judge_pair(
         orders=config.orders,
     )
     require_coverage(judged, config.min_coverage)
+    if judged.usage.calls:
+        write_json(asdict(judged.usage), trial / usage_against(_name(answers)))
     write_lines(judged.preferences, path)
     return judged.preferences
+
+
+def is_judged(trial: Path, answers: Path) -> bool:
+    """Whether a trial was judged against those answers by `judge_pair`."""
+    return _path(trial, answers).exists()
+
+
+def spent_on_pairs(sweep: Path) -> list[dict[str, int]]:
+    """What the pairs of a sweep cost: calls and tokens of each that cost something."""
+    return [read_json(path) for path in (sweep / TRIALS).glob(f"*/{usage_against('*')}")]
+
+
+def _path(trial: Path, answers: Path) -> Path:
+    return trial / preferences_against(_name(answers))
+
+
+def _name(answers: Path) -> str:
+    return answers.parent.name if answers.name == COMPLETIONS else answers.stem

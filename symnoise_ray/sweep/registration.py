@@ -46,6 +46,7 @@ def _declaration(config: SweepConfig, directory: Path) -> dict[str, Any]:
     return {
         "question": config.question.model_dump(mode="json"),
         "trials_by_arm": {name: counts.count(name) for name in dict.fromkeys(counts)},
+        "opponents_in_search": config.search.opponents,
         "arms_confirmed": config.confirm.arms,
         "looks": [look._asdict() for look in declared_looks(config.confirm.looks)],
         "power": _power(config, directory),

@@ -140,7 +140,9 @@ def _changed(
         if one.get(name) != other.get(name)
     }
     for name, (was, is_now) in changed.items():
-        if not _may_change(name, was, is_now):
+        # A version that did not know a setting of the design cannot have written it down.
+        is_new = name.startswith(_EXTENDING) and name not in one
+        if not is_new and not _may_change(name, was, is_now):
             raise UserError(
                 f"{directory}: --resume goes on with the sweep that is there, but {name} is {was} "
                 f"there and {is_now} here; resources, limits of the judge and tracking may change, "

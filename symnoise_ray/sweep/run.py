@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ from symnoise_ray.space.trials import (
 from symnoise_ray.sweep.budget import Budget
 from symnoise_ray.sweep.directory import claim_directory
 from symnoise_ray.sweep.earlier import used_prompts
+from symnoise_ray.sweep.pairs import spent_on_pairs
 from symnoise_ray.sweep.questions import questions
 from symnoise_ray.sweep.registration import register
 from symnoise_ray.sweep.results import assemble
@@ -223,7 +225,14 @@ def _search_and_confirm(
     plans = sweep.plans
     started = time.monotonic()
     sweep.seconds["start"] = started - sweep.began
-    budget = Budget(sweep.config, sweep.judge, lambda: watch.results, sweep.began, num_slots)
+    budget = Budget(
+        sweep.config,
+        sweep.judge,
+        lambda: watch.results,
+        sweep.began,
+        num_slots,
+        pairs=partial(spent_on_pairs, sweep.directory),
+    )
     run_search(plans, workers, judges, watch, budget, num_slots=num_slots, storage=sweep.directory)
     sweep.seconds["search"] = time.monotonic() - started
     if any(result.is_stopped for result in watch.results):
@@ -249,7 +258,7 @@ def _confirm(
 
     plans = sweep.plans
     searched = [result for result in watch.results if result.part == "search"]
-    sweep.choices = choose(complete_blocks(searched, plans), plans, judges)
+    sweep.choices = choose(complete_blocks(searched, plans), plans, judges, budget.search_may_judge)
     reference = plans.arms.name(plans.arms.reference)
     arms = confirmed_arms(sweep.choices, sweep.config.confirm, reference)
     if not arms:

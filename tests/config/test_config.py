@@ -175,7 +175,9 @@ def test_a_key_that_is_near_nothing_is_answered_with_what_is_known(
     space_file: Callable[..., Path],
 ) -> None:
     path = space_file(SPACE.replace("num_trials: 4", "zzzzzz: 4"))
-    with pytest.raises(UserError, match=r"Known here: early_exit, num_trials, sampler, seed\."):
+    with pytest.raises(
+        UserError, match=r"Known here: early_exit, num_trials, opponents, sampler, seed\."
+    ):
         check(path)
 
 

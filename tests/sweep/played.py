@@ -130,7 +130,7 @@ def sweep(**values: Any) -> SweepConfig:
             "optim.lr": {"type": "categorical", "choices": [1e-4, 2e-4, 4e-4, 8e-4]},
         },
         "baselines": [{"noise.type": "none", "optim.lr": 1e-4}],
-        "search": {"sampler": "grid"},
+        "search": {"sampler": "grid", "opponents": 1},
         "confirm": {"arms": 1, "looks": [2, 3]},
     }
     return SweepConfig.model_validate(sound | values)

@@ -97,6 +97,26 @@ def test_calls_and_cost_of_the_judge_are_counted_over_all_trials():
     assert not budget(results, judge, judge_cost=0.59).allows(6)
 
 
+def test_verdicts_before_the_confirmation_leave_it_its_share():
+    """Of 16 trainings 6 are the confirmation's at most, so 375 of 1,000 calls are reserved."""
+    usage = {"calls": 100, "input_tokens": 50_000, "output_tokens": 0}
+    limited = budget(ended(4, judge_usage=usage), judge_calls=1000)
+    assert limited.search_may_judge(225)
+    assert not limited.search_may_judge(226)
+    assert limited.spent_on == "budget.judge_calls=1000"
+    limited.pairs = lambda: [usage, usage]
+    assert limited.search_may_judge(25)
+    assert not limited.search_may_judge(26), "calls on pairs of trials count"
+
+
+def test_their_cost_is_taken_to_be_that_of_the_verdicts_so_far():
+    judge = JudgeConfig(type="api", model="m", base_url="http://x/v1", price_input=1.0)
+    usage = {"calls": 100, "input_tokens": 50_000, "output_tokens": 0}
+    limited = budget(ended(4, judge_usage=usage), judge, judge_cost=0.8)
+    assert limited.search_may_judge(590), "0.2 is spent, and 0.0005 a verdict, of 0.5"
+    assert not limited.search_may_judge(610)
+
+
 def test_a_budget_too_small_for_the_first_look_is_refused():
     with pytest.raises(UserError, match=r"budget\.trials must be at least 8.*but is 7"):
         check_sweep(sweep(trials=7))

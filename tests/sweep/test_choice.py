@@ -64,7 +64,7 @@ RANGED: dict[str, Any] = {
         "optim.lr": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True},
     },
     "baselines": [{"noise.type": "none", "optim.lr": 1e-3}],
-    "search": {"sampler": "qmc", "num_trials": 7},
+    "search": {"sampler": "qmc", "num_trials": 7, "opponents": 1},
 }
 
 

@@ -1,6 +1,7 @@
 """Going on with a sweep: what may be different from its first part, and what must not."""
 
 from dataclasses import asdict
+import json
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,16 @@ def test_a_confirmation_cannot_be_added_since_its_prompts_were_not_held_back(tmp
     begin(sweep(confirm={"arms": 0}), tmp_path, SEEDS)
     with pytest.raises(UserError, match=r"confirm\.arms is 0 there and 1 here"):
         begin(sweep(confirm={"arms": 1}), tmp_path, SEEDS)
+
+
+def test_a_sweep_of_a_version_that_did_not_know_a_setting_goes_on(tmp_path: Path):
+    begin(sweep(), tmp_path, SEEDS)
+    before = json.loads((tmp_path / "sweep.json").read_text())
+    del before["search"]["opponents"]
+    (tmp_path / "sweep.json").write_text(json.dumps(before))
+    assert begin(sweep(), tmp_path, SEEDS).parts == 1
+    part = json.loads((tmp_path / "run.lock.json").read_text())["resumed"][0]
+    assert part["changed"] == {"search.opponents": [None, 4]}
 
 
 def test_a_job_that_is_submitted_again_runs_in_another_copy_of_the_same_files(
