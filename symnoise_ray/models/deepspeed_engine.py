@@ -9,6 +9,7 @@ it.
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -55,7 +56,8 @@ def deepspeed_config(config: TrialConfig, world_size: int) -> dict[str, Any]:
 
 def start(model: nn.Module, config: TrialConfig) -> Any:
     """Wrap a model for training: AdamW, the trial's ZeRO stage; frozen weights stay frozen."""
-    import deepspeed  # two seconds; only processes that train pay them
+    with _without_mlflow():
+        import deepspeed  # two seconds; only processes that train pay them
 
     # The op serves inference only, and building it needs a C++ compiler. Private name: the version
     # of deepspeed is pinned, and a test sees that the key is there.
@@ -82,6 +84,22 @@ def start(model: nn.Module, config: TrialConfig) -> Any:
         # DeepSpeed would copy all gradients to and fro to reduce them over one worker.
         engine.enable_backward_allreduce = False
     return engine
+
+
+@contextmanager
+def _without_mlflow() -> Iterator[None]:
+    """Hide mlflow while deepspeed is imported: its autotuner would import it, for two seconds.
+
+    No worker talks to MLflow, and the autotuner is not used.
+    """
+    if "mlflow" in sys.modules:
+        yield
+        return
+    sys.modules["mlflow"] = None  # type: ignore[assignment]  # so that its import fails
+    try:
+        yield
+    finally:
+        del sys.modules["mlflow"]
 
 
 def _undo_first_step(engine: Any) -> None:

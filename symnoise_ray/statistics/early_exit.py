@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
 
 CLEAN_LOSS = "clean_loss"
 ROUNDING = 1e-9
@@ -179,6 +178,8 @@ def stop_evidence(
         win_rates: Their final win rates.
         arms: Their arms.
     """
+    from scipy.stats import rankdata  # most of a second, which a trial's process need not pay
+
     ranks: list[np.ndarray[Any, np.dtype[np.float64]]] = []
     for arm in sorted(set(arms)):
         mine = [index for index, other in enumerate(arms) if other == arm]

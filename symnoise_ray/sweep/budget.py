@@ -39,10 +39,6 @@ class Budget:
     """The limit that ended something, in words; empty if none did."""
     pairs: Callable[[], Sequence[Mapping[str, int]]] = tuple
 
-    def __getstate__(self) -> dict[str, object]:
-        # Tune writes its searcher to disk, and this with it; the sweep never reads it back.
-        return {}
-
     @property
     def reserved(self) -> float:
         """Share of the budget for the confirmation: that of its trainings among all.

@@ -208,6 +208,8 @@ def _run(sweep: Sweep, num_slots: int, judges: JudgeSource) -> SweepResult:
             sweep.board,
             watch,
         ):
+            import symnoise_ray.sweep.search  # noqa: F401 - ray.tune and optuna, while slots start
+
             pool.wait_until_up()
             _search_and_confirm(sweep, pool.workers, judges, watch, num_slots)
     except BaseException as error:

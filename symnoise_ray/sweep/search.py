@@ -10,8 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,27 +26,41 @@ from symnoise_ray.statistics.early_exit import CLEAN_LOSS
 from symnoise_ray.sweep.budget import Budget
 from symnoise_ray.sweep.early_exit import EarlyExit
 from symnoise_ray.sweep.proposals import Proposals
-from symnoise_ray.sweep.trial import fail, run_trial
+from symnoise_ray.sweep.search_trial import METRIC, SearchTrial
+from symnoise_ray.sweep.trial import fail
 from symnoise_ray.sweep.watch import Watch
 from symnoise_ray.workers.client import Workers
 
-METRIC = "win_rate"
-SLICE_SECONDS = 2.0
-"""A trial hands control back to Tune this often, so that it can be stopped."""
-
 
 class SweepSearch(Searcher):  # type: ignore[misc]
-    """Hands the trials of some numbers to Tune in their order, and their scores to Optuna."""
+    """Hands the trials of some numbers to Tune in their order, and their scores to Optuna.
 
-    def __init__(self, proposals: Proposals, indices: Sequence[int], budget: Budget) -> None:
+    `has_begun` says whether a trial has taken its first step.
+    """
+
+    def __init__(
+        self,
+        proposals: Proposals,
+        indices: Sequence[int],
+        budget: Budget,
+        has_begun: Callable[[], bool] = lambda: True,
+    ) -> None:
         super().__init__(metric=METRIC, mode="max")
         self.proposals, self.waiting, self.budget = proposals, list(indices), budget
+        self.has_begun = has_begun
         self.running: dict[str, int] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune writes its searcher to disk; the sweep never reads it back.
+        return {}
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial: its number and its point."""
         if not self.waiting or not self.budget.search_may_go_on(len(self.running)):
             return Searcher.FINISHED
+        if len(self.running) >= self.budget.num_slots and not self.has_begun():
+            # No slot is free for it; its process would compete with those that start.
+            return None
         index = self.waiting.pop(0)
         self.running[trial_id] = index
         return {"index": index, "point": self.proposals.propose(index)}
@@ -69,49 +82,6 @@ class SweepSearch(Searcher):  # type: ignore[misc]
     def restore(self, checkpoint_path: str) -> None:
         """Never asked: a sweep goes on from its own files."""
         raise NotImplementedError
-
-
-class SearchTrial(tune.Trainable):  # type: ignore[misc]
-    """A trial as Tune sees it: it waits for its worker, judges, and reports one score."""
-
-    def setup(
-        self, config: dict[str, Any], plans: SweepPlans, workers: Workers, judges: JudgeSource
-    ) -> None:
-        """Remember where the work is done."""
-        self.plans, self.workers, self.judges = plans, workers, judges
-        self.tells_losses = plans.sweep.search.early_exit == "on"
-        self.plan: TrialPlan = plans.search(config["index"], config["point"])
-        self.records: Iterator[dict[str, Any] | TrialResult | None] | None = None
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next trial in the same process."""
-        self.cleanup()
-        self.plan = self.plans.search(new_config["index"], new_config["point"])
-        self.records = None
-        return True
-
-    def step(self) -> dict[str, Any]:
-        """Follow the trial for a while or to its next clean loss; the last report has its score."""
-        if self.records is None:
-            self.records = run_trial(self.plan, self.workers, self.judges)
-        until = time.monotonic() + SLICE_SECONDS
-        for record in self.records:
-            if isinstance(record, TrialResult) and record.is_done:
-                return {METRIC: record.win_rate, "done": True}
-            if self.tells_losses and isinstance(record, dict) and CLEAN_LOSS in record:
-                return {name: record[name] for name in ("step", CLEAN_LOSS)} | {"done": False}
-            if time.monotonic() >= until:
-                break
-        return {"done": False}
-
-    def cleanup(self) -> None:
-        """Free the slot of a trial that Tune stopped; a finished one is left alone.
-
-        So is one that another process runs: Tune may give this one a trial, and end it before its
-        first step because it took the trial elsewhere.
-        """
-        if self.records is not None:
-            self.workers.cancel(self.plan.name)
 
 
 class _Starts(tune.Callback):  # type: ignore[misc]
@@ -158,7 +128,7 @@ def run_search(
     early_exit = EarlyExit(plans, workers) if plans.sweep.search.early_exit == "on" else None
     waiting = _take_up(plans, proposals, watch, early_exit)
     if waiting:
-        searcher = SweepSearch(proposals, waiting, budget)
+        searcher = SweepSearch(proposals, waiting, budget, lambda: watch.has_begun)
         _run_trials(plans, workers, judges, watch, searcher, early_exit, num_slots, storage)
 
 

@@ -31,6 +31,8 @@ class Watch:
         self.results: list[TrialResult] = []
         self.before: set[str] = set()
         """Trials that ended in an earlier part of the sweep."""
+        self.has_begun = False
+        """Whether a trial has told anything: a record, or its end."""
         self._last_steps, self._logged = tracker.journal.history()
         self._plans: dict[str, TrialPlan] = {}
         self._tails: dict[str, Tail] = {}
@@ -97,6 +99,7 @@ class Watch:
 
     def _follow(self, plan: TrialPlan) -> None:
         records = self._tails[plan.name].new()
+        self.has_begun = self.has_begun or bool(records)
         for record in records:
             self.board.move(plan.name, record)
         if records:
@@ -104,6 +107,7 @@ class Watch:
 
     def _end(self, plan: TrialPlan, result: TrialResult) -> None:
         del self._plans[plan.name]
+        self.has_begun = True
         self._close(plan, result)
         events.end_trial(self.tracker, plan, result)
 

@@ -193,16 +193,24 @@ class Tracker:
         self.applier = Applier(directory, uri, experiment)
         self.problem = ""
         self._wake = threading.Event()
+        self._begun = threading.Event()
         self._closing = False
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def log(self, kind: str, run: str, **values: Any) -> None:
-        """Journal one event; returns at once."""
+        """Journal one event; returns at once.
+
+        MLflow is imported, and its tables are made, when a trial has taken its first step: until
+        then the machine has better things to do.
+        """
         self.journal.append(kind, run, **values)
         self._wake.set()
+        if kind != "start":
+            self._begun.set()
 
     def _run(self) -> None:
+        self._begun.wait()
         while True:
             self._wake.wait(RETRY_SECONDS)
             self._wake.clear()
@@ -220,6 +228,7 @@ class Tracker:
     def close(self, timeout: float = CLOSE_SECONDS) -> str:
         """Apply what is left; returns the problem if some events could not be applied."""
         self._closing = True
+        self._begun.set()
         self._wake.set()
         self._thread.join(timeout)
         if self._thread.is_alive():

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray import cloudpickle
 
 from symnoise_ray.errors import OutOfMemoryError
 from symnoise_ray.workers.outcome import Outcome
@@ -56,7 +57,8 @@ class Slot:
     pool: str
     incarnation: str = ""
     world_size: int = 0
-    ranks: dict[int, Any] = field(default_factory=dict)
+    ranks: dict[int, bytes] = field(default_factory=dict)
+    """Handle of each rank's actor, pickled."""
     pids: dict[int, int] = field(default_factory=dict)
     bound: dict[int, str] = field(default_factory=dict)
     task: str = ""
@@ -160,7 +162,7 @@ class Hub:
         rank: int,
         world_size: int,
         pid: int,
-        actor: Any,
+        actor: bytes,
     ) -> bool:
         """A rank has started; False sends it home."""
         slot = self.slots.setdefault(name, Slot(pool))
@@ -337,6 +339,7 @@ class Hub:
                     why = "it was silent" if silent else "it made no progress"
                     self._drop(name, f"{why} and was killed")
                     self.slots[name] = Slot(slot.pool)
-                    for actor in slot.ranks.values():
+                    for handle in slot.ranks.values():
+                        actor = cloudpickle.loads(handle)
                         ray.kill(actor, no_restart=True)
                     await self._notify()

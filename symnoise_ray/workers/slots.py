@@ -18,10 +18,13 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.collective
-import ray.train.torch
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray import cloudpickle
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from symnoise_ray.config import TrialConfig, WorkersConfig
+from symnoise_ray.workers.backend import LazyTorchConfig
 
 BEAT_SECONDS = 1.0
 CANCEL_SECONDS = 0.1
@@ -43,12 +46,27 @@ class _TellHub(ray.train.UserCallback):  # type: ignore[misc]
         self.hub.slot_down.remote(self.slot, self.pool, lines[-1][:300])
 
 
+class _SlotTrainer(DataParallelTrainer):  # type: ignore[misc]
+    """A trainer without two helper processes of Ray Train, two seconds of CPU each at every start.
+
+    A slot reads no Ray data sets. The cleaner of placement groups serves runs whose controller
+    dies while their job goes on and wants the machines again; those of a sweep are held to its end.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        # Private name: the version of ray is pinned, and a test counts the processes of a slot.
+        unused = (DatasetsCallback, PlacementGroupCleanerCallback)
+        return [
+            each for each in super()._create_default_callbacks() if not isinstance(each, unused)
+        ]
+
+
 def run_slot(
     hub: Any, slot: str, pool: str, workers: WorkersConfig, warm: dict[str, Any], storage: Path
 ) -> None:
     """Hold one slot until the hub sends it home; Ray Train restarts it whenever it dies."""
     resources = {"CPU": workers.cpus_per_worker, "GPU": workers.gpus_per_worker}
-    TorchTrainer(
+    _SlotTrainer(
         slot_loop,
         train_loop_config={
             "hub": hub,
@@ -57,7 +75,7 @@ def run_slot(
             "threads": workers.cpus_per_worker,
             "warm": warm,
         },
-        torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_SECONDS),
+        backend_config=LazyTorchConfig(COLLECTIVE_TIMEOUT_SECONDS),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers.num_workers,
             use_gpu=workers.gpus_per_worker > 0,
@@ -83,7 +101,9 @@ def slot_loop(settings: dict[str, Any]) -> None:
 
     if torch.cuda.is_available():
         # Ranks on one machine see each other's GPUs; the current device is this rank's own.
-        torch.cuda.set_device(ray.train.torch.get_device())
+        from ray.train.torch import get_device
+
+        torch.cuda.set_device(get_device())
     rank = ray.train.get_context().get_world_rank()
     _warm_up(TrialConfig.model_validate(settings["warm"]))
     _Rank(settings, rank).serve(run_task)
@@ -128,7 +148,9 @@ class _Rank:
                 self.rank,
                 self.world_size,
                 os.getpid(),
-                ray.get_runtime_context().current_actor,
+                # As bytes: the hub needs the handle only to kill this rank, and reading it imports
+                # Ray Train.
+                cloudpickle.dumps(ray.get_runtime_context().current_actor),
             )
         )
         if not welcome:

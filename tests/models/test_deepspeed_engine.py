@@ -3,6 +3,9 @@
 import functools
 import gc
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,6 +58,20 @@ def rows_of(step_number: int) -> torch.Tensor:
     """Token rows of one optimizer step, in micro-batches of two; shape (4, 2, 9)."""
     generator = torch.Generator().manual_seed(step_number)
     return torch.randint(2, VOCABULARY, (NUM_ROWS // 2, 2, 9), generator=generator)
+
+
+def test_deepspeed_is_imported_without_mlflow_which_can_be_imported_afterwards() -> None:
+    code = """
+import sys, torch
+from symnoise_ray.config import TrialConfig
+from symnoise_ray.models import deepspeed_engine, process
+process.join_process_group(process.choose_device())
+deepspeed_engine.stop(deepspeed_engine.start(torch.nn.Linear(2, 2), TrialConfig()))
+assert "deepspeed" in sys.modules and "mlflow" not in sys.modules
+import mlflow
+"""
+    alone = {name: value for name, value in os.environ.items() if name != "RANK"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=alone)
 
 
 def three_steps(engine: Any, num_steps: int = 3) -> Steps:

@@ -71,6 +71,16 @@ def test_baselines_come_first_and_in_order(tmp_path: Path):
     assert all(1 <= point["noise.alpha"] <= 10 for point in points[2:])
 
 
+def test_until_a_trial_has_begun_no_more_are_started_than_there_are_slots(tmp_path: Path):
+    config, begun = sweep(), False
+    budget = Budget(config, JudgeConfig(), list, num_slots=2)
+    search = SweepSearch(proposals(config, tmp_path), range(5), budget, lambda: begun)
+    assert len(suggestions(search, 2)) == 2
+    assert search.suggest("trial-2") is None
+    begun = True
+    assert search.suggest("trial-2")["index"] == 2
+
+
 def test_baselines_in_the_space_are_told_to_optuna_and_others_are_not(tmp_path: Path):
     config = sweep()
     search = search_for(config, tmp_path)
@@ -291,5 +301,5 @@ def test_the_searcher_can_be_saved(tmp_path: Path):
     search = search_for(sweep(), tmp_path)
     suggestions(search, 2)
     search.save_to_dir(str(tmp_path), "now")
-    assert pickle.loads(pickle.dumps(search)).running == {"trial-0": 0, "trial-1": 1}
+    assert vars(pickle.loads(pickle.dumps(search))) == {}
     assert [path.name for path in tmp_path.iterdir()] == ["optuna.db"]

@@ -98,6 +98,28 @@ def answers(directory: Path) -> list[str]:
     return [row["output"] for row in read_lines(directory / "completions.jsonl")]
 
 
+def actors_of_ray() -> dict[str, psutil.Process]:
+    """The actors of this process's Ray by the names of their classes."""
+    found = {}
+    for process in psutil.Process().children(recursive=True):
+        title = " ".join(process.cmdline())
+        if title.startswith("ray::"):
+            found[title.removeprefix("ray::").split(".")[0].strip()] = process
+    return found
+
+
+def test_beside_a_slot_runs_only_what_it_needs_and_its_rank_alone_imports_torch(pool: Pool):
+    found = actors_of_ray()
+    assert {"TrainController", "Hub", "RayTrainWorker"} <= set(found)
+    assert not {"DatasetManager", "PlacementGroupCleaner", "PreemptionWatcher"} & set(found)
+    with_torch = {
+        name
+        for name, process in found.items()
+        if any("libtorch" in each.path for each in process.memory_maps())
+    }
+    assert with_torch == {"RayTrainWorker"}
+
+
 @pytest.mark.slow
 def test_ten_trials_in_one_slot_stay_equal_and_leave_no_memory(pool: Pool, tmp_path: Path):
     """Warm and fresh losses and answers are the same bits; memory is flat after the third."""
