@@ -1,6 +1,7 @@
 """Trials that are behind in their own arm are stopped, and a stop is final and no failure."""
 
 import re
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,14 @@ from symnoise_ray.sweep.early_exit import EarlyExit
 from symnoise_ray.sweep.proposals import Proposals
 from symnoise_ray.sweep.results import status
 from symnoise_ray.sweep.search import SweepSearch
-from tests.sweep.test_run import left_by, runs_by_name, study_states, told_of, tune
+from tests.sweep.test_run import (
+    kill_and_see_it_gone,
+    left_by,
+    runs_by_name,
+    study_states,
+    told_of,
+    tune,
+)
 
 NUM_EVALS = 8
 BAD, GOOD = 1e-6, 2e-3
@@ -228,7 +236,7 @@ SPACE = f"""
 name: early
 trial:
   data: {{max_eval_prompts: 12}}
-  train: {{max_steps: 240, global_batch_size: 8, num_clean_rows: 16, num_evals: 16, STEPS}}
+  train: {{max_steps: 96, global_batch_size: 8, num_clean_rows: 16, num_evals: 16, STEPS}}
   generate: {{max_new_tokens: 6}}
 parameters:
   noise.type: {{type: categorical, choices: [symnoise]}}
@@ -241,13 +249,21 @@ workers: {{max_slots: 1}}
 """.replace("STEPS", "probe_alpha: 0, checkpoint_minutes: 0.005")
 
 
-@pytest.mark.slow
-def test_a_sweep_stops_the_trial_with_the_bad_learning_rate(tmp_path: Path):
-    (tmp_path / "early.yaml").write_text(SPACE)
-    run = tune("early.yaml", "--output", "out", cwd=tmp_path)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an undisturbed sweep with early exit."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "small.yaml").write_text(SPACE)
+    run = tune("small.yaml", "--output", "out", cwd=folder)
+    (folder / "printed").write_text(run.stdout)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert left_by(tmp_path) == []
-    results = read_json(tmp_path / "out" / "results.json")
+    assert left_by(folder) == []
+    return folder
+
+
+@pytest.mark.slow
+def test_a_sweep_stops_the_trial_with_the_bad_learning_rate(whole: Path):
+    results = read_json(whole / "out" / "results.json")
     assert results["status"] == "whole"
     by_rate = {
         trial["params"]["optim.lr"]: trial
@@ -259,20 +275,38 @@ def test_a_sweep_stops_the_trial_with_the_bad_learning_rate(tmp_path: Path):
     assert states.count("done") >= 2
     assert states.count("done") + states.count("stopped") == 4
     name, step = by_rate[BAD]["trial"], by_rate[BAD]["stopped_at"]
-    assert 0 < step <= 60
-    assert f"stopped early at step {step}" in run.stdout
-    folder = tmp_path / "out" / "trials" / name
+    assert 0 < step <= 24
+    assert f"stopped early at step {step}" in (whole / "printed").read_text()
+    folder = whole / "out" / "trials" / name
     assert not (folder / "completions.jsonl").exists()
     assert not (folder / "checkpoints").exists()
-    assert read_lines(folder / "metrics.jsonl")[-1]["step"] < 240
-    pruned = study_states(tmp_path / "out", "early")
+    assert read_lines(folder / "metrics.jsonl")[-1]["step"] < 96
+    pruned = study_states(whole / "out", "early")
     assert pruned.count("PRUNED") == states.count("stopped")
     assert "FAIL" not in pruned
-    tracked = runs_by_name(tmp_path / "mlflow.db")[name]
+    tracked = runs_by_name(whole / "mlflow.db")[name]
     assert tracked.info.status == "FINISHED"
     assert tracked.data.tags["symnoise.stopped_at"] == str(step)
-    assert f"stopped early at step {step}" in (tmp_path / "out" / "report.md").read_text()
-    again = tune("early.yaml", "--output", "out", "--resume", cwd=tmp_path)
+    assert f"stopped early at step {step}" in (whole / "out" / "report.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_while_it_stops_a_trial_ends_like_an_undisturbed_one(
+    whole: Path, tmp_path: Path
+):
+    def one_stops() -> None:
+        deadline = time.monotonic() + 600
+        while not any(
+            (found := read_result(folder)) is not None and found.is_stopped
+            for folder in (tmp_path / "out" / "trials").glob("*")
+        ):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    kill_and_see_it_gone(tmp_path, "001-", space=SPACE, wait=one_stops)
+    assert not (tmp_path / "out" / "results.json").exists()
+    again = tune("small.yaml", "--output", "out", "--resume", cwd=tmp_path)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert told_of(read_json(tmp_path / "out" / "results.json")) == told_of(results)
-    assert study_states(tmp_path / "out", "early") == pruned
+    results = [read_json(folder / "out" / "results.json") for folder in (whole, tmp_path)]
+    assert told_of(results[1]) == told_of(results[0])
+    assert study_states(tmp_path / "out", "early") == study_states(whole / "out", "early")
