@@ -27,7 +27,10 @@ FRESH_SEED = 1000
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """A trial's place in its sweep: what it is called, what it is, what it is judged against."""
+    """A trial's place in its sweep: what it is called, what it is, what it is judged against.
+
+    `kept` is the directory of the same training with fewer answers, where its model was kept.
+    """
 
     name: str
     config: TrialConfig
@@ -37,6 +40,7 @@ class TrialPlan:
     part: str = "search"
     baseline: bool = False
     arm_name: str | None = None
+    kept: Path | None = None
 
     @property
     def arm(self) -> str:

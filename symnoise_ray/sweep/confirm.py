@@ -3,14 +3,15 @@
 In: the questions that the search leads to. Out: a decision on each, look by look. Each arm is
 compared with the reference at the reference's own best setting and at the arm's shared settings,
 seed by seed. A look adds seeds to the questions that are still open. Where the prompts have grown
-after a verdict, what the verdict decided stays; what it left open is trained again on all prompts,
-so that every comparison rests on models that answered the same ones.
+after a verdict, what the verdict decided stays; of what it left open, kept models or models that
+are trained again answer all prompts, so that every comparison rests on the same ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from symnoise_ray.errors import JudgeError
 from symnoise_ray.judges.choose import JudgeSource
@@ -23,6 +24,7 @@ from symnoise_ray.statistics.looks import Look
 from symnoise_ray.statistics.power import stopped
 from symnoise_ray.sweep.budget import Budget
 from symnoise_ray.sweep.evidence import Evidence, Scored, contrast, evidence, scored
+from symnoise_ray.sweep.kept import kept_model
 from symnoise_ray.sweep.pairs import judge_pair
 from symnoise_ray.sweep.questions import Question, Setting
 from symnoise_ray.sweep.schedule import Part, num_prompts
@@ -67,7 +69,7 @@ class Confirmation:
             plans = list(self._plans(going, num_seeds, prompts))
             num_new = sum(read_result(plan.directory) is None for plan in plans)
             if not looking or (num_new and prompts != self.num_prompts[-1]):
-                continue  # what was not trained on the earlier prompts is trained on all of them
+                continue  # what did not answer the earlier prompts answers all of them
             if not budget.allows(num_new):
                 self._end(going)
                 return
@@ -99,7 +101,12 @@ class Confirmation:
 
     def plan(self, setting: Setting, number: int, prompts: int) -> TrialPlan:
         """A setting on the number-th seed, answering so many prompts; 0 for those at first."""
-        return self.plans.confirm(setting.point, number, setting.number, self.own.number, prompts)
+        seed = (setting.point, number, setting.number, self.own.number)
+        first = self.plans.confirm(*seed)
+        if not prompts:
+            return first
+        plan = self.plans.confirm(*seed, prompts)
+        return replace(plan, kept=kept_model(plan, first))
 
     def results(self, question: Question) -> list[TrialResult | None]:
         """Results of all trainings that a question's evidence rests on."""

@@ -77,8 +77,9 @@ class Prompts:
         )
         return (
             f"the confirmation has {self.num_grown} prompts, {self.began_with} at first{unused}. "
-            "Models that have not answered all of them, and on which a verdict still waits, are "
-            f"trained again on the same seeds: trials that end in -prompts{self.num_grown}"
+            "Models that a verdict still waits for answer all of them, in trials that end in "
+            f"-prompts{self.num_grown}: those that were kept (train.save_model), and the others "
+            "trained again on the same seeds"
         )
 
     def may_grow_in(self, file: str) -> bool:
