@@ -122,12 +122,12 @@ def _run_generate(arguments: argparse.Namespace) -> int:
     _require_other(arguments.output, [arguments.config, *_texts(config.model_dump())])
     check_inputs([config])
     require_writable(arguments.output, "--output")
-    from symnoise_ray.generation.answering import answer_alone
+    from symnoise_ray.generation.answering import answer_from_disk
 
     model = config.model
     if arguments.model:
         model = model.model_copy(update={"name": arguments.model})
-    completions, counts = answer_alone(config, model, generator=arguments.output.stem)
+    completions, counts = answer_from_disk(config, model, generator=arguments.output.stem)
     write_lines(completions, arguments.output)
     for what, number in counts.items():
         print(f"{number} {what}", file=sys.stderr)

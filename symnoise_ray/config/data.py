@@ -78,6 +78,9 @@ class DataConfig(Section):
     max_eval_prompts: int | None = Field(None, ge=1)
     """Use only the first so many prompts of the search, and of the confirmation. By default all
     are used."""
+    max_confirm_prompts: int | None = Field(None, ge=1)
+    """Use only the first so many prompts of the confirmation. By default as many as
+    `max_eval_prompts` says. A sweep that goes on may have a larger number."""
     texts: str | None = None
     """Where plain texts come from that show what fine-tuning forgets: strings, or rows with a
     column `text`. The loss per token on these texts is measured whenever the clean loss is. By

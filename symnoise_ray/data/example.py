@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import astuple, dataclass
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,12 @@ class Example:
     def prompt(self) -> tuple[str, tuple[str, ...]]:
         """Equal for examples that ask the same, as `Completion.prompt` is for answers."""
         return self.dataset, self.requests
+
+    @property
+    def digest(self) -> str:
+        """Equal for examples with the same texts, right answer and group included; 64 bits."""
+        text = json.dumps(astuple(self))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def gold(self) -> str:

@@ -111,7 +111,10 @@ def read_prompts(data: DataConfig, part: str, *, gold: bool = True) -> Rows:
     examples = rows.examples
     if data.confirm_prompts == HELD_BACK:
         examples = _part(examples, part, data.confirm_share)
-    return Rows(examples[: data.max_eval_prompts], rows.left_out)
+    limit = data.max_eval_prompts
+    if part == "confirm" and data.max_confirm_prompts is not None:
+        limit = data.max_confirm_prompts
+    return Rows(examples[:limit], rows.left_out)
 
 
 def read_texts(source: str, limit: int) -> list[str]:
@@ -159,9 +162,9 @@ def _draw(requests: tuple[str, ...]) -> float:
 def _judged(data: DataConfig) -> list[Example]:
     """All prompts of the search and the confirmation, whichever of them a trial answers.
 
-    So the training rows depend neither on `data.prompts` nor on `data.max_eval_prompts`.
+    So the training rows depend neither on `data.prompts` nor on the limits of the prompts.
     """
-    whole = data.model_copy(update={"max_eval_prompts": None})
+    whole = data.model_copy(update={"max_eval_prompts": None, "max_confirm_prompts": None})
     confirms = data.confirm_prompts is not None or data.eval_prompts is None
     parts = ("eval", "confirm") if confirms else ("eval",)
     return [example for part in parts for example in read_prompts(whole, part, gold=False).examples]

@@ -189,10 +189,14 @@ def _anywhere(wanted: bool) -> bool:
     return bool(flag.item())
 
 
-def answer_alone(
-    config: TrialConfig, model: ModelConfig, *, generator: str
+def answer_from_disk(
+    config: TrialConfig,
+    model: ModelConfig,
+    *,
+    generator: str,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> tuple[list[Completion], Counter[str]]:
-    """Answer a trial's prompts with a model from disk, in this process alone.
+    """Answer a trial's prompts with a model from disk, which every worker loads whole.
 
     Returns:
         As `complete`; prompts that were left out are counted too.
@@ -211,6 +215,7 @@ def answer_alone(
         config.generate,
         context=loaded.context,
         generator=generator,
+        cancelled=cancelled,
     )
     return completions, counts + prompts.left_out
 

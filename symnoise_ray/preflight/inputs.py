@@ -71,7 +71,7 @@ def _check_data(data: DataConfig, gold: bool) -> None:
         if data.confirm_prompts == HELD_BACK and len(rows.examples) < 2:
             raise DataError(
                 f"{data.eval_prompts}: must leave at least 2 prompts for the confirmation, but "
-                f"data.confirm_share and data.max_eval_prompts leave {len(rows.examples)}; add "
+                f"data.confirm_share and the limits of prompts leave {len(rows.examples)}; add "
                 "prompts or raise them"
             )
 

@@ -15,7 +15,7 @@ from typing import Any
 from symnoise_ray.config import SweepConfig, TrialConfig
 from symnoise_ray.config.data import HELD_BACK
 from symnoise_ray.config.loading import is_space, load_sweep, load_trial
-from symnoise_ray.records.layout import COMPLETIONS, trial_directory
+from symnoise_ray.records.layout import COMPLETIONS, CONFIG, trial_directory
 from symnoise_ray.records.results import TrialResult
 from symnoise_ray.space.check import check_sweep
 from symnoise_ray.space.design import Arms, Cell, design, reference_baseline, treatment_of
@@ -27,7 +27,10 @@ FRESH_SEED = 1000
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """A trial's place in its sweep: what it is called, what it is, what it is judged against."""
+    """A trial's place in its sweep: what it is called, what it is, what it is judged against.
+
+    `kept` is the directory of the same training with fewer answers, where its model was kept.
+    """
 
     name: str
     config: TrialConfig
@@ -37,6 +40,7 @@ class TrialPlan:
     part: str = "search"
     baseline: bool = False
     arm_name: str | None = None
+    kept: Path | None = None
 
     @property
     def arm(self) -> str:
@@ -62,11 +66,13 @@ class TrialPlan:
 @dataclass(frozen=True)
 class SweepPlans:
     """Makes the plan of every trial of one sweep; `fresh` is its confirmation's first seed's
-    distance from the search's."""
+    distance from the search's. `search_prompts` is given where the search's source of prompts has
+    grown since it began: it takes so many of them."""
 
     sweep: SweepConfig
     directory: Path
     fresh: int = FRESH_SEED
+    search_prompts: int | None = None
 
     @cached_property
     def arms(self) -> Arms:
@@ -96,7 +102,10 @@ class SweepPlans:
         Each block has a training seed of its own, which all arms share: so the trials of an arm
         differ by what another seed would change as well, and those of a block do not.
         """
-        config = self.config(self._seeded(point, self.cells[index].block))
+        own: dict[str, Any] = {}
+        if self.search_prompts is not None:
+            own["data.max_eval_prompts"] = self.search_prompts
+        config = self.config(self._seeded(point, self.cells[index].block) | own)
         arm = self.arm_of(point)
         return TrialPlan(
             name=_search_name(index, arm),
@@ -109,7 +118,12 @@ class SweepPlans:
         )
 
     def confirm(
-        self, point: Params, number: int, setting: int = 1, reference: int = 1
+        self,
+        point: Params,
+        number: int,
+        setting: int = 1,
+        reference: int = 1,
+        num_prompts: int = 0,
     ) -> TrialPlan:
         """The plan of a setting on the number-th fresh seed, judged against the reference's best.
 
@@ -118,12 +132,14 @@ class SweepPlans:
             number: Of the seed, from 0.
             setting: Its number among the settings of its arm that were chosen, from 1.
             reference: The same of the reference's own best setting.
+            num_prompts: How many it answers, if they are more than at first: a trial with fewer
+                answers must not be taken for it. 0 for those that the sweep began with.
         """
         seed = self.config(point).train.seed + self.fresh + number
         fresh: dict[str, Any] = {"train.seed": seed, "data.prompts": "confirm"}
         arm, plain = self.arm_of(point), self.arms.name(self.arms.reference)
-        name = _confirm_name(arm, seed, setting)
-        opponent = self._trial_directory(_confirm_name(plain, seed, reference))
+        name = _confirm_name(arm, seed, setting, num_prompts)
+        opponent = self._trial_directory(_confirm_name(plain, seed, reference, num_prompts))
         return TrialPlan(
             name=name,
             config=self.config({**point, **fresh}),
@@ -152,12 +168,32 @@ class SweepPlans:
         return trial_directory(self.directory, name)
 
 
+def ended_plan(directory: Path, result: TrialResult) -> TrialPlan:
+    """The plan of a trial that has ended, from its own files, without what it was judged against.
+
+    Raises:
+        UserError: its configuration cannot be read.
+    """
+    return TrialPlan(
+        name=result.trial,
+        config=load_trial(directory / CONFIG, ()),
+        directory=directory,
+        reference=directory / COMPLETIONS if result.is_reference else Path(),
+        params=dict(result.params),
+        part=result.part,
+        baseline=result.baseline,
+        arm_name=result.arm,
+    )
+
+
 def _search_name(index: int, arm: str) -> str:
     return f"{index:03d}-{arm}"
 
 
-def _confirm_name(arm: str, seed: int, setting: int) -> str:
-    return f"confirm-{arm}-seed{seed}" + (f"-setting{setting}" if setting > 1 else "")
+def _confirm_name(arm: str, seed: int, setting: int, num_prompts: int) -> str:
+    of_setting = f"-setting{setting}" if setting > 1 else ""
+    on_prompts = f"-prompts{num_prompts}" if num_prompts else ""
+    return f"confirm-{arm}-seed{seed}{of_setting}{on_prompts}"
 
 
 def known_points(sweep: SweepConfig) -> list[Params]:

@@ -2,13 +2,16 @@
 
 In: the questions that the search leads to. Out: a decision on each, look by look. Each arm is
 compared with the reference at the reference's own best setting and at the arm's shared settings,
-seed by seed. A look adds seeds to the questions that are still open.
+seed by seed. A look adds seeds to the questions that are still open. Where the prompts have grown
+after a verdict, what the verdict decided stays; of what it left open, kept models or models that
+are trained again answer all prompts, so that every comparison rests on the same ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from symnoise_ray.errors import JudgeError
 from symnoise_ray.judges.choose import JudgeSource
@@ -21,8 +24,10 @@ from symnoise_ray.statistics.looks import Look
 from symnoise_ray.statistics.power import stopped
 from symnoise_ray.sweep.budget import Budget
 from symnoise_ray.sweep.evidence import Evidence, Scored, contrast, evidence, scored
+from symnoise_ray.sweep.kept import kept_model
 from symnoise_ray.sweep.pairs import judge_pair
 from symnoise_ray.sweep.questions import Question, Setting
+from symnoise_ray.sweep.schedule import Part, num_prompts
 from symnoise_ray.sweep.trial import run_trial
 from symnoise_ray.sweep.watch import Watch
 from symnoise_ray.workers.client import Workers
@@ -36,10 +41,14 @@ class Confirmation:
         plans: The sweep.
         own: The reference at its own best setting; all others are judged against its answers.
         asked: The questions; what is found is noted in them.
+        parts: Of the sweep, as design.json holds them.
     """
 
-    def __init__(self, plans: SweepPlans, own: Setting, asked: Sequence[Question]) -> None:
+    def __init__(
+        self, plans: SweepPlans, own: Setting, asked: Sequence[Question], parts: Sequence[Part]
+    ) -> None:
         self.plans, self.own, self.asked = plans, own, list(asked)
+        self.num_prompts = [num_prompts(part) for part in parts]
         self.effect = plans.sweep.question.effect
         self.by_groups = plans.sweep.question.population == "other_groups"
         self.rulings: dict[tuple[str, str], Ruling] = {}
@@ -47,19 +56,26 @@ class Confirmation:
 
     def run(self, workers: Workers, judges: JudgeSource, watch: Watch, budget: Budget) -> None:
         """Decide all questions; what was trained and judged before is taken from its files."""
-        for num_seeds in sorted({look.num_seeds for each in self.asked for look in each.looks}):
-            going = [each for each in self.asked if not each.stopped]
+        watch.take_up_confirmed(self.plans.directory)
+        looks = {(self._prompts(look), look.num_seeds) for q in self.asked for look in q.looks}
+        for prompts, num_seeds in sorted(looks):
+            going = [each for each in self.asked if self._goes_on(each, prompts)]
             looking = [
-                (each, look) for each in going for look in each.looks if look.num_seeds == num_seeds
+                (each, look)
+                for each in going
+                for look in each.looks
+                if (self._prompts(look), look.num_seeds) == (prompts, num_seeds)
             ]
-            if not looking:
-                continue
-            plans = list(self._plans(going, num_seeds))
-            if not budget.allows(sum(read_result(plan.directory) is None for plan in plans)):
+            plans = list(self._plans(going, num_seeds, prompts))
+            num_new = sum(read_result(plan.directory) is None for plan in plans)
+            if not looking or (num_new and prompts != self.num_prompts[-1]):
+                continue  # what did not answer the earlier prompts answers all of them
+            if not budget.allows(num_new):
                 self._end(going)
                 return
             names = ", ".join(dict.fromkeys(each.arm for each in going))
-            watch.board.say(f"confirming {names} on {num_seeds} fresh seeds ...")
+            asked = f" and all {prompts} prompts" if prompts else ""
+            watch.board.say(f"confirming {names} on {num_seeds} fresh seeds{asked} ...")
             jobs = [_job(plan, workers, judges, watch) for plan in plans]
             _at_once(jobs, budget.num_slots + 1)
             self._trained |= {plan.name for plan in plans}
@@ -67,26 +83,46 @@ class Confirmation:
                 self._look(question, look, judges)
             self._rule_and_stop(looking)
 
+    def _prompts(self, look: Look) -> int:
+        """How many prompts a look rests on; 0 for those that the sweep began with."""
+        return self.num_prompts[look.part - 1]
+
+    def _goes_on(self, question: Question, prompts: int) -> bool:
+        """Whether a question still waits for looks on so many prompts."""
+        if all(self._prompts(look) != prompts for look in question.looks):
+            return False
+        on_these = bool(question.seen) and self._prompts(question.seen[-1]) == prompts
+        return not question.stopped or (question.stopped != "decided" and not on_these)
+
     @staticmethod
     def _end(going: Sequence[Question]) -> None:
         for question in going:
             question.stopped = "budget"
 
-    def plan(self, setting: Setting, number: int) -> TrialPlan:
-        """A setting on the number-th seed."""
-        return self.plans.confirm(setting.point, number, setting.number, self.own.number)
+    def plan(self, setting: Setting, number: int, prompts: int) -> TrialPlan:
+        """A setting on the number-th seed, answering so many prompts; 0 for those at first."""
+        seed = (setting.point, number, setting.number, self.own.number)
+        first = self.plans.confirm(*seed)
+        if not prompts:
+            return first
+        plan = self.plans.confirm(*seed, prompts)
+        return replace(plan, kept=kept_model(plan, first))
 
     def results(self, question: Question) -> list[TrialResult | None]:
-        """Results of all trainings that a question has called for so far."""
-        done = question.seen[-1].num_seeds if question.seen else 0
+        """Results of all trainings that a question's evidence rests on."""
+        if not question.seen:
+            return []
+        last = question.seen[-1]
         compared = [question.setting, *question.opponents.values()]
         return [
-            read_result(self.plan(setting, n).directory)
+            read_result(self.plan(setting, n, self._prompts(last)).directory)
             for setting in compared
-            for n in range(done)
+            for n in range(last.num_seeds)
         ]
 
-    def _plans(self, going: Sequence[Question], num_seeds: int) -> Iterable[TrialPlan]:
+    def _plans(
+        self, going: Sequence[Question], num_seeds: int, prompts: int
+    ) -> Iterable[TrialPlan]:
         """What is still to be trained; the reference's best first, since others wait for it."""
         settings = {(self.own.arm, self.own.number): self.own}
         for question in going:
@@ -94,23 +130,23 @@ class Confirmation:
                 settings.setdefault((each.arm, each.number), each)
         for setting in settings.values():
             for number in range(num_seeds):
-                plan = self.plan(setting, number)
+                plan = self.plan(setting, number, prompts)
                 if plan.name not in self._trained:
                     yield plan
 
     def _look(self, question: Question, look: Look, judges: JudgeSource) -> None:
         question.seen.append(look)
-        question.evidence = self._evidence(question, look.num_seeds, judges)
-        if not question.evidence:
-            question.stopped = "failed"
+        question.evidence = self._evidence(question, look, judges)
+        question.stopped = "" if question.evidence else "failed"
 
-    def _evidence(self, question: Question, num_seeds: int, judges: JudgeSource) -> list[Evidence]:
+    def _evidence(self, question: Question, look: Look, judges: JudgeSource) -> list[Evidence]:
         """One per opponent; empty if some opponent cannot be compared with at all."""
-        plans = [self.plan(question.setting, n) for n in range(num_seeds)]
+        prompts, num_seeds = self._prompts(look), look.num_seeds
+        plans = [self.plan(question.setting, n, prompts) for n in range(num_seeds)]
         own = [_scored(plan) for plan in plans]
         found = []
         for kind, other in question.opponents.items():
-            rivals = [self.plan(other, n) for n in range(num_seeds)]
+            rivals = [self.plan(other, n, prompts) for n in range(num_seeds)]
             if question.over:
                 found.append(contrast(own, [_scored(rival) for rival in rivals]))
             elif kind == "best":
@@ -135,11 +171,12 @@ class Confirmation:
         )
         for question, look in looking:
             if question.evidence:
+                same = [one for one in question.looks if self._prompts(one) == self._prompts(look)]
                 question.stopped = stopped(
                     self.rulings[question.key].verdict,
                     [found.test(by_groups=self.by_groups) for found in question.evidence],
                     look,
-                    question.looks[-1],
+                    same[-1],
                     self.effect_on(question),
                     len(self.asked),
                 )

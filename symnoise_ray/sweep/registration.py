@@ -27,15 +27,21 @@ _FREE = ("workers.", "tracking.", "budget.", "trial.judge.")
 """Settings whose change is no departure from the design."""
 
 
-def register(config: SweepConfig, directory: Path, num_growths: int) -> dict[str, Any]:
-    """Write down the design, or add the part that follows on a verdict; returns what is there."""
+def register(
+    config: SweepConfig, directory: Path, num_growths: int, num_prompts: int = 0
+) -> dict[str, Any]:
+    """Write down the design, or add the part that follows on a verdict; returns what is there.
+
+    Args:
+        config: The sweep.
+        directory: Its directory.
+        num_growths: How often it was made larger after a verdict.
+        num_prompts: How many the confirmation has, if they are more than at first; else 0.
+    """
     path = directory / DESIGN
-    if not path.exists():
-        written = _declaration(config, directory)
-    else:
-        written = read_json(path)
-        # Before a verdict is seen, a part may still become another one: that is a departure.
-        written["parts"][num_growths:] = [_part(config)]
+    written = read_json(path) if path.exists() else _declaration(config, directory)
+    # Before a verdict is seen, a part may still become another one: that is a departure.
+    written["parts"][num_growths:] = [_part(config, num_prompts)]
     write_json(written, path)
     return written
 
@@ -51,7 +57,7 @@ def _declaration(config: SweepConfig, directory: Path) -> dict[str, Any]:
         "looks": [look._asdict() for look in declared_looks(config.confirm.looks)],
         "power": _power(config, directory),
         "fresh_seeds_from": _fresh_seeds(config, directory),
-        "parts": [_part(config)],
+        "parts": [],
     }
 
 
@@ -62,12 +68,13 @@ def _power(config: SweepConfig, directory: Path) -> dict[str, Any] | None:
     return declaration(Confirmation.of(config, directory.parent, download=True))
 
 
-def _part(config: SweepConfig) -> Part:
-    return {
+def _part(config: SweepConfig, num_prompts: int) -> Part:
+    part: Part = {
         "looks": list(config.confirm.looks),
         "num_trials": config.search.num_trials,
         "arms": config.confirm.arms,
     }
+    return part | ({"prompts": num_prompts} if num_prompts else {})
 
 
 def _fresh_seeds(config: SweepConfig, directory: Path) -> int:

@@ -2,7 +2,7 @@
 
 In: the configuration that was given again, and the directory. Out: a `Past`, or one line that says
 which settings differ. What decides a trial's numbers stays; resources, limits and the tracker may
-change, a search or a confirmation may grow, and the range of a number may shrink.
+change, a search, a confirmation or its prompts may grow, and the range of a number may shrink.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ from typing import Any
 
 from symnoise_ray.config import SweepConfig
 from symnoise_ray.errors import UserError
-from symnoise_ray.records.files import read_json, write_json
+from symnoise_ray.records.files import contents, read_json, write_json
 from symnoise_ray.records.layout import LOCK, RESULTS, SWEEP
 from symnoise_ray.records.verdict import Verdict
+from symnoise_ray.space.paths import input_files
+from symnoise_ray.space.trials import SweepPlans, known_points
+from symnoise_ray.sweep.prompts import Prompts
 
 PACKAGES = ("ray", "torch", "deepspeed", "transformers", "optuna", "mlflow", "numpy", "sacrebleu")
 
@@ -38,9 +41,22 @@ FREE = (
     ),
 )
 """Settings that decide no number of a trial."""
-GROWING = ("search.num_trials", "confirm.arms", "confirm.looks")
+PROMPTS = "trial.data.max_confirm_prompts"
+GROWING = ("search.num_trials", "confirm.arms", "confirm.looks", PROMPTS)
 """Settings that may grow."""
+GROWN = "prompts of the confirmation"
+"""What a part of the sweep is said to have changed where it has more of them."""
 _EXTENDING = ("search.", "confirm.", "budget.")
+
+
+def seeds_of(plans: SweepPlans) -> dict[str, Any]:
+    """What decides a sweep's numbers beside its settings and prompts, for run.lock.json."""
+    config = plans.sweep
+    return {
+        "baselines": [plans.config(point).digest() for point in config.baselines],
+        "search_seed": config.search.seed,
+        "files": contents(input_files(plans.config(point) for point in known_points(config))),
+    }
 
 
 @dataclass(frozen=True)
@@ -51,6 +67,8 @@ class Past:
     """Earlier parts: 0 for a sweep that starts."""
     looks: int = 0
     """How many verdicts there were before the sweep was made larger."""
+    prompts: Prompts | None = None
+    """What the sweep asks; None where it is not known."""
     other_versions: tuple[str, ...] = ()
     """`torch 2.13.0 -> 2.14.0`, for what is not as it was in the first part."""
 
@@ -60,34 +78,42 @@ def has_begun(directory: Path) -> bool:
     return (directory / LOCK).exists()
 
 
-def begin(config: SweepConfig, directory: Path, seeds: dict[str, Any]) -> Past:
+def begin(
+    config: SweepConfig, directory: Path, seeds: dict[str, Any], prompts: Prompts | None = None
+) -> Past:
     """Write down what is needed to run the sweep again, or go on with the one that is there.
 
     Args:
         config: The sweep, as it was given now.
         directory: Its directory.
         seeds: What else the numbers of the sweep depend on, for the file of its first part.
+        prompts: What it asks; None if its trials do not all have the same prompts.
 
     Raises:
         UserError: another sweep is there.
     """
     values = config.model_dump(mode="json")
     if has_begun(directory):
-        return _go_on(directory, values, seeds["files"])
+        return _go_on(directory, values, seeds["files"], prompts)
     here = str(Path.cwd())
     now = {"time": _now(), "directory": here, "versions": _versions()}
     write_json(values, directory / SWEEP)
-    write_json({**now, **_seen_from(here, seeds), "resumed": []}, directory / LOCK)
-    return Past()
+    asked = {"prompts": prompts.to_json() if prompts else None}
+    write_json({**now, **_seen_from(here, seeds), **asked, "resumed": []}, directory / LOCK)
+    return Past(prompts=prompts)
 
 
-def _go_on(directory: Path, values: dict[str, Any], files: dict[str, str]) -> Past:
+def _go_on(
+    directory: Path, values: dict[str, Any], files: dict[str, str], prompts: Prompts | None
+) -> Past:
     lock = read_json(directory / LOCK)
     changed = _changed(read_json(directory / SWEEP), lock["directory"], values, directory)
-    _require_same_files(lock, files, directory)
+    kept = Prompts.from_json(lock["prompts"]) if lock.get("prompts") else None
+    _require_same_files(lock, files, directory, prompts if kept else None)
+    prompts = _asked(kept, prompts, changed, directory)
     first = lock["versions"]
     other = {name: now for name, now in _versions().items() if now != first.get(name)}
-    larger = any(name.startswith(_EXTENDING) for name in changed)
+    larger = any(name.startswith(_EXTENDING) or name == GROWN for name in changed)
     part = {
         "time": _now(),
         "changed": changed,
@@ -96,13 +122,36 @@ def _go_on(directory: Path, values: dict[str, Any], files: dict[str, str]) -> Pa
     }
     lock["resumed"].append(part)
     lock["directory"] = str(Path.cwd())
+    lock["prompts"] = prompts.to_json() if prompts else None
     write_json(lock, directory / LOCK)
     write_json(values, directory / SWEEP)
     return Past(
         parts=len(lock["resumed"]),
         looks=sum(each["after_verdict"] for each in lock["resumed"]),
+        prompts=prompts,
         other_versions=tuple(f"{name} {first.get(name)} -> {now}" for name, now in other.items()),
     )
+
+
+def _asked(
+    kept: Prompts | None, now: Prompts | None, changed: dict[str, list[Any]], directory: Path
+) -> Prompts | None:
+    """The prompts of this part; notes in `changed` that they have grown.
+
+    Raises:
+        UserError: they are not those before and more, or it cannot be told.
+    """
+    if kept is None or now is None:
+        if PROMPTS in changed:
+            raise UserError(
+                f"{directory}: {PROMPTS} may grow only where {LOCK} holds the prompts and all "
+                "trials have the same ones, but this is another sweep; start anew without --resume"
+            )
+        return now
+    asked = now.after(kept, directory)
+    if len(asked.confirm) > len(kept.confirm):
+        changed[GROWN] = [len(kept.confirm), len(asked.confirm)]
+    return asked
 
 
 def _now() -> str:
@@ -114,11 +163,18 @@ def _versions() -> dict[str, str]:
     return versions | {"python": platform.python_version(), "machine": platform.machine()}
 
 
-def _require_same_files(lock: dict[str, Any], files: dict[str, str], directory: Path) -> None:
-    """Refuse data that was edited: its trials would not be comparable with the earlier ones."""
+def _require_same_files(
+    lock: dict[str, Any], files: dict[str, str], directory: Path, prompts: Prompts | None
+) -> None:
+    """Refuse data that was edited: its trials would not be comparable with the earlier ones.
+
+    Of files with prompts of the confirmation, the prompts are compared in place of the bytes.
+    """
     here = str(Path.cwd())
     for path, digest in files.items():
-        if lock["files"].get(_seen_from(here, path), digest) != digest:
+        if prompts is not None and prompts.may_grow_in(path):
+            lock["files"][_seen_from(here, path)] = digest
+        elif lock["files"].get(_seen_from(here, path), digest) != digest:
             raise UserError(
                 f"{path}: must be as it was when the sweep in {directory} began, but has changed; "
                 "put it back, or start anew without --resume"
@@ -155,6 +211,8 @@ def _changed(
 def _may_change(name: str, was: Any, now: Any) -> bool:
     if name.startswith(FREE):
         return True
+    if name == PROMPTS:
+        return was is None or now is None or now > was  # None: all, or data.max_eval_prompts
     if name in GROWING:
         # Without a confirmation, its prompts were not held back from the search.
         if name == "confirm.looks":

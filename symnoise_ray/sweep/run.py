@@ -22,14 +22,13 @@ from symnoise_ray.config import JudgeConfig, SweepConfig
 from symnoise_ray.judges.choose import JudgeSource
 from symnoise_ray.judges.protocol import Judge
 from symnoise_ray.preflight.inputs import prepare
-from symnoise_ray.records.files import contents, require_folder, write_json
+from symnoise_ray.records.files import require_folder, write_json
 from symnoise_ray.records.layout import SLOTS, default_tracking_uri
 from symnoise_ray.records.results import SweepResult, TrialResult
 from symnoise_ray.records.verdict import Choice, Decision
 from symnoise_ray.report.board import Board
 from symnoise_ray.report.write import write_report
 from symnoise_ray.space.design import search_size
-from symnoise_ray.space.paths import input_files
 from symnoise_ray.space.trials import (
     FRESH_SEED,
     SweepPlans,
@@ -41,10 +40,11 @@ from symnoise_ray.sweep.budget import Budget
 from symnoise_ray.sweep.directory import claim_directory
 from symnoise_ray.sweep.earlier import used_prompts
 from symnoise_ray.sweep.pairs import spent_on_pairs
+from symnoise_ray.sweep.prompts import prompts_of
 from symnoise_ray.sweep.questions import questions
 from symnoise_ray.sweep.registration import register
 from symnoise_ray.sweep.results import assemble
-from symnoise_ray.sweep.resume import Past, begin, has_begun
+from symnoise_ray.sweep.resume import Past, begin, has_begun, seeds_of
 from symnoise_ray.sweep.watch import Watch
 from symnoise_ray.tracking import events
 from symnoise_ray.tracking.mlflow_runs import Tracker
@@ -79,21 +79,18 @@ class Sweep:
     declared: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    @property
-    def seeds(self) -> dict[str, Any]:
-        """What decides the numbers beside the settings, for run.lock.json."""
-        plans, config = self.plans, self.config
-        return {
-            "baselines": [plans.config(point).digest() for point in config.baselines],
-            "search_seed": config.search.seed,
-            "files": contents(input_files(plans.config(point) for point in known_points(config))),
-        }
+    def begin(self) -> None:
+        """Note what it needs to be run again, or take up its earlier parts."""
+        configs = [self.plans.config(point) for point in known_points(self.config)]
+        asked = prompts_of(configs, confirms=bool(self.config.confirm.arms))
+        self.past = begin(self.config, self.directory, seeds_of(self.plans), asked)
 
     @property
     def plans(self) -> SweepPlans:
         """The plans of its trials."""
-        fresh = self.declared.get("fresh_seeds_from", FRESH_SEED)
-        return SweepPlans(self.config, self.directory, fresh)
+        fresh, asked = self.declared.get("fresh_seeds_from", FRESH_SEED), self.past.prompts
+        limit = asked.search_limit if asked else None
+        return SweepPlans(self.config, self.directory, fresh, limit)
 
     @property
     def judge(self) -> JudgeConfig:
@@ -127,9 +124,11 @@ def _run_in(directory: Path, config: SweepConfig, console: Console, began: float
     sweep = Sweep(config, directory, board, uri, began)
     _check_settings(sweep)  # before anything is written: a key in a wrong place must not be
     if has_begun(directory):
-        sweep.past = begin(config, directory, sweep.seeds)
+        sweep.begin()
     verb = f"part {sweep.past.parts + 1} of the sweep in" if sweep.past.parts else "results in"
     board.say(f"sweep {config.name}: {size_text(config)}; {verb} {_short(directory)}")
+    if sweep.past.prompts and sweep.past.prompts.told:
+        board.say(sweep.past.prompts.told)
     if sweep.past.other_versions:
         changed = ", ".join(sweep.past.other_versions)
         board.say(f"not as in its first part, so that numbers may differ a little: {changed}")
@@ -193,8 +192,10 @@ def _run(sweep: Sweep, num_slots: int, judges: JudgeSource) -> SweepResult:
 
     config = sweep.config
     if not sweep.past.parts:
-        begin(config, sweep.directory, sweep.seeds)
-    sweep.declared = register(config, sweep.directory, sweep.past.looks)
+        sweep.begin()
+    asked = sweep.past.prompts
+    num_prompts = asked.num_grown if asked else 0
+    sweep.declared = register(config, sweep.directory, sweep.past.looks, num_prompts)
     plans = sweep.plans
     _warn_of_reuse(sweep)
     tracker = Tracker(sweep.directory, sweep.uri, config.tracking.experiment)
@@ -265,8 +266,9 @@ def _confirm(
     arms = confirmed_arms(sweep.choices, sweep.config.confirm, reference)
     if not arms:
         return
-    own, asked = questions(plans, sweep.choices, arms, sweep.declared["parts"])
-    confirmation = Confirmation(plans, own, asked)
+    parts = sweep.declared["parts"]
+    own, asked = questions(plans, sweep.choices, arms, parts)
+    confirmation = Confirmation(plans, own, asked, parts)
     confirmation.run(workers, judges, watch, budget)
     sweep.decisions = [decision(confirmation, each, sweep.choices) for each in asked]
 
@@ -274,7 +276,9 @@ def _confirm(
 def _warn_of_reuse(sweep: Sweep) -> None:
     """Say which sweeps of the folder have confirmed on the same prompts."""
     data = sweep.plans.config(first_point(sweep.config)).data
-    names = used_prompts(sweep.directory.parent, sweep.directory, data, sweep.seeds["files"])
+    names = used_prompts(
+        sweep.directory.parent, sweep.directory, data, seeds_of(sweep.plans)["files"]
+    )
     if sweep.config.confirm.arms and names:
         sweep.board.say(
             f"these prompts were confirmed on before, by {', '.join(names)}: a verdict on them is "

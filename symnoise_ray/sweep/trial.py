@@ -21,6 +21,7 @@ from symnoise_ray.records.files import read_json, write_json, write_lines
 from symnoise_ray.records.layout import (
     COMPLETIONS,
     CONFIG,
+    KEPT,
     OUTCOME,
     PREFERENCES,
     RESULT,
@@ -80,6 +81,10 @@ def _train_and_answer(
     path = plan.directory / OUTCOME
     if path.exists():
         return Outcome.from_json(read_json(path))
+    if plan.kept is None:
+        (plan.directory / KEPT).unlink(missing_ok=True)
+    else:
+        write_json(str(plan.kept), plan.directory / KEPT)
     for record in workers.run(plan.name, plan.config, plan.directory):
         if isinstance(record, Outcome):
             write_json(record.to_json(), path)

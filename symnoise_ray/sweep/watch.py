@@ -7,14 +7,15 @@ is the contract, so it does not matter where the trial runs or who started it.
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Self
 
 from symnoise_ray.errors import DataError, DivergedError, OutOfMemoryError, UserError
-from symnoise_ray.records.layout import METRICS, RESULT
+from symnoise_ray.records.layout import METRICS, RESULT, TRIALS
 from symnoise_ray.records.metrics import Tail
 from symnoise_ray.records.results import TrialResult, read_result
 from symnoise_ray.report.board import Board
-from symnoise_ray.space.trials import TrialPlan, show
+from symnoise_ray.space.trials import TrialPlan, ended_plan, show
 from symnoise_ray.tracking import events
 from symnoise_ray.tracking.mlflow_runs import Tracker
 
@@ -61,6 +62,8 @@ class Watch:
         if not (result.is_done or result.is_stopped or result.kind in FINAL):
             (plan.directory / RESULT).unlink()
             return None
+        if plan.name in self.before:
+            return result
         self.before.add(plan.name)
         if plan.name in self._logged:
             self._show(plan)
@@ -70,6 +73,17 @@ class Watch:
             self.add(plan)
             self.poll()
         return result
+
+    def take_up_confirmed(self, sweep: Path) -> None:
+        """Take up all trials of the confirmation that ended for good in an earlier part.
+
+        Some may not be asked for any more, because another setting was chosen or the prompts have
+        grown; they were trained all the same, so they are listed and count for the budget.
+        """
+        for folder in sorted((sweep / TRIALS).glob("confirm-*")):
+            result = read_result(folder)
+            if result is not None and (result.is_done or result.kind in FINAL):
+                self.take_up(ended_plan(folder, result))
 
     def add(self, plan: TrialPlan) -> None:
         """A trial was started."""

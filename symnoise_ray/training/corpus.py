@@ -27,6 +27,9 @@ from symnoise_ray.models.source import model_source
 from symnoise_ray.models.tokenizer import load_tokenizer
 from symnoise_ray.records.files import contents
 
+_ANSWERED = {"prompts", "max_eval_prompts", "max_confirm_prompts"}
+"""Settings of the prompts that no training row depends on."""
+
 
 def token_table(config: TrialConfig, context: int | None, caches: Path | None) -> TokenTable:
     """The tokenised training rows of a trial.
@@ -73,7 +76,7 @@ def _table(
         return make()
     origin = {
         "version": __version__,
-        "data": data.model_dump(mode="json", exclude={"prompts", "max_eval_prompts"}),
+        "data": data.model_dump(mode="json", exclude=_ANSWERED),
         "model": model.model_dump(mode="json", exclude={"dtype"}),
         "context": context,
         "contents": contents([*_texts(data.model_dump()), model_source(model)]),

@@ -140,10 +140,13 @@ def _require_even_split(batch_size: int, num_workers: int) -> None:
 def identity(config: TrialConfig) -> str:
     """Hash of the settings that a trial must share with a checkpoint to go on from it.
 
-    The size of the micro-batches and the judge are no part of it.
+    The size of the micro-batches, the limits of the prompts and the judge are no part of it.
     """
     train = config.train.model_copy(update={"micro_batch_size": 1})
-    return config.model_copy(update={"train": train, "judge": JudgeConfig()}).digest()
+    limits = {"max_eval_prompts": None, "max_confirm_prompts": None}
+    data = config.data.model_copy(update=limits)
+    changed = {"train": train, "data": data, "judge": JudgeConfig()}
+    return config.model_copy(update=changed).digest()
 
 
 def _agree_on(config: TrialConfig) -> None:

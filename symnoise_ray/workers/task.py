@@ -19,16 +19,18 @@ from symnoise_ray.config import TrialConfig
 from symnoise_ray.config.judge import needs_gold
 from symnoise_ray.data.rows import read_prompts
 from symnoise_ray.errors import CancelledError, kind_of, reason_of
-from symnoise_ray.generation.answering import complete
+from symnoise_ray.generation.answering import answer_from_disk, complete
 from symnoise_ray.generation.harness import harness_scores, load_tasks
 from symnoise_ray.models.process import give_memory_back
 from symnoise_ray.models.weights import export
-from symnoise_ray.records.files import write_lines
+from symnoise_ray.records.files import read_json, write_lines
 from symnoise_ray.records.layout import (
     CHECKPOINTS,
     COMPLETIONS,
+    KEPT,
     METRICS,
     MODEL,
+    OUTCOME,
     RESULT,
     TOKENS,
     sweep_directory,
@@ -70,6 +72,8 @@ def _train_and_answer(
     cancelled: Callable[[], bool],
     seconds: dict[str, float],
 ) -> Outcome:
+    if (directory / KEPT).exists():
+        return _answer_again(config, directory, cancelled, seconds)
     tasks: Any = None
     if config.harness.tasks:
         with timed(seconds, "harness"):
@@ -88,6 +92,27 @@ def _train_and_answer(
         return Outcome("done", summary=trained.summary, counts=dict(counts))
     finally:
         trained.release()
+
+
+def _answer_again(
+    config: TrialConfig,
+    directory: Path,
+    cancelled: Callable[[], bool],
+    seconds: dict[str, float],
+) -> Outcome:
+    """Answer the prompts with the model that an earlier trial of the same training has kept."""
+    kept = Path(read_json(directory / KEPT))
+    model = config.model.model_copy(update={"name": str(kept / MODEL)})
+    with timed(seconds, "generate"):
+        completions, counts = answer_from_disk(
+            config, model, generator=directory.name, cancelled=cancelled
+        )
+    if dist.get_rank() == 0:
+        write_lines(completions, directory / COMPLETIONS)
+        shutil.copyfile(kept / METRICS, directory / METRICS)
+    before = Outcome.from_json(read_json(kept / OUTCOME))
+    summary = {**before.summary, "kept_model_of": kept.name}
+    return Outcome("done", summary=summary, counts={**before.counts, **counts})
 
 
 def train_in(

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -382,6 +383,21 @@ def test_a_limit_counts_usable_rows_and_does_not_mend_the_parts(
     limited = whole.model_copy(update={"max_eval_prompts": 3})
     for part in ("eval", "confirm"):
         assert prompts_of(limited, part) == prompts_of(whole, part)[:3]
+    own = limited.model_copy(update={"max_confirm_prompts": 7})
+    assert prompts_of(own, "eval") == prompts_of(whole, "eval")[:3]
+    assert prompts_of(own, "confirm") == prompts_of(whole, "confirm")[:7]
+
+
+def test_an_examples_digest_tells_every_text_of_it() -> None:
+    first, second = EXAMPLES
+    others = [
+        replace(second, input="dog"),
+        replace(second, dataset=""),
+        replace(second, system="Be brief."),
+        replace(second, turns=(("Translate.", "chien"),)),
+    ]
+    assert len({example.digest for example in (first, second, *others)}) == 6
+    assert replace(second).digest == second.digest
 
 
 # Groups

@@ -19,7 +19,7 @@ from symnoise_ray.config import GenerateConfig, ModelConfig, TrialConfig
 from symnoise_ray.data.example import Example
 from symnoise_ray.data.tokens import tokenise_prompt
 from symnoise_ray.errors import CancelledError, DataError, UserError
-from symnoise_ray.generation.answering import answer_alone, complete
+from symnoise_ray.generation.answering import answer_from_disk, complete
 from symnoise_ray.generation.decoding import Decoding
 from symnoise_ray.models.deepspeed_engine import is_sharded
 from symnoise_ray.models.process import choose_device, join_process_group
@@ -528,7 +528,7 @@ def test_answers_that_are_cancelled_end_at_the_next_token(loaded: Loaded) -> Non
 
 def test_a_model_on_disk_answers_a_trials_prompts(trial: Callable[..., TrialConfig]) -> None:
     config = trial()
-    completions, counts = answer_alone(config, config.model, generator="alone")
+    completions, counts = answer_from_disk(config, config.model, generator="alone")
     assert [c.instruction for c in completions] == [pair[0] for pair in PAIRS]
     assert {c.generator for c in completions} == {"alone"}
     assert not counts

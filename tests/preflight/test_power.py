@@ -212,3 +212,10 @@ def test_plan_says_when_it_does_not_know_the_prompts(capsys: pytest.CaptureFixtu
     text = capsys.readouterr().out
     assert "not known: the prompts, which do not lie here; 805 are assumed" in text
     assert "805 prompts" in text
+
+
+def test_the_confirmations_own_limit_of_prompts_is_counted(tmp_path: Path):
+    for setting, number in (("max_eval_prompts=24", 24), ("max_confirm_prompts=60", 60)):
+        sweep, _ = load_sweep("quickstart", ["data.max_eval_prompts=24", f"data.{setting}"])
+        found = Confirmation.of(sweep, tmp_path)
+        assert (found.num_prompts, found.num_units) == (number, number)

@@ -61,6 +61,20 @@ def test_growth_without_new_looks_asks_no_new_question() -> None:
     assert looks_of(parts([3, 5], [3, 5]), [[1, 1], [1, 1]]) == declared_looks([3, 5])
 
 
+def test_on_prompts_that_were_added_after_a_verdict_every_look_has_the_share_of_growth() -> None:
+    grown = [{"looks": [3, 5]}, {"looks": [3, 5], "prompts": 200}]
+    found = looks_of(grown, [[1, 1], [1, 1]])
+    assert found[:2] == declared_looks([3, 5])
+    assert found[2:] == declared_looks([3, 5], growth_share(1), 2)
+    assert sum(shares(found)) <= 1
+    more = [*grown, {"looks": [3, 5, 9], "prompts": 200}]
+    assert looks_of(more, [[1, 1]] * 3)[4:] == [Look(9, growth_share(2), 3)]
+
+
+def test_prompts_that_were_added_before_a_verdict_leave_the_declared_level() -> None:
+    assert looks_of([{"looks": [3, 5], "prompts": 200}], [[1, 1]]) == declared_looks([3, 5])
+
+
 def test_a_setting_chosen_after_a_verdict_has_no_claim_on_the_declared_level() -> None:
     found = looks_of(parts([3, 5], [3, 5]), [[1, 1], [2, 1]])
     assert [(look.num_seeds, look.part) for look in found] == [(3, 2), (5, 2)]

@@ -101,11 +101,14 @@ def played_confirmation(
     """The confirmation of some arms, run to its end."""
     parts = parts or [{"looks": list(plans.sweep.confirm.looks)}]
     own, asked = questions(plans, choices, arms, parts)
-    confirmation = Confirmation(plans, own, asked)
+    confirmation = Confirmation(plans, own, asked, parts)
     judges = JudgeSource.of_sweep(plans.config(own.point).judge, plans.directory)
     board = SimpleNamespace(say=lambda text: None)
     watch = SimpleNamespace(
-        board=board, take_up=lambda plan: read_result(plan.directory), add=lambda plan: None
+        board=board,
+        take_up=lambda plan: read_result(plan.directory),
+        take_up_confirmed=lambda directory: None,  # _results reads all directories
+        add=lambda plan: None,
     )
     judge = plans.config(own.point).judge
     budget = Budget(plans.sweep, judge, lambda: _results(plans), num_slots=2)

@@ -101,7 +101,7 @@ def test_answers_of_both_sides_are_paired_seed_by_seed(tmp_path: Path) -> None:
     confirmation, _ = confirmed(tmp_path, skills(0.5, 0.6))
     plans = confirmation.plans
     for number in (0, 1):
-        plan = confirmation.plan(confirmation.asked[0].setting, number)
+        plan = confirmation.plan(confirmation.asked[0].setting, number, 0)
         assert plan.reference.parent.name == f"confirm-none-seed{1000 + number}"
         assert plan.config.data.prompts == "confirm"
         rival = f"preferences-against-confirm-none-seed{1000 + number}-setting2.jsonl"
@@ -298,3 +298,71 @@ def test_contrasts_that_cannot_be_made_are_refused(contrasts: list[Any], message
         ConfirmConfig.model_validate({"arms": 1, "contrasts": contrasts})
     with pytest.raises(ValueError, match=r"needs confirm\.arms >= 1"):
         ConfirmConfig.model_validate({"contrasts": [["symnoise", "independent"]]})
+
+
+# Prompts that grew
+
+
+def grown(*numbers: int, looks: tuple[int, ...] = (2, 3)) -> list[dict[str, Any]]:
+    """A part with the prompts at first, and one more after a verdict for each larger number."""
+    more = [{"looks": list(looks), "prompts": number} for number in numbers]
+    return [{"looks": list(looks)}, *more]
+
+
+def test_after_a_verdict_an_open_arm_is_trained_again_and_answers_all_prompts(
+    tmp_path: Path,
+) -> None:
+    skill = skills(0.3, 0.55)
+    first, _ = confirmed(tmp_path, skill, num_prompts=20)
+    assert [told.verdict for told in decisions(first)] == ["cannot tell yet"]
+    second, after = confirmed(tmp_path, skill, num_prompts=400, parts=grown(400))
+    (told,) = decisions(second)
+    assert all(name.endswith("-prompts400") for name in after.trained)
+    seeds = {name.split("-seed")[1][:4] for name in after.trained}
+    assert {"1000", "1001"} <= seeds <= {"1000", "1001", "1002"}, "the seeds of the first part"
+    assert {c.num_prompts for c in told.comparisons} == {400}
+    assert told.num_trained == len(after.trained) == 3 * told.num_seeds
+    confidences = [{c.confidence for c in each.comparisons} for each in (*decisions(first), told)]
+    assert max(confidences[0]) < 0.99 < min(confidences[1]), "only the level kept for growth"
+
+
+def test_what_was_decided_before_the_prompts_grew_stays_as_it_was(tmp_path: Path) -> None:
+    values: dict[str, Any] = {"confirm": {"arms": 2, "looks": [3, 4]}, "question": {"effect": 0.05}}
+    skill, arms = skills(0.05, 0.95, 0.12), ("symnoise", "neftune")
+    first, _ = confirmed(tmp_path, skill, arms, num_prompts=60, **values)
+    second, again = confirmed(
+        tmp_path, skill, arms, num_prompts=400, parts=grown(400, looks=(3, 4)), **values
+    )
+    (decided, still), (kept, told) = decisions(first), decisions(second)
+    assert (decided.verdict, still.verdict) == ("better", "cannot tell yet")
+    assert (kept.verdict, kept.looks) == (decided.verdict, decided.looks)
+    assert {c.num_prompts for c in kept.comparisons} == {60}
+    assert {c.num_prompts for c in told.comparisons} == {400}
+    assert not [name for name in again.trained if name.startswith("confirm-symnoise")]
+
+
+def test_before_a_verdict_added_prompts_leave_the_level_as_declared(tmp_path: Path) -> None:
+    parts = [{"looks": [2, 3], "prompts": 60}]
+    confirmation, workers = confirmed(tmp_path / "more", skills(0.3, 0.6), parts=parts)
+    same, _ = confirmed(tmp_path / "same", skills(0.3, 0.6))
+    assert all(name.endswith("-prompts60") for name in workers.trained)
+    told, other = decisions(confirmation)[0], decisions(same)[0]
+    assert told == other
+
+
+def test_a_look_that_was_never_taken_is_not_taken_on_the_earlier_prompts(tmp_path: Path) -> None:
+    values: dict[str, Any] = {
+        "confirm": {"arms": 1, "looks": [2, 9]},
+        "question": {"effect": 0.4},
+        "budget": {"trials": 6},
+    }
+    first, before = confirmed(tmp_path, skills(0.5, 0.6), num_prompts=30, **values)
+    assert [told.stopped for told in decisions(first)] == ["budget"]
+    assert len(before.trained) == 6
+    values["budget"] = {"trials": 100}
+    second, after = confirmed(
+        tmp_path, skills(0.5, 0.6), num_prompts=40, parts=grown(40, looks=(2, 9)), **values
+    )
+    assert all(name.endswith("-prompts40") for name in after.trained)
+    seen = [(look.num_seeds, look.part) for look in second.asked[0].seen]
+    assert seen[:2] == [(2, 1), (2, 2)]

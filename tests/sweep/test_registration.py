@@ -54,6 +54,17 @@ def test_growth_after_a_verdict_adds_a_part_and_leaves_what_was_declared(tmp_pat
     }
 
 
+def test_added_prompts_are_a_part_after_a_verdict_and_change_the_part_before_one(
+    tmp_path: Path,
+) -> None:
+    first = register(sweep(), tmp_path / "run", 0)
+    early = register(sweep(), tmp_path / "run", 0, 90)
+    assert early["parts"] == [{**first["parts"][0], "prompts": 90}]
+    later = register(sweep(), tmp_path / "run", 1, 120)
+    assert [part["prompts"] for part in later["parts"]] == [90, 120]
+    assert later["power"] == first["power"]
+
+
 def test_looks_that_are_added_before_any_verdict_are_taken_and_the_declaration_stays(
     tmp_path: Path,
 ) -> None:

@@ -2,12 +2,15 @@
 
 import random
 import re
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
-from symnoise_ray.records.files import read_json, read_lines
+from symnoise_ray.demo import content
+from symnoise_ray.records.files import read_json, read_lines, read_rows, write_json
+from symnoise_ray.records.results import read_sweep
 from tests.sweep.test_run import (
     SPACE,
     kill_and_see_it_gone,
@@ -119,3 +122,48 @@ def test_a_whole_sweep_can_be_made_larger_and_says_that_it_looked_before(tmp_pat
     assert refused.returncode == 2
     assert "trial.train.max_steps is 8 there and 9 here" in refused.stderr
     assert read_json(tmp_path / "out" / "results.json") == second
+
+
+def test_a_whole_sweep_goes_on_with_more_prompts_to_confirm_on(tmp_path: Path):
+    rows, fresh = read_rows(content.confirm_file(), "prompts"), tmp_path / "fresh.json"
+    own = f"{{max_eval_prompts: 24, max_confirm_prompts: 99, confirm_prompts: {fresh}}}"
+    space = SPACE.replace("{max_eval_prompts: 24}", own)
+    (tmp_path / "small.yaml").write_text(
+        space.replace("max_steps: 8", "max_steps: 8, save_model: true")
+    )
+    write_json(rows[:24], fresh)
+    finish(tmp_path)
+    for model in (tmp_path / "out" / "trials").glob("confirm-symnoise-*/model"):
+        shutil.rmtree(model)
+    write_json([*rows[24:40], *rows[:24]], fresh)
+    run = tune("small.yaml", "--output", "out", "--resume", cwd=tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "the confirmation has 40 prompts, 24 at first. Models that a verdict" in run.stdout
+    result = read_sweep(tmp_path / "out")
+    assert result.status == "whole", "what was trained before is among its trials"
+    names = {trial.trial for trial in result.part("confirm")}
+    before = {f"confirm-{arm}-seed{n}" for arm in ("none", "symnoise") for n in (1000, 1001)}
+    assert names == before | {f"{name}-prompts40" for name in before}
+    kept = {
+        each.trial: each["kept_model_of"] for each in result.trials if each.get("kept_model_of")
+    }
+    assert kept == {f"{name}-prompts40": name for name in before if "none" in name}
+    trained = {each.trial for each in result.trials if "train" in each.seconds}
+    assert trained == {trial.trial for trial in result.trials} - set(kept)
+    (decision,) = result.verdict.decisions
+    assert {(each.num_prompts, each.num_seeds) for each in decision.comparisons} == {(40, 2)}
+    assert "This is verdict number 2" in result.verdict.sentence
+    assert result.departures == ("part 2, after a verdict: prompts of the confirmation 24 -> 40",)
+    for name in before:
+        folders = [tmp_path / "out" / "trials" / each for each in (name, f"{name}-prompts40")]
+        few, all_of_them = (
+            {row["instruction"]: row["output"] for row in read_lines(each / "completions.jsonl")}
+            for each in folders
+        )
+        assert (len(few), len(all_of_them)) == (24, 40)
+        assert few.items() <= all_of_them.items(), "the same seed gives the same model"
+    write_json(rows[1:60], fresh)
+    refused = tune("small.yaml", "--output", "out", "--resume", cwd=tmp_path)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "fresh.json: must still hold the 40 prompts of the confirmation" in refused.stderr
+    assert read_sweep(tmp_path / "out") == result

@@ -140,6 +140,11 @@ def test_smaller_pieces_of_a_step_are_the_same_trial(trial: Trial) -> None:
     assert identity(trial(train__global_batch_size=8)) != identity(trial())
 
 
+@pytest.mark.parametrize("limit", ["max_eval_prompts", "max_confirm_prompts"])
+def test_a_trial_with_another_limit_of_prompts_is_trained_alike(limit: str, trial: Trial) -> None:
+    assert identity(trial(**{f"data__{limit}": 2})) == identity(trial())
+
+
 def test_only_the_newest_checkpoints_stay_and_none_are_written_unasked(
     trial: Trial, tmp_path: Path
 ) -> None:
