@@ -144,9 +144,8 @@ def prompts_of(configs: Iterable[TrialConfig], *, confirms: bool) -> Prompts | N
         DataError: the prompts cannot be read.
     """
     found: set[Prompts] = set()
-    for config in configs:
-        data = config.data
-        gold = needs_gold(config.judge)
+    different = {(config.data, needs_gold(config.judge)): config for config in configs}
+    for (data, gold), config in different.items():
         search, confirm = (
             tuple(each.digest for each in read_prompts(data, part, gold=gold).examples)
             for part in ("eval", "confirm" if confirms else "eval")
