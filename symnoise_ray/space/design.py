@@ -57,7 +57,7 @@ class Arms:
         parameter = sweep.parameters.get(question.treatment)
         found = list(parameter.choices or ()) if parameter else []
         if parameter is None and sweep.parameters:
-            found = [_fixed(sweep, question.treatment)]
+            found = [fixed_value(sweep, question.treatment)]
         searched = list(found)
         for point in sweep.baselines:
             value = treatment_of(sweep, point)
@@ -96,7 +96,7 @@ def treatment_of(sweep: SweepConfig, point: Params) -> Any:
     return next((c for c in (parameter and parameter.choices) or () if c == value), value)
 
 
-def _fixed(sweep: SweepConfig, name: str) -> Any:
+def fixed_value(sweep: SweepConfig, name: str) -> Any:
     """The value of a setting that the space does not vary."""
     section, _, key = name.partition(".")
     given = sweep.trial.get(section)

@@ -18,7 +18,14 @@ from symnoise_ray.config.loading import is_space, load_sweep, load_trial
 from symnoise_ray.records.layout import COMPLETIONS, CONFIG, trial_directory
 from symnoise_ray.records.results import TrialResult
 from symnoise_ray.space.check import check_sweep
-from symnoise_ray.space.design import Arms, Cell, design, reference_baseline, treatment_of
+from symnoise_ray.space.design import (
+    Arms,
+    Cell,
+    design,
+    fixed_value,
+    reference_baseline,
+    treatment_of,
+)
 from symnoise_ray.space.parameters import Params, Space, corners, describe, resolve
 
 FRESH_SEED = 1000
@@ -135,11 +142,12 @@ class SweepPlans:
             num_prompts: How many it answers, if they are more than at first: a trial with fewer
                 answers must not be taken for it. 0 for those that the sweep began with.
         """
-        seed = self.config(point).train.seed + self.fresh + number
+        value, other = treatment_of(self.sweep, point), self.arms.reference
+        seed, other_seed = (self._fresh_seed(each, number) for each in (value, other))
         fresh: dict[str, Any] = {"train.seed": seed, "data.prompts": "confirm"}
-        arm, plain = self.arm_of(point), self.arms.name(self.arms.reference)
+        arm, plain = self.arms.name(value), self.arms.name(other)
         name = _confirm_name(arm, seed, setting, num_prompts)
-        opponent = self._trial_directory(_confirm_name(plain, seed, reference, num_prompts))
+        opponent = self._trial_directory(_confirm_name(plain, other_seed, reference, num_prompts))
         return TrialPlan(
             name=name,
             config=self.config({**point, **fresh}),
@@ -150,6 +158,15 @@ class SweepPlans:
             baseline=arm == plain,
             arm_name=arm,
         )
+
+    def _fresh_seed(self, arm: Any, number: int) -> int:
+        """All arms share the fresh seeds, whatever seeds the search varied.
+
+        Where the seed is the treatment, each arm has its own: so a setting can meet itself.
+        """
+        of_arm = self.arms.treatment == "train.seed"
+        first: int = arm if of_arm else fixed_value(self.sweep, "train.seed")
+        return first + self.fresh + number
 
     def _seeded(self, point: Params, block: int) -> Params:
         if "train.seed" in point:

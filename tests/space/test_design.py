@@ -150,6 +150,35 @@ def test_a_longer_search_begins_with_the_cells_of_a_shorter_one(sampler: str) ->
     assert long[: len(short)] == short
 
 
+@pytest.mark.parametrize(
+    ("treatment", "arm"), [("noise.type", UNIFORM | {"train.seed": 7}), ("train.seed", PLAIN)]
+)
+def test_an_arm_meets_the_reference_on_the_same_number_of_a_fresh_seed(
+    treatment: str, arm: dict[str, Any], tmp_path: Path
+) -> None:
+    """Also where the search varies the training seed, or where the arms are seeds."""
+    plain, arm = {**PLAIN, "train.seed": 0}, {**arm, "train.seed": 7}
+    config = SweepConfig.model_validate(
+        {
+            "name": "seeds",
+            "parameters": {
+                "noise.type": {"type": "categorical", "choices": ["none", "neftune"]},
+                "train.seed": {"type": "categorical", "choices": [0, 7]},
+            },
+            "baselines": [plain],
+            "question": {"treatment": treatment, "reference": plain[treatment]},
+            "search": {"sampler": "grid"},
+            "confirm": {"arms": 1, "looks": [2]},
+        }
+    )
+    plans = SweepPlans(config, tmp_path)
+    for number in range(2):
+        own, other = plans.confirm(arm, number), plans.confirm(plain, number)
+        assert own.reference == other.directory / "completions.jsonl"
+        apart = own.config.train.seed - other.config.train.seed
+        assert apart == (7 if treatment == "train.seed" else 0)
+
+
 @pytest.mark.parametrize("sampler", ["random", "qmc"])
 def test_another_seed_of_the_search_draws_other_points(sampler: str) -> None:
     one, same, other = (
