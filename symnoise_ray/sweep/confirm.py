@@ -2,13 +2,14 @@
 
 In: the questions that the search leads to. Out: a decision on each, look by look. Each arm is
 compared with the reference at the reference's own best setting and at the arm's shared settings,
-seed by seed. A look adds seeds to the questions that are still open.
+seed by seed or over all pairs of seeds. A look adds seeds to the questions that are still open.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 
 from symnoise_ray.errors import JudgeError
 from symnoise_ray.judges.choose import JudgeSource
@@ -106,20 +107,27 @@ class Confirmation:
 
     def _evidence(self, question: Question, num_seeds: int, judges: JudgeSource) -> list[Evidence]:
         """One per opponent; empty if some opponent cannot be compared with at all."""
-        plans = [self.plan(question.setting, n) for n in range(num_seeds)]
-        own = [_scored(plan) for plan in plans]
         found = []
         for kind, other in question.opponents.items():
-            rivals = [self.plan(other, n) for n in range(num_seeds)]
             if question.over:
-                found.append(contrast(own, [_scored(rival) for rival in rivals]))
-            elif kind == "best":
-                found.append(evidence(own, kind, show(other.point)))
+                one, another = (
+                    self._scores(each, self.own, num_seeds, judges)
+                    for each in (question.setting, other)
+                )
+                found.append(contrast(one, another))
             else:
-                pairs = zip(plans, rivals, strict=True)
-                over = [_over(plan, rival, judges) for plan, rival in pairs]
-                found.append(evidence(over, kind, show(other.point)))
+                scores = self._scores(question.setting, other, num_seeds, judges)
+                found.append(evidence(scores, kind, show(other.point)))
         return [each for each in found if each is not None] if all(found) else []
+
+    def _scores(
+        self, one: Setting, other: Setting, num_seeds: int, judges: JudgeSource
+    ) -> dict[tuple[int, int], Scored]:
+        """Scores of one setting over another, by the numbers of their seeds."""
+        numbers = range(num_seeds)
+        crossed = self.plans.sweep.confirm.pairs == "all"
+        pairs = product(numbers, numbers) if crossed else zip(numbers, numbers, strict=True)
+        return {(n, m): _over(self.plan(one, n), self.plan(other, m), judges) for n, m in pairs}
 
     def _rule_and_stop(self, looking: Sequence[tuple[Question, Look]]) -> None:
         self.rulings = rule(
@@ -179,21 +187,15 @@ def _at_once(jobs: Sequence[Callable[[], None]], num_threads: int) -> None:
     executor.shutdown()
 
 
-def _scored(plan: TrialPlan) -> Scored:
-    """Scores over the reference's best; none if the trial failed."""
-    result = read_result(plan.directory)
-    if result is None or not result.is_done:
-        return {}
-    return scored(read_annotations(plan.directory / PREFERENCES))
-
-
 def _over(plan: TrialPlan, rival: TrialPlan, judges: JudgeSource) -> Scored:
     """Scores of one trial over another; none if one of them failed, or the judge did."""
     ended = [read_result(each.directory) for each in (plan, rival)]
     if not all(result is not None and result.is_done for result in ended):
         return {}
+    answers = rival.directory / COMPLETIONS
+    if plan.reference == answers:  # a trial is judged against the reference's best when it ends
+        return scored(read_annotations(plan.directory / PREFERENCES))
     try:
-        answers = rival.directory / COMPLETIONS
         return scored(judge_pair(plan.directory, answers, judges, plan.config.judge))
     except JudgeError:
         return {}
