@@ -21,8 +21,8 @@ def by_seed(scores_PSS: Floats) -> Floats:
     mean over seeds is the mean over all pairs, whose variance the mean squares of the two-way
     layout then estimate: without bias for effects of prompts, of each side's seeds, of both with
     prompts, and for the rest; too large for effects of a pair as such, so on the safe side.
-    Derived in docs/statistics.md, simulated in tests/statistics/test_crossed.py. For one seed this
-    is the table itself.
+    Derived in docs/statistics.md, simulated in benchmarks/pairs.py. For one seed this is the table
+    itself.
     """
     of_arm_PS, of_opponent_PS = scores_PSS.mean(axis=2), scores_PSS.mean(axis=1)
     found: Floats = of_arm_PS + of_opponent_PS - of_arm_PS.mean(axis=1, keepdims=True)

@@ -22,7 +22,7 @@ from symnoise_ray.statistics.looks import Look
 from symnoise_ray.statistics.power import stopped
 from symnoise_ray.sweep.budget import Budget
 from symnoise_ray.sweep.evidence import Evidence, Scored, contrast, evidence, scored
-from symnoise_ray.sweep.pairs import judge_pair
+from symnoise_ray.sweep.pairs import is_judged, judge_pair
 from symnoise_ray.sweep.questions import Question, Setting
 from symnoise_ray.sweep.trial import run_trial
 from symnoise_ray.sweep.watch import Watch
@@ -56,7 +56,8 @@ class Confirmation:
             if not looking:
                 continue
             plans = list(self._plans(going, num_seeds))
-            if not budget.allows(sum(read_result(plan.directory) is None for plan in plans)):
+            num_trainings = sum(read_result(plan.directory) is None for plan in plans)
+            if not budget.allows(num_trainings, self.num_unjudged(going, num_seeds)):
                 self._end(going)
                 return
             names = ", ".join(dict.fromkeys(each.arm for each in going))
@@ -107,27 +108,39 @@ class Confirmation:
 
     def _evidence(self, question: Question, num_seeds: int, judges: JudgeSource) -> list[Evidence]:
         """One per opponent; empty if some opponent cannot be compared with at all."""
-        found = []
-        for kind, other in question.opponents.items():
-            if question.over:
-                one, another = (
-                    self._scores(each, self.own, num_seeds, judges)
-                    for each in (question.setting, other)
-                )
-                found.append(contrast(one, another))
-            else:
-                scores = self._scores(question.setting, other, num_seeds, judges)
-                found.append(evidence(scores, kind, show(other.point)))
+        tables = [
+            {
+                (n, m): _over(one, other, judges)
+                for (n, m), one, other in self._pairs(met, num_seeds)
+            }
+            for met in question.meetings(self.own)
+        ]
+        if question.over:
+            found = [contrast(*tables)]
+        else:
+            named = zip(tables, question.opponents.items(), strict=True)
+            found = [evidence(table, kind, show(other.point)) for table, (kind, other) in named]
         return [each for each in found if each is not None] if all(found) else []
 
-    def _scores(
-        self, one: Setting, other: Setting, num_seeds: int, judges: JudgeSource
-    ) -> dict[tuple[int, int], Scored]:
-        """Scores of one setting over another, by the numbers of their seeds."""
-        numbers = range(num_seeds)
-        crossed = self.plans.sweep.confirm.pairs == "all"
-        pairs = product(numbers, numbers) if crossed else zip(numbers, numbers, strict=True)
-        return {(n, m): _over(self.plan(one, n), self.plan(other, m), judges) for n, m in pairs}
+    def _pairs(
+        self, met: tuple[Setting, Setting], num_seeds: int
+    ) -> Iterable[tuple[tuple[int, int], TrialPlan, TrialPlan]]:
+        """Trials of two settings that are judged against each other, by numbers of their seeds."""
+        one, other = met
+        for n, m in product(range(num_seeds), repeat=2):
+            if n == m or self.plans.sweep.confirm.pairs == "all":
+                yield (n, m), self.plan(one, n), self.plan(other, m)
+
+    def num_unjudged(self, going: Sequence[Question], num_seeds: int) -> int:
+        """Pairs that are still to be judged, beside what is judged when a training ends."""
+        pairs = {
+            (one.directory, other.directory / COMPLETIONS)
+            for question in going
+            for met in question.meetings(self.own)
+            for _, one, other in self._pairs(met, num_seeds)
+            if one.reference != other.directory / COMPLETIONS
+        }
+        return sum(not is_judged(*pair) for pair in pairs)
 
     def _rule_and_stop(self, looking: Sequence[tuple[Question, Look]]) -> None:
         self.rulings = rule(

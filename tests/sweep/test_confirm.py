@@ -135,6 +135,16 @@ def test_all_trainings_of_both_sides_are_paired_for_the_same_trainings(tmp_path:
     assert decisions(again) == told
 
 
+def test_pairs_that_are_still_to_be_judged_are_counted_for_the_budget(tmp_path: Path) -> None:
+    confirmation, _ = confirmed(tmp_path, skills(0.3, 0.6), confirm={"arms": 1, "looks": [2]})
+    counted = {}
+    for pairs in ("same", "all"):
+        plans = plans_of(tmp_path, confirm={"arms": 1, "looks": [3], "pairs": pairs})
+        asked = Confirmation(plans, confirmation.own, confirmation.asked)
+        counted[pairs] = asked.num_unjudged(asked.asked, 3)
+    assert counted == {"same": 1, "all": 9 + 6 - 2}, "two pairs were judged before"
+
+
 def test_of_all_pairs_those_of_a_training_that_failed_are_left_out(tmp_path: Path) -> None:
     confirm = {"arms": 1, "looks": [3], "pairs": "all"}
     confirmation, _ = confirmed(
