@@ -123,20 +123,35 @@ def test_what_is_a_pairs_own_on_all_prompts_makes_the_estimate_too_large(shared:
 # The interval
 
 
+def drawn(
+    rng: np.random.Generator, shape: tuple[int, int], by_prompt: float, seed: float
+) -> Floats:
+    """Scores around one half, by prompts and seeds that differ and a judge who errs by 0.3."""
+    num_prompts, num_seeds = shape
+    skill_PSS = (
+        by_prompt * rng.standard_normal((num_prompts, 1, 1))
+        + seed * rng.standard_normal((1, num_seeds, 1))
+        + seed * rng.standard_normal((1, 1, num_seeds))
+    )
+    return 0.5 + skill_PSS + 0.3 * rng.standard_normal((num_prompts, num_seeds, num_seeds))
+
+
 def test_a_noisy_judges_interval_is_narrower_over_all_pairs_and_still_holds_the_truth() -> None:
-    rng, num_seeds, held = np.random.default_rng(6), 3, 0
-    widths = []
+    rng, held, widths = np.random.default_rng(6), 0, []
     for _ in range(1000):
-        skill_PSS = (
-            0.5
-            + 0.1 * rng.standard_normal((60, 1, 1))
-            + 0.02 * rng.standard_normal((1, num_seeds, 1))
-            + 0.02 * rng.standard_normal((1, 1, num_seeds))
-        )
-        scores_PSS = skill_PSS + 0.3 * rng.standard_normal((60, num_seeds, num_seeds))
+        scores_PSS = drawn(rng, (60, 3), by_prompt=0.1, seed=0.02)
         equal, every = TwoWay(np.einsum("pss->ps", scores_PSS)), TwoWay(by_seed(scores_PSS))
         held += abs(every.mean - 0.5) < every.half_width(0.95)
         widths.append((equal.half_width(0.95), every.half_width(0.95)))
     equal_width, every_width = np.mean(widths, axis=0)
     assert every_width < 0.95 * equal_width
     assert held >= 945
+
+
+def test_where_prompts_do_not_differ_the_rest_is_not_subtracted_twice() -> None:
+    """The mean square of prompts then contains half of the judge's rest, and no more is taken."""
+    rng, held = np.random.default_rng(7), 0
+    for _ in range(10_000):
+        test = TwoWay(by_seed(drawn(rng, (40, 8), by_prompt=0.0, seed=0.02)))
+        held += abs(test.mean - 0.5) < test.half_width(0.95)
+    assert held >= 0.95 * 10_000
