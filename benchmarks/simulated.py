@@ -17,7 +17,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import ndtr, ndtri
@@ -42,14 +43,29 @@ def _probit_variance(covariance: float) -> float:
     return math.sin(2 * math.pi * covariance)
 
 
-_SHARE = _probit_variance(CELL * (1 - JUDGE))
-_LATENT = _SHARE / (1 - _SHARE)
-_BY_PROMPT = _probit_variance(PROMPT) * (1 + _LATENT)
-_BY_ANSWER = _LATENT - _BY_PROMPT
-_SCALE = math.sqrt(1 + _LATENT)
-_POINT = _SCALE * math.sqrt(2 * math.pi)
-"""Latent distance of one unit of win rate, near one half."""
-_PRECISION = (0.25 - CELL * (1 - JUDGE)) / (CELL * JUDGE) - 1
+class Latent(NamedTuple):
+    """The latent scale: variances by prompt and by answer, and the judge's precision.
+
+    `scale` is the standard deviation of what a score depends on, `point` the latent distance of one
+    unit of win rate near one half.
+    """
+
+    by_prompt: float
+    by_answer: float
+    scale: float
+    point: float
+    precision: float
+
+
+@cache
+def latent_scale(judge: float) -> Latent:
+    """The scale where such a share of a score's variance is the judge's."""
+    share = _probit_variance(CELL * (1 - judge))
+    latent = share / (1 - share)
+    by_prompt = _probit_variance(PROMPT) * (1 + latent)
+    scale = math.sqrt(1 + latent)
+    precision = (0.25 - CELL * (1 - judge)) / (CELL * judge) - 1
+    return Latent(by_prompt, latent - by_prompt, scale, scale * math.sqrt(2 * math.pi), precision)
 
 
 @dataclass(frozen=True)
@@ -64,7 +80,9 @@ class World:
     the win rate depends on the learning rate: not at all (`flat`), `equal` for all arms, `shifted`
     (the other arms' optimum is elsewhere), or `cliff` (above some rate, which differs, all
     collapses). `curvature` is the win rate lost at a distance of 1 from the optimum. `collapse` is
-    the share of the other arms' trainings that end badly; the rest makes up for it.
+    the share of the other arms' trainings that end badly; the rest makes up for it. `judge` is the
+    judge's own share of a score's variance, `same_seed` the correlation of two trainings with the
+    same seed.
     """
 
     gains: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
@@ -78,6 +96,8 @@ class World:
     curve: str = "equal"
     collapse: float = 0.0
     curvature: float = CURVATURE
+    judge: float = JUDGE
+    same_seed: float = SAME_SEED
     population: str = "these_groups"
     sampler: str = "qmc"
 
@@ -101,6 +121,11 @@ class Drawn:
     cliffs: list[float] = field(init=False)
     by_topic: Floats = field(init=False)
     common: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def latent(self) -> Latent:
+        """The scale that skills are on."""
+        return latent_scale(self.world.judge)
 
     def __post_init__(self) -> None:
         world, rng = self.world, self.rng
@@ -128,26 +153,30 @@ class Drawn:
 
     def setting(self, arm: int, rate: float, num_prompts: int) -> Setting:
         """An arm at a learning rate meets new prompts of the same topics."""
-        effects = math.sqrt(_BY_PROMPT / 2) * self.rng.standard_normal(num_prompts)
-        effects += _POINT * self.by_topic[arm][self.topics(num_prompts)]
+        effects = math.sqrt(self.latent.by_prompt / 2) * self.rng.standard_normal(num_prompts)
+        effects += self.latent.point * self.by_topic[arm][self.topics(num_prompts)]
         return Setting(arm, self.value(arm, rate), effects[:, None])
 
     def trained(self, setting: Setting, seeds: Sequence[int]) -> Floats:
         """Latent skills (P, S) of one training for each seed."""
         num_prompts, num_seeds = len(setting.effects_P1), len(seeds)
-        skill = setting.effects_P1 + math.sqrt(_BY_ANSWER / 2) * self.rng.standard_normal(
-            (num_prompts, num_seeds)
-        )
+        skill = setting.effects_P1 + math.sqrt(
+            self.latent.by_answer / 2
+        ) * self.rng.standard_normal((num_prompts, num_seeds))
         if self.world.seed_by_topic:
             effects = self.rng.standard_normal((self.world.topics, num_seeds))
-            skill += _POINT * self.world.seed_by_topic * effects[self.topics(num_prompts)]
-        return skill + _POINT * np.array([self._training(setting.arm, seed) for seed in seeds])
+            skill += (
+                self.latent.point * self.world.seed_by_topic * effects[self.topics(num_prompts)]
+            )
+        of_seeds = [self._training(setting.arm, seed) for seed in seeds]
+        return skill + self.latent.point * np.array(of_seeds)
 
     def _training(self, arm: int, seed: int) -> float:
         """What a training's randomness adds; trainings with the same seed have a part in common."""
         world = self.world
         common = self.common.setdefault(seed, self._draw())
-        effect = math.sqrt(SAME_SEED) * common + math.sqrt(1 - SAME_SEED) * self._draw()
+        shared = world.same_seed
+        effect = math.sqrt(shared) * common + math.sqrt(1 - shared) * self._draw()
         effect *= world.seeds * (not (world.plain_alone and arm > 0))
         if world.collapse and arm > 0:
             effect += COLLAPSE * (world.collapse - (self.rng.random() < world.collapse))
@@ -157,14 +186,23 @@ class Drawn:
         heavy = self.world.heavy
         return float(self.rng.standard_t(3) / math.sqrt(3) if heavy else self.rng.standard_normal())
 
-    def judged(self, one: Setting, one_PS: Floats, other: Setting, other_PS: Floats) -> Floats:
-        """Scores (P, S) of one setting's trainings over another's, seed by seed."""
+    def chances(self, one: Setting, one_PS: Floats, other: Setting, other_PS: Floats) -> Floats:
+        """Chances (P, S) that one setting's trainings are preferred to another's, seed by seed.
+
+        Skills of the shapes (P, S, 1) and (P, 1, S) give those of all pairs of seeds.
+        """
         gap = min(0.49, max(-0.49, one.value - other.value))
-        latent = _SCALE * ndtri(0.5 + gap) + one_PS - other_PS
+        latent = self.latent.scale * ndtri(0.5 + gap) + one_PS - other_PS
         bias = self.world.bias
         chance = (ndtr(latent + bias) + ndtr(latent - bias)) / 2 if bias else ndtr(latent)
-        chance = np.clip(chance, 1e-3, 1 - 1e-3)
-        scores: Floats = self.rng.beta(_PRECISION * chance, _PRECISION * (1 - chance))
+        clipped: Floats = np.clip(chance, 1e-3, 1 - 1e-3)
+        return clipped
+
+    def judged(self, one: Setting, one_PS: Floats, other: Setting, other_PS: Floats) -> Floats:
+        """Scores (P, S) of one setting's trainings over another's, seed by seed."""
+        chance = self.chances(one, one_PS, other, other_PS)
+        precision = self.latent.precision
+        scores: Floats = self.rng.beta(precision * chance, precision * (1 - chance))
         return scores
 
 

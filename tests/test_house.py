@@ -36,9 +36,9 @@ FACES = {
     "data": {"example", "rows", "sources", "templates", "token_table", "tokens"},
     "models": {"deepspeed_engine", "process", "shape", "source", "tokenizer", "weights"},
     "statistics": {
-        *("answer_statistics", "blocks", "bootstrap", "decision", "early_exit", "early_stopping"),
-        *("fit", "groups", "judged_models", "length_control", "looks", "power", "two_way"),
-        *("win_rate", "words"),
+        *("answer_statistics", "blocks", "bootstrap", "crossed", "decision", "early_exit"),
+        *("early_stopping", "fit", "groups", "judged_models", "length_control", "looks"),
+        *("power", "two_way", "win_rate", "words"),
     },
     "space": {"check", "design", "parameters", "paths", "spread", "trials"},
     "training": {"loop", "schedule"},

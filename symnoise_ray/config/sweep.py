@@ -107,6 +107,10 @@ class ConfirmConfig(Section):
     """Number of fresh training seeds at each look. After a look, an arm stops when it is decided or
     when it can no longer be; the level of 5 % is spent over the looks. The first has 2 seeds at
     least, unless one seed is all there is."""
+    pairs: Literal["same", "all"] = "same"
+    """Which trainings of an arm and of an opponent are judged against each other: those of the
+    `same` seed, or `all` of them, 64 in place of 8 with 8 seeds. `all` takes more verdicts and no
+    training, and averages out the randomness of the judge."""
     contrasts: tuple[tuple[NoiseType, NoiseType], ...] = ()
     """Pairs of arms whose win rates over the reference are compared with each other, such as
     `[[symnoise, independent]]`. Both are confirmed even if `arms` leaves them out."""

@@ -51,6 +51,7 @@ class Confirmation:
     num_opponents: int
     num_questions: int
     calls_per_prompt: int
+    pairs: str
     spread: Spread
     source: str
     judge_cost: float | None = None
@@ -91,6 +92,7 @@ class Confirmation:
             num_opponents=num_opponents,
             num_questions=num_arms + len(sweep.confirm.contrasts),
             calls_per_prompt=2 if config.judge.orders == "both" else 1,
+            pairs=sweep.confirm.pairs,
             spread=spread,
             source=source,
         )
@@ -139,21 +141,27 @@ class Confirmation:
         return self.num_models * self.looks[-1]
 
     @property
-    def judged_per_seed(self) -> int:
-        """Pairs of models that are judged; with two opponents, these also against each other."""
-        return self.num_arms * (3 if self.num_opponents == 2 else 1)
+    def most_judged(self) -> int:
+        """Pairs of models that are judged if no arm stops before the last look.
+
+        Two opponents are also judged against each other, seed by seed.
+        """
+        seeds = self.looks[-1]
+        over_each = seeds**2 if self.pairs == "all" else seeds
+        between = seeds if self.num_opponents == 2 else 0
+        return self.num_arms * (self.num_opponents * over_each + between)
 
     @property
     def most_calls(self) -> int:
         """Verdicts if no arm stops before the last look."""
-        return self.judged_per_seed * self.looks[-1] * self.num_prompts * self.calls_per_prompt
+        return self.most_judged * self.num_prompts * self.calls_per_prompt
 
     @property
     def most_cost(self) -> float | None:
         """Their cost, if the verdicts on one trial have one."""
         if self.judge_cost is None:
             return None
-        return self.judge_cost * self.judged_per_seed * self.looks[-1]
+        return self.judge_cost * self.most_judged
 
     def seeds_for_80(self) -> int | None:
         """Fewest seeds at the last look that give 80 % power on these prompts."""
@@ -267,6 +275,8 @@ def as_lines(found: Confirmation) -> Iterator[str]:
     )
     if not found.is_known:
         yield f"not known: the prompts, which do not lie here; {found.num_prompts} are assumed"
+    if found.pairs == "all":
+        yield "note: computed for confirm.pairs=same; judging all pairs finds no less"
     if found.looks[-1] == 1:
         yield f"note: {ONE_SEED}"
 

@@ -106,7 +106,8 @@ class Comparison:
     compared with each other, and `win_rate` is one half plus half their difference. `label` is the
     arm's setting in words. `prompts_needed` is given for fixed models only. `spread_prompts`,
     `spread_seeds` and `spread_rest` are the estimated variance components of one score, of a group
-    where groups are the units: by prompt, by seed, and the rest.
+    where groups are the units: by prompt, by seed, and the rest. Of the `num_seeds` trainings of
+    either side, `num_pairs` pairs were judged: those of equal seeds, or all.
     """
 
     arm: str
@@ -119,6 +120,7 @@ class Comparison:
     verdict: str
     confidence: float = 0.95
     num_groups: int = 0
+    num_pairs: int = 0
     prompts_needed: int | None = None
     length_controlled_win_rate: float | None = None
     length_controlled_interval_95: Interval | None = None

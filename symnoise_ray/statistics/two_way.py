@@ -51,9 +51,10 @@ def half_width(
 
     The variance of the mean is (MS_prompts + MS_seeds - MS_rest) / (P * S). Prompts and seeds have
     a t interval each, and the squared half-widths add up: Banerjee's bound (1961), which is on the
-    safe side. Both contain the rest, so it is subtracted once, with the normal's quantile; that
-    subtraction is our own, and simulated in benchmarks/judging_statistics.py and
-    benchmarks/verdict.py. Infinite for one prompt, which says nothing.
+    safe side. Both contain the rest, so it is subtracted once, with the normal's quantile, and not
+    more of it than the prompts' mean square can contain; that subtraction is our own, and simulated
+    in benchmarks/judging_statistics.py, benchmarks/verdict.py and benchmarks/pairs.py. Infinite for
+    one prompt, which says nothing.
     """
     if num_prompts < 2:
         return np.full(np.shape(squares.rest), math.inf)
@@ -61,7 +62,8 @@ def half_width(
     squared = stdtrit(num_prompts - 1, quantile) ** 2 * np.asarray(squares.prompts)
     if num_seeds > 1:
         by_seed = stdtrit(num_seeds - 1, quantile) ** 2 * np.asarray(squares.seeds)
-        squared = squared + np.maximum(0, by_seed - ndtri(quantile) ** 2 * np.asarray(squares.rest))
+        in_both = np.minimum(squares.rest, squares.prompts)
+        squared = squared + np.maximum(0, by_seed - ndtri(quantile) ** 2 * in_both)
     widths: Floats = np.sqrt(squared / (num_prompts * num_seeds))
     return widths
 

@@ -132,8 +132,10 @@ def _with_interval(comparison: Comparison) -> str:
 
 
 def _counts(comparison: Comparison, verdict: Verdict) -> str:
-    """Seeds and prompts; groups where they are the units, or are several."""
+    """Seeds, their pairs if all were judged, prompts, and groups if they are units or several."""
     seeds = f"{comparison.num_seeds} fresh seed{'' if comparison.num_seeds == 1 else 's'}"
+    if comparison.num_pairs > comparison.num_seeds:
+        seeds += f" in all {comparison.num_pairs} pairs"
     text = f"{seeds}, {comparison.num_prompts} fresh prompts"
     if comparison.num_groups > 1:
         text += f" of {comparison.num_groups} groups"

@@ -89,10 +89,11 @@ class Budget:
         left = (1 - self.reserved) * hours * HOUR - (time.monotonic() - self.began)
         return max(1.0, left)
 
-    def allows(self, num_trainings: int) -> bool:
+    def allows(self, num_trainings: int, num_pairs: int = 0) -> bool:
         """Whether so many more trainings are within the budget, if each takes what they took.
 
-        Notes the limit if they are not.
+        Notes the limit if they are not. To judge one of so many pairs beside them is taken to cost
+        what judging a training did.
         """
         ended = [result for result in self.results() if result.is_done]
         each = self._spent(ended)
@@ -100,7 +101,8 @@ class Budget:
         rounds = num_trainings / self.num_slots
 
         def fits(name: str, spent: float, limit: float) -> bool:
-            more = num_trainings * each[name] / number
+            judged = num_trainings + num_pairs * name.startswith("judge_")
+            more = judged * each[name] / number
             if name == "wall_time":
                 seconds = [sum(result.seconds.get(p, 0.0) for p in PHASES) for result in ended]
                 more = rounds * fmean(seconds or [0.0]) / HOUR

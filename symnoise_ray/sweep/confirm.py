@@ -2,9 +2,10 @@
 
 In: the questions that the search leads to. Out: a decision on each, look by look. Each arm is
 compared with the reference at the reference's own best setting and at the arm's shared settings,
-seed by seed. A look adds seeds to the questions that are still open. Where the prompts have grown
-after a verdict, what the verdict decided stays; of what it left open, kept models or models that
-are trained again answer all prompts, so that every comparison rests on the same ones.
+seed by seed or over all pairs of seeds. A look adds seeds to the questions that are still open.
+Where the prompts have grown after a verdict, what the verdict decided stays; of what it left open,
+kept models or models that are trained again answer all prompts, so that every comparison rests on
+the same ones.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import product
 
 from symnoise_ray.errors import JudgeError
 from symnoise_ray.judges.choose import JudgeSource
@@ -25,7 +27,7 @@ from symnoise_ray.statistics.power import stopped
 from symnoise_ray.sweep.budget import Budget
 from symnoise_ray.sweep.evidence import Evidence, Scored, contrast, evidence, scored
 from symnoise_ray.sweep.kept import kept_model
-from symnoise_ray.sweep.pairs import judge_pair
+from symnoise_ray.sweep.pairs import is_judged, judge_pair
 from symnoise_ray.sweep.questions import Question, Setting
 from symnoise_ray.sweep.schedule import Part, num_prompts
 from symnoise_ray.sweep.trial import run_trial
@@ -70,7 +72,7 @@ class Confirmation:
             num_new = sum(read_result(plan.directory) is None for plan in plans)
             if not looking or (num_new and prompts != self.num_prompts[-1]):
                 continue  # what did not answer the earlier prompts answers all of them
-            if not budget.allows(num_new):
+            if not budget.allows(num_new, self.num_unjudged(going, num_seeds, prompts)):
                 self._end(going)
                 return
             names = ", ".join(dict.fromkeys(each.arm for each in going))
@@ -141,21 +143,39 @@ class Confirmation:
 
     def _evidence(self, question: Question, look: Look, judges: JudgeSource) -> list[Evidence]:
         """One per opponent; empty if some opponent cannot be compared with at all."""
-        prompts, num_seeds = self._prompts(look), look.num_seeds
-        plans = [self.plan(question.setting, n, prompts) for n in range(num_seeds)]
-        own = [_scored(plan) for plan in plans]
-        found = []
-        for kind, other in question.opponents.items():
-            rivals = [self.plan(other, n, prompts) for n in range(num_seeds)]
-            if question.over:
-                found.append(contrast(own, [_scored(rival) for rival in rivals]))
-            elif kind == "best":
-                found.append(evidence(own, kind, show(other.point)))
-            else:
-                pairs = zip(plans, rivals, strict=True)
-                over = [_over(plan, rival, judges) for plan, rival in pairs]
-                found.append(evidence(over, kind, show(other.point)))
+        tables = [
+            {
+                (n, m): _over(one, other, judges)
+                for (n, m), one, other in self._pairs(met, look.num_seeds, self._prompts(look))
+            }
+            for met in question.meetings(self.own)
+        ]
+        if question.over:
+            found = [contrast(*tables)]
+        else:
+            named = zip(tables, question.opponents.items(), strict=True)
+            found = [evidence(table, kind, show(other.point)) for table, (kind, other) in named]
         return [each for each in found if each is not None] if all(found) else []
+
+    def _pairs(
+        self, met: tuple[Setting, Setting], num_seeds: int, prompts: int
+    ) -> Iterable[tuple[tuple[int, int], TrialPlan, TrialPlan]]:
+        """Trials of two settings that are judged against each other, by numbers of their seeds."""
+        one, other = met
+        for n, m in product(range(num_seeds), repeat=2):
+            if n == m or self.plans.sweep.confirm.pairs == "all":
+                yield (n, m), self.plan(one, n, prompts), self.plan(other, m, prompts)
+
+    def num_unjudged(self, going: Sequence[Question], num_seeds: int, prompts: int) -> int:
+        """Pairs that are still to be judged, beside what is judged when a training ends."""
+        pairs = {
+            (one.directory, other.directory / COMPLETIONS)
+            for question in going
+            for met in question.meetings(self.own)
+            for _, one, other in self._pairs(met, num_seeds, prompts)
+            if one.reference != other.directory / COMPLETIONS
+        }
+        return sum(not is_judged(*pair) for pair in pairs)
 
     def _rule_and_stop(self, looking: Sequence[tuple[Question, Look]]) -> None:
         self.rulings = rule(
@@ -216,21 +236,15 @@ def _at_once(jobs: Sequence[Callable[[], None]], num_threads: int) -> None:
     executor.shutdown()
 
 
-def _scored(plan: TrialPlan) -> Scored:
-    """Scores over the reference's best; none if the trial failed."""
-    result = read_result(plan.directory)
-    if result is None or not result.is_done:
-        return {}
-    return scored(read_annotations(plan.directory / PREFERENCES))
-
-
 def _over(plan: TrialPlan, rival: TrialPlan, judges: JudgeSource) -> Scored:
     """Scores of one trial over another; none if one of them failed, or the judge did."""
     ended = [read_result(each.directory) for each in (plan, rival)]
     if not all(result is not None and result.is_done for result in ended):
         return {}
+    answers = rival.directory / COMPLETIONS
+    if plan.reference == answers:  # a trial is judged against the reference's best when it ends
+        return scored(read_annotations(plan.directory / PREFERENCES))
     try:
-        answers = rival.directory / COMPLETIONS
         return scored(judge_pair(plan.directory, answers, judges, plan.config.judge))
     except JudgeError:
         return {}

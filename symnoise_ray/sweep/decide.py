@@ -76,7 +76,10 @@ def _withheld(
 
 
 def _seeds_needed(confirmation: Confirmation, question: Question) -> int | None:
-    """The most that any opponent needs, of a sweep that declares one look at that many seeds."""
+    """The most that any opponent needs, of a sweep that declares one look at that many seeds.
+
+    Planned for pairs of equal seeds; where all pairs are judged, no more are needed.
+    """
     needed = [
         seeds_needed(
             test.spread,
@@ -88,7 +91,7 @@ def _seeds_needed(confirmation: Confirmation, question: Question) -> int | None:
             num_opponents=len(question.evidence),
         )
         for each in question.evidence
-        for test in [each.test(by_groups=confirmation.by_groups)]
+        for test in [each.of_equal_seeds(by_groups=confirmation.by_groups)]
     ]
     known = [number for number in needed if number is not None]
     return max(known) if known and len(known) == len(needed) else None

@@ -49,6 +49,15 @@ class Question:
         """What tells questions apart."""
         return self.arm, self.over
 
+    def meetings(self, own: Setting) -> list[tuple[Setting, Setting]]:
+        """Settings whose answers are judged against each other.
+
+        Both arms of a contrast meet `own`, the reference at its own best.
+        """
+        if self.over:
+            return [(each, own) for each in (self.setting, *self.opponents.values())]
+        return [(self.setting, rival) for rival in self.opponents.values()]
+
 
 class Registry:
     """The settings that were chosen so far, by arm; kept in a file.

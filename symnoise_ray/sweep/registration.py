@@ -55,6 +55,7 @@ def _declaration(config: SweepConfig, directory: Path) -> dict[str, Any]:
         "opponents_in_search": config.search.opponents,
         "arms_confirmed": config.confirm.arms,
         "looks": [look._asdict() for look in declared_looks(config.confirm.looks)],
+        "pairs": config.confirm.pairs,
         "power": _power(config, directory),
         "fresh_seeds_from": _fresh_seeds(config, directory),
         "parts": [],

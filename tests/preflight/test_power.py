@@ -11,7 +11,7 @@ import pytest
 from symnoise_ray.cli.main import main
 from symnoise_ray.config import SweepConfig
 from symnoise_ray.config.loading import load_sweep
-from symnoise_ray.preflight.power import Confirmation, declaration
+from symnoise_ray.preflight.power import Confirmation, as_lines, declaration
 from symnoise_ray.preflight.variance import measured
 from symnoise_ray.records.files import write_json
 from symnoise_ray.records.verdict import Comparison, Decision, Verdict
@@ -102,6 +102,18 @@ def test_a_plan_counts_what_the_confirmation_trains_and_judges(
     one_opponent = replace(found, num_opponents=1, judge_cost=0.5)
     assert (one_opponent.num_models, one_opponent.most_calls) == (2, 8 * 108 * 2)
     assert one_opponent.most_cost == 4
+
+
+def test_a_plan_counts_all_pairs_where_they_are_judged(quickstart: SweepConfig, tmp_path: Path):
+    same = Confirmation.of(quickstart, tmp_path)
+    every = replace(same, pairs="all", judge_cost=0.5)
+    assert every.most_calls == (2 * 8 * 8 + 8) * 108 * 2  # the opponents meet seed by seed
+    assert every.most_cost == 68
+    assert replace(every, num_opponents=1).most_calls == 8 * 8 * 108 * 2
+    assert (every.most_trainings, every.declared) == (same.most_trainings, same.declared)
+    note = "note: computed for confirm.pairs=same; judging all pairs finds no less"
+    assert note in list(as_lines(every))
+    assert note not in list(as_lines(same))
 
 
 def test_the_smallest_designs_have_80_percent_power(quickstart: SweepConfig, tmp_path: Path):

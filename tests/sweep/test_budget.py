@@ -95,6 +95,9 @@ def test_calls_and_cost_of_the_judge_are_counted_over_all_trials():
     assert not budget(results, judge, judge_calls=999).allows(6)
     assert budget(results, judge, judge_cost=0.61).allows(6)
     assert not budget(results, judge, judge_cost=0.59).allows(6)
+    assert budget(results, judge, judge_calls=1000).allows(2, num_pairs=4), "pairs are judged too"
+    assert not budget(results, judge, judge_calls=1000).allows(2, num_pairs=5)
+    assert budget(results, judge, trials=10).allows(6, num_pairs=100), "and not trained"
 
 
 def test_verdicts_before_the_confirmation_leave_it_its_share():

@@ -109,6 +109,52 @@ def test_answers_of_both_sides_are_paired_seed_by_seed(tmp_path: Path) -> None:
     assert plans.sweep.confirm.looks == (2, 3)
 
 
+def test_all_trainings_of_both_sides_are_paired_for_the_same_trainings(tmp_path: Path) -> None:
+    confirm: dict[str, Any] = {"arms": 2, "looks": [3], "contrasts": [["symnoise", "neftune"]]}
+    arms, skill = ("symnoise", "neftune"), skills(0.3, 0.7, 0.5)
+    same, few = confirmed(tmp_path / "same", skill, arms, confirm=confirm)
+    every, workers = confirmed(tmp_path / "all", skill, arms, confirm=confirm | {"pairs": "all"})
+    assert sorted(workers.trained) == sorted(few.trained)
+    plan = every.plan(every.asked[0].setting, 0, 0)
+    best = {f"preferences-against-confirm-none-seed{seed}.jsonl" for seed in (1001, 1002)}
+    shared = {
+        f"preferences-against-confirm-none-seed{seed}-setting2.jsonl" for seed in (1000, 1001, 1002)
+    }
+    assert {path.name for path in plan.directory.glob("preferences*")} == {
+        PREFERENCES, *best, *shared
+    }  # fmt: skip
+    told, usual = decisions(every), decisions(same)
+    assert {c.num_pairs for each in told for c in each.comparisons} == {9}
+    assert {c.num_pairs for each in usual for c in each.comparisons} == {3}
+    assert told[0].verdict == "better"
+    assert "; 3 fresh seeds in all 9 pairs, 60 fresh prompts" in verdict_sentence(
+        Verdict(decisions=tuple(told))
+    )
+    again, idle = confirmed(tmp_path / "all", skill, arms, confirm=confirm | {"pairs": "all"})
+    assert idle.trained == []
+    assert decisions(again) == told
+
+
+def test_pairs_that_are_still_to_be_judged_are_counted_for_the_budget(tmp_path: Path) -> None:
+    confirmation, _ = confirmed(tmp_path, skills(0.3, 0.6), confirm={"arms": 1, "looks": [2]})
+    counted = {}
+    for pairs in ("same", "all"):
+        plans = plans_of(tmp_path, confirm={"arms": 1, "looks": [3], "pairs": pairs})
+        asked = Confirmation(plans, confirmation.own, confirmation.asked, [{"looks": [3]}])
+        counted[pairs] = asked.num_unjudged(asked.asked, 3, 0)
+    assert counted == {"same": 1, "all": 9 + 6 - 2}, "two pairs were judged before"
+
+
+def test_of_all_pairs_those_of_a_training_that_failed_are_left_out(tmp_path: Path) -> None:
+    confirm = {"arms": 1, "looks": [3], "pairs": "all"}
+    confirmation, _ = confirmed(
+        tmp_path, skills(0.1, 0.9), failing={"confirm-symnoise-seed1001"}, confirm=confirm
+    )
+    (told,) = decisions(confirmation)
+    assert {(c.num_seeds, c.num_pairs) for c in told.comparisons} == {(2, 4)}
+    assert told.num_failed == 1
+
+
 # Looks
 
 

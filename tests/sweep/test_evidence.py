@@ -1,6 +1,6 @@
 """Scores of confirmed trials become tables of prompts by seeds, and those become comparisons."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pytest
@@ -8,7 +8,15 @@ import pytest
 from symnoise_ray.records.preferences import Preference
 from symnoise_ray.statistics.decision import Ruling
 from symnoise_ray.statistics.judged_models import standings
-from symnoise_ray.sweep.evidence import FEWEST_WINS, Evidence, Scored, contrast, evidence, scored
+from symnoise_ray.sweep.evidence import (
+    FEWEST_WINS,
+    ByPair,
+    Evidence,
+    Scored,
+    contrast,
+    evidence,
+    scored,
+)
 
 TEXTS = ("r" * 50, "plain")
 RULING = Ruling("better", 0.01, 0.02, 0.98)
@@ -41,8 +49,22 @@ def some_scores(seed: int, count: int = 40) -> list[float | None]:
     return [float(score) for score in np.random.default_rng(seed).choice([0, 0.5, 1], size=count)]
 
 
+def of_seeds(scores: Sequence[Scored]) -> ByPair:
+    """Pairs of equal seeds."""
+    return {(number, number): each for number, each in enumerate(scores)}
+
+
+def all_pairs(*, failing: Collection[tuple[int, int]] = (), num_seeds: int = 3) -> ByPair:
+    """Every pair of seeds, with scores of its own."""
+    return {
+        (i, j): {} if (i, j) in failing else scored(preferences(some_scores(10 * i + j)))
+        for i in range(num_seeds)
+        for j in range(num_seeds)
+    }
+
+
 def table(by_seed: Sequence[Scored]) -> Evidence:
-    found = evidence(by_seed)
+    found = evidence(of_seeds(by_seed))
     assert found is not None
     return found
 
@@ -79,16 +101,83 @@ def test_copies_of_a_prompt_that_are_judged_otherwise_are_averaged() -> None:
 
 def test_last_requests_of_different_conversations_are_different_prompts() -> None:
     found = table([scored(preferences(some_scores(6), same_request=True))])
-    assert found.scores_PSV.shape == (40, 1, 2)
+    assert found.scores_PCV.shape == (40, 1, 2)
 
 
 def test_a_seed_without_scores_is_left_out_and_no_seed_is_no_evidence() -> None:
     good = scored(preferences(some_scores(4)))
-    assert table([{}, good, {}]).scores_PSV.shape[1] == 1
-    assert evidence([{}, {}]) is None
-    assert evidence([]) is None
+    assert table([{}, good, {}]).num_seeds == 1
+    assert evidence(of_seeds([{}, {}])) is None
+    assert evidence({}) is None
     elsewhere = {("", ("another",)): (1.0, 0.0)}
-    assert evidence([good, elsewhere]) is None, "no prompt is common to both"
+    assert evidence(of_seeds([good, elsewhere])) is None, "no prompt is common to both"
+
+
+# All pairs of seeds
+
+
+def test_all_pairs_count_in_the_mean_and_those_of_equal_seeds_tell_the_spread_of_a_score() -> None:
+    by_pair = all_pairs()
+    every, equal = evidence(by_pair), table([by_pair[n, n] for n in range(3)])
+    assert every is not None
+    test = every.test(by_groups=False)
+    scores = [score for known in by_pair.values() for score, _ in known.values()]
+    assert test.mean == pytest.approx(np.mean(scores))
+    assert (test.num_prompts, test.num_seeds) == (40, 3)
+    told = every.comparison("symnoise", "", RULING, 0.03, over="", by_groups=False)
+    alone = equal.comparison("symnoise", "", RULING, 0.03, over="", by_groups=False)
+    assert (told.num_seeds, told.num_pairs, alone.num_pairs) == (3, 9, 3)
+    assert told.spread_rest == alone.spread_rest
+    assert told.interval_95 == test.interval(0.98) != alone.interval_95
+
+
+def test_all_pairs_have_a_rate_at_equal_lengths() -> None:
+    found = evidence(all_pairs())
+    assert found is not None
+    equal = found.equal_lengths(by_groups=False)
+    assert equal is not None
+    assert (equal.num_prompts, equal.num_seeds) == (40, 3)
+    assert equal.mean < found.test(by_groups=False).mean, "length explains a part of the wins"
+
+
+def test_with_one_seed_all_pairs_are_the_pair_of_equal_seeds() -> None:
+    one = evidence(all_pairs(num_seeds=1))
+    assert one is not None
+    told = one.comparison("symnoise", "", RULING, 0.03, over="", by_groups=False)
+    assert (told.num_seeds, told.num_pairs) == (1, 1)
+    assert told.interval_95 == one.of_equal_seeds(by_groups=False).interval(0.98)
+
+
+@pytest.mark.parametrize(
+    ("failing", "left"),
+    [
+        pytest.param([(1, 0), (1, 1), (1, 2)], [0, 2], id="a training of the arm"),
+        pytest.param([(0, 1), (1, 1), (2, 1)], [0, 2], id="a training of the opponent"),
+        pytest.param([(0, 2), (2, 1)], [0, 1], id="two pairs with one seed in common"),
+        pytest.param([(0, 1)], [0, 2], id="one pair, of which the later seed goes"),
+    ],
+)
+def test_seeds_of_which_a_pair_is_missing_are_left_out_as_few_as_can_be(
+    failing: list[tuple[int, int]], left: list[int]
+) -> None:
+    found, whole = evidence(all_pairs(failing=failing)), all_pairs()
+    assert found is not None
+    kept = {(i, j): whole[left[i], left[j]] for i in range(2) for j in range(2)}
+    other = evidence(kept)
+    assert other is not None
+    assert found.num_seeds == 2
+    assert np.array_equal(found.scores_PCV, other.scores_PCV)
+
+
+def test_for_other_groups_all_pairs_are_averaged_by_group() -> None:
+    by_pair = {
+        pair: scored(preferences(some_scores(sum(pair)), num_groups=5)) for pair in all_pairs()
+    }
+    found = evidence(by_pair)
+    assert found is not None
+    assert found.test(by_groups=True).num_prompts == 5
+    mean = found.test(by_groups=False).mean
+    assert found.test(by_groups=True).mean == pytest.approx(mean), "all groups are of one size"
 
 
 # For people
@@ -96,7 +185,7 @@ def test_a_seed_without_scores_is_left_out_and_no_seed_is_no_evidence() -> None:
 
 def test_a_comparison_says_whom_it_is_against_on_what() -> None:
     by_seed = [scored(preferences(some_scores(n), num_groups=4)) for n in range(3)]
-    found = evidence(by_seed, "shared", "none, lr=0.002")
+    found = evidence(of_seeds(by_seed), "shared", "none, lr=0.002")
     assert found is not None
     told = found.comparison("symnoise", "symnoise, alpha=5", RULING, 0.03, over="", by_groups=False)
     assert (told.arm, told.label, told.opponent, told.against) == (
@@ -171,11 +260,11 @@ def test_a_contrast_is_the_difference_of_two_win_rates_on_shared_prompts_and_see
     better = scored(preferences([1.0] * 30 + [0.0] * 10))
     worse = scored(preferences([0.0] * 30 + [1.0] * 10))
     missing = scored(preferences([None] + [0.0] * 29 + [1.0] * 10))
-    found = contrast([better, better, better], [missing, worse, {}])
+    found = contrast(of_seeds([better, better, better]), of_seeds([missing, worse, {}]))
     assert found is not None
     test = found.test(by_groups=False)
     assert (test.num_prompts, test.num_seeds) == (39, 2)
     assert test.mean == pytest.approx(0.5 + (29 - 10) / 39 / 2)
     told = found.comparison("symnoise", "", RULING, 0.015, over="independent", by_groups=False)
     assert (told.over, told.opponent) == ("independent", "")
-    assert contrast([better], [{}]) is None
+    assert contrast(of_seeds([better]), of_seeds([{}])) is None
