@@ -8,6 +8,7 @@ not in it.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from types import MappingProxyType
 
 import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from symnoise_ray.space.parameters import Params, Space
@@ -25,18 +27,24 @@ INDEX = "index"
 
 
 class Proposals:
-    """The points of a sweep's trials by their numbers; the design gives most of them."""
+    """The points of a sweep's trials by their numbers; the design gives most of them.
+
+    A proposal or a score costs the same after ten trials as after ten thousand, but for what an
+    adaptive sampler computes itself: the study is read once.
+    """
 
     def __init__(self, plans: SweepPlans, storage: Path) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self.plans, self.space = plans, Space(plans.sweep.parameters)
+        name = plans.sweep.name
+        self.storage = optuna.storages.RDBStorage(f"sqlite:///{storage}")
         self.study = optuna.create_study(
-            storage=optuna.storages.RDBStorage(f"sqlite:///{storage}"),
-            study_name=plans.sweep.name,
-            direction="maximize",
-            load_if_exists=True,
+            storage=self.storage, study_name=name, direction="maximize", load_if_exists=True
         )
+        self._study_id = self.storage.get_study_id_from_name(name)
+        self._ids = {index: trial._trial_id for index, trial in self.known().items()}
+        self._arms: dict[str, _Arm] = {}
 
     def given(self, index: int) -> Params | None:
         """The point that the design gives a trial; None if a sampler chooses it."""
@@ -47,38 +55,60 @@ class Proposals:
         point = self.given(index)
         if point is not None and not self.space.contains(point):
             return point
-        before = self.known().get(index)
+        before = self._newest(index)
         if before is not None and before.state == TrialState.RUNNING:
             return before.params
-        # A trial that failed and runs again is a second trial for Optuna, which keeps the failure.
         if before is not None:
-            point = before.params
-        self.study.enqueue_trial(self._sampled(index) if point is None else point)
-        trial = self.study.ask()
-        self.space(trial)
-        trial.set_user_attr(INDEX, index)
+            # A trial that failed and runs again is a second trial for Optuna, which keeps the
+            # failure; and a range may have shrunk since.
+            return self._record(index, before.params, before.distributions)
+        drawn = optuna.trial.FixedTrial(self._sampled(index) if point is None else point)
+        self.space(drawn)
+        return self._record(index, drawn.params, drawn.distributions)
+
+    def _record(
+        self, index: int, point: Params, distributions: Mapping[str, BaseDistribution]
+    ) -> Params:
+        """Write a running trial into the study, in one transaction."""
+        template = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=point,
+            distributions=dict(distributions),
+            user_attrs={INDEX: index},
+        )
+        self._ids[index] = self.storage.create_new_trial(self._study_id, template)
+        trial = self.storage.get_trial(self._ids[index])
+        self._note(trial)
         return trial.params
+
+    def _note(self, trial: FrozenTrial) -> None:
+        """Let the sampler of its arm know how a trial stands, if that arm has asked one before."""
+        arm = self._arm_of(trial)
+        if arm in self._arms:
+            self._arms[arm].note(trial)
+
+    def _arm_of(self, trial: FrozenTrial) -> str:
+        """The arm of one of Optuna's trials; there may be one alone, which no parameter names."""
+        return repr(trial.params.get(self.plans.arms.treatment))
 
     def _sampled(self, index: int) -> Params:
-        """What an adaptive sampler proposes, from the trials of the same arm alone.
-
-        A study in memory holds them, so that no arm learns from another. The sampler is made anew
-        for every trial, from the sweep's seed and the trial's block: one that was started anew with
-        its process would propose its first points again.
-        """
+        """What an adaptive sampler proposes, from the trials of the same arm alone."""
         cell, arms = self.plans.cells[index], self.plans.arms
-        study = optuna.create_study(direction="maximize", sampler=self._sampler(cell.block))
-        for known in self.study.get_trials(deepcopy=True):
-            arm = known.params.get(arms.treatment, cell.arm)  # by default there is one arm alone
-            if arm == cell.arm and known.state != TrialState.WAITING:
-                study.add_trial(known)
+        name = repr(cell.arm if arms.treatment in self.space.parameters else None)
+        if name not in self._arms:
+            self._arms[name] = _Arm()
+            for trial in self.study.get_trials(deepcopy=False):
+                if self._arm_of(trial) == name and trial.state != TrialState.WAITING:
+                    self._arms[name].note(trial)
         fixed = {arms.treatment: cell.arm}
-        study.sampler = optuna.samplers.PartialFixedSampler(fixed, study.sampler)
-        trial = study.ask()
-        self.space(trial)
-        return trial.params
+        sampler = optuna.samplers.PartialFixedSampler(fixed, self._sampler(cell.block))
+        return self._arms[name].ask(sampler, self.space)
 
     def _sampler(self, block: int) -> optuna.samplers.BaseSampler:
+        """Made anew for every trial, from the sweep's seed and the trial's block.
+
+        One that was started anew with its process would propose its first points again.
+        """
         search = self.plans.sweep.search
         seed = int(np.random.SeedSequence([search.seed, block]).generate_state(1)[0])
         if search.sampler == "gp":
@@ -96,15 +126,20 @@ class Proposals:
             stopped: Step and clean loss of a trial that was stopped early. Of those Optuna takes
                 the highest value for the best, so it is told minus the loss.
         """
-        trial = self.known().get(index)
+        trial = self._newest(index)
         if trial is None or trial.state != TrialState.RUNNING:
             return  # outside the space, or recorded before
+        own = trial._trial_id
         if stopped is not None:
             step, loss = stopped
-            optuna.trial.Trial(self.study, trial._trial_id).report(-loss, step)
-            self.study.tell(trial.number, state=TrialState.PRUNED)
-            return
-        self.study.tell(trial.number, score, TrialState.FAIL if score is None else None)
+            self.storage.set_trial_intermediate_value(own, step, -loss)
+            # As Optuna's own `tell`: the value of a pruned trial is its last report.
+            self.storage.set_trial_state_values(own, TrialState.PRUNED, [-loss])
+        elif score is None:
+            self.storage.set_trial_state_values(own, TrialState.FAIL)
+        else:
+            self.storage.set_trial_state_values(own, TrialState.COMPLETE, [score])
+        self._note(self.storage.get_trial(own))
 
     def settle(
         self,
@@ -113,14 +148,8 @@ class Proposals:
     ) -> None:
         """Record what an earlier part of the sweep found out and had no time to record.
 
-        A trial that was just being proposed when it ended will be proposed again. `stopped` holds
-        step and clean loss of the trials that were stopped early.
+        `stopped` holds step and clean loss of the trials that were stopped early.
         """
-        while self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            self.study.ask()  # a trial that waits must be asked for before it can end
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if INDEX not in trial.user_attrs:
-                self.study.tell(trial.number, state=TrialState.FAIL)
         for index, score in scores.items():
             self.tell(index, score, stopped=stopped.get(index))
 
@@ -128,3 +157,39 @@ class Proposals:
         """Optuna's trials by their numbers in the sweep, of several the newest."""
         trials = self.study.get_trials(deepcopy=False)
         return {trial.user_attrs[INDEX]: trial for trial in trials if INDEX in trial.user_attrs}
+
+    def _newest(self, index: int) -> FrozenTrial | None:
+        return self.storage.get_trial(self._ids[index]) if index in self._ids else None
+
+
+class _Arm:
+    """The trials of one arm in a study in memory, so that no arm learns from another."""
+
+    def __init__(self) -> None:
+        self.storage = optuna.storages.InMemoryStorage()
+        self.study = optuna.create_study(storage=self.storage, direction="maximize")
+        self._study_id = self.storage.get_study_id_from_name(self.study.study_name)
+        self._ids: dict[int, int] = {}
+        self._asked: list[int] = []
+
+    def note(self, trial: FrozenTrial) -> None:
+        """Add a trial, or say how one came to its end."""
+        if trial.number not in self._ids:
+            self._ids[trial.number] = (
+                self._asked.pop()
+                if self._asked
+                else self.storage.create_new_trial(self._study_id, copy.deepcopy(trial))
+            )
+            return
+        own = self._ids[trial.number]
+        for step, value in trial.intermediate_values.items():
+            self.storage.set_trial_intermediate_value(own, step, value)
+        self.storage.set_trial_state_values(own, trial.state, trial.values)
+
+    def ask(self, sampler: optuna.samplers.BaseSampler, space: Space) -> Params:
+        """The next point; the next trial that is noted is the one with this point."""
+        self.study.sampler = sampler
+        trial = self.study.ask()
+        space(trial)
+        self._asked = [trial._trial_id]
+        return trial.params

@@ -261,21 +261,19 @@ def test_a_failed_trial_that_is_run_again_has_its_point_and_a_second_place(tmp_p
     assert states(config, tmp_path) == ["FAIL", "RUNNING", "FAIL", "COMPLETE", "RUNNING"]
 
 
-@pytest.mark.parametrize("moment", ["enqueued", "asked"])
-@pytest.mark.parametrize("index", [1, 2])
-def test_a_process_may_end_in_the_middle_of_a_proposal(index: int, moment: str, tmp_path: Path):
-    config = sweep()
-    for name in ("whole", "parts"):
-        (tmp_path / name).mkdir()
-    whole = go_through(config, tmp_path / "whole", range(5))
-    go_through(config, tmp_path / "parts", range(index))
-    study = proposals(config, tmp_path / "parts").study
-    if index == 1 or moment == "enqueued":
-        study.enqueue_trial(NOISY)
-    if moment == "asked":
-        study.ask()
-    proposals(config, tmp_path / "parts").settle({})
-    assert go_through(config, tmp_path / "parts", range(index, 5)) == whole[index:]
+def test_the_study_on_disk_is_read_once_however_many_trials_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = sweep(search={"sampler": "tpe", "num_trials": 20})
+    mine = proposals(config, tmp_path)
+    reads: list[int] = []
+    read = mine.study.get_trials
+    monkeypatch.setattr(mine.study, "get_trials", lambda **how: reads.append(1) or read(**how))
+    for index in range(22):
+        mine.propose(index)
+        mine.tell(index, score(index))
+    assert len(reads) == 1, "by the sampler, for its arm"
+    assert len(states(config, tmp_path)) == 21
 
 
 def test_a_range_that_shrank_moves_no_trial_that_was_proposed_before(tmp_path: Path):
