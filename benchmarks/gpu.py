@@ -72,7 +72,7 @@ STEPS = (
     Step("training-1b", "training", 90, "tokens per second, share of the matmul rate", ("1B",)),
     Step("training-0.5b", "training", 75, "the same at 0.5 B weights", ("0.5B",)),
     Step("noise", "noise", 60, "what noise costs: forward, step, memory"),
-    Step("lora", "adapters", 45, "adapters train, and the frozen weights stay", ("none",)),
+    Step("lora", "adapters", 45, "adapters learn, and need less memory", ("none",)),
     Step("nf4", "adapters", 45, "the same on weights of 4 bits", ("nf4",), BITSANDBYTES),
     Step(
         "flash", "attention", 60, "FlashAttention on packed rows against the block mask", (), FLASH

@@ -41,8 +41,10 @@ def check(step: Step, quantize: str) -> str:
     peak, more = (one.summary["peak_memory_gib"] for one in (found, other))
     if not step.rehearse:  # on the CPU it is the peak of the process, which only grows
         assert peak < more, f"the peak of memory is {peak:.2f} GiB, no less than {more:.2f}"
+    weights = "4 bits" if quantize == "nf4" and not step.rehearse else "bf16"
+    first, last = found.clean[0], found.clean[-1]
     return (
-        f"clean loss {found.clean[0]:.3f} to {found.clean[-1]:.3f}, off by {off:.1g}; peak "
+        f"frozen in {weights}: clean loss {first:.3f} to {last:.3f}, off by {off:.1g}; peak "
         f"{peak:.2f} GiB against {more:.2f}; {found.summary['tokens_per_second']:.0f} tokens/s"
     )
 

@@ -21,8 +21,9 @@ from symnoise_ray.models.process import give_memory_back
 
 NUM_STEPS = 5
 CASES = ((1, "none"), (2, "none"), (3, "none"), (1, "optimizer"), (2, "optimizer"), (3, "all"))
-TOLERANCES = {"fp32": (1e-4, 1e-3), "bf16": (1e-2, 5e-2)}
-"""Relative, of losses and of gradient norms."""
+TOLERANCES = {"fp32": (1e-4, 5e-3), "bf16": (1e-2, 5e-2)}
+"""Relative, of losses and of gradient norms. On a CPU, fp32 of the model of 30 million weights gave
+4e-6 and 3e-4, and a learning rate that is a tenth higher 1.4e-2 for the losses."""
 
 
 def check(step: Step) -> str:
