@@ -55,11 +55,19 @@ class Step:
         """The figures of one of the benchmarks beside this package, tiny in a rehearsal.
 
         Raises:
-            CalledProcessError: one of its assertions failed; the log has them.
+            RuntimeError: it failed; the message has its last words, the log has all.
         """
         path = str(Path(__file__).parent.parent / script)
         command = [sys.executable, path, "--json", *arguments, *["--tiny"] * self.rehearse]
-        run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if run.returncode:
+            raise RuntimeError(f"{script} ended with status {run.returncode}: {self.last_words()}")
         figures: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
         self.note(**figures)
         return figures
+
+    def last_words(self) -> str:
+        """The last line that this step, or a process that it started, has printed."""
+        log = self.result.with_suffix(".log")
+        lines = log.read_text(errors="replace").split("\n") if log.exists() else []
+        return next((line.strip() for line in reversed(lines) if line.strip()), "nothing was said")

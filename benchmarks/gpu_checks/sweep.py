@@ -30,7 +30,7 @@ def check(step: Step) -> str:
     status = subprocess.run(command, check=False).returncode
     if (directory / RESULTS).exists():
         shutil.copy(directory / RESULTS, step.out / "sweep-results.json")
-    assert status == 0, f"the sweep ended with status {status}"
+    assert status == 0, f"the sweep ended with status {status}: {step.last_words()}"
     result = symnoise_ray.load(directory)
     trials = [
         {
