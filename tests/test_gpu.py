@@ -6,6 +6,7 @@ The checks themselves need a GPU; here they are rehearsed on the CPU.
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,27 @@ def test_a_step_that_hangs_is_ended_with_all_that_it_started(
     child = told["figures"]["child"]
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == "zombie"
     assert "in check" in (tmp_path / "hanging.log").read_text(), "the log shows where it hung"
+
+
+def test_a_command_that_is_terminated_ends_its_step(
+    own_steps: dict[str, Step], tmp_path: Path
+) -> None:
+    code = (
+        "import sys\nfrom benchmarks import gpu\n"
+        f"gpu.STEPS = [gpu.Step(*{tuple(own_steps['hanging'])!r})]\nsys.exit(gpu.main())"
+    )
+    out = tmp_path / "out"
+    running = subprocess.Popen(
+        [sys.executable, "-c", code, "--rehearse", "--out", str(out)], cwd=ROOT, text=True
+    )
+    result = out / "hanging.json"
+    while "child" not in (result.read_text() if result.exists() else ""):
+        assert running.poll() is None, "it ended by itself"
+        time.sleep(0.1)
+    child = json.loads(result.read_text())["figures"]["child"]
+    running.terminate()
+    assert running.wait() == 143
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == "zombie"
 
 
 def test_steps_for_which_no_minutes_are_left_are_skipped(
