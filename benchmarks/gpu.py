@@ -95,7 +95,7 @@ def run_step(step: Step, out: Path, limit: float, *, rehearse: bool) -> dict[str
     with tempfile.TemporaryDirectory(prefix="gpu-", ignore_cleanup_errors=True) as scratch:
         command = [sys.executable, "-m", "benchmarks.gpu_checks"]
         command += [f"{step.package}.{step.module}", *step.arguments, "--result", str(result)]
-        command += ["--scratch", scratch, "--limit", f"{limit:g}", *["--rehearse"] * rehearse]
+        command += ["--scratch", scratch, *["--rehearse"] * rehearse]
         environment = environment_of(scratch, mark, rehearse)
         status = run_process(command, out / f"{step.name}.log", environment, limit)
     seconds = round(time.monotonic() - began, 1)
@@ -121,6 +121,9 @@ def run_process(
     try:
         return process.wait(limit)
     except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGUSR1)  # it prints where it hangs, and ends
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
         return None
     finally:
         process.kill()
