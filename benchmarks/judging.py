@@ -1,6 +1,7 @@
 """What judging and answering cost against what the same model allows, as ratios.
 
-    python benchmarks/judging.py [--rounds 7] [--items 805] [--device cuda] [--tiny] [--json]
+    python benchmarks/judging.py [--rounds 7] [--items 805] [--batches 1 4 16 64]
+                                 [--device cuda] [--tiny] [--json]
 
 Judging: prompts per second of the local judge over those of the bare model, which reads the same
 tokens whole, sorted by length (its prefill limit); each round takes its share of the items.
@@ -234,7 +235,7 @@ def computed(engine: TransformersEngine, rows: list[list[int]]) -> int:
 
 
 def answering(
-    folder: Path, sizes: Sizes, rounds: int, device: torch.device
+    folder: Path, sizes: Sizes, batch_sizes: list[int], rounds: int, device: torch.device
 ) -> dict[str, dict[str, float]]:
     """Our answers against those of a loop around Hugging Face's `generate`, by batch size."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, padding_side="left")
@@ -243,7 +244,7 @@ def answering(
     requests = [" ".join(rng.choices(words, k=rng.randint(5, 60))) for _ in range(sizes.prompts)]
     examples = [Example(((request, ""),)) for request in requests]
     told = {}
-    for size in BATCH_SIZES:
+    for size in batch_sizes:
         config = GenerateConfig(max_new_tokens=sizes.new_tokens, batch_size=size)
 
         def ours(config: GenerateConfig = config) -> list[str]:
@@ -292,6 +293,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--items", type=int, default=805)
+    parser.add_argument("--batches", type=int, nargs="+", default=list(BATCH_SIZES))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--json", action="store_true")
@@ -302,7 +304,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         save_model(Path(name), sizes)
         judged = judging(Path(name), arguments.items, arguments.rounds, device)
-        answered = answering(Path(name), sizes, arguments.rounds, device)
+        answered = answering(Path(name), sizes, arguments.batches, arguments.rounds, device)
     torch.distributed.destroy_process_group()
     bars = {"judging": verdict(judged, JUDGING_BAR)} | {
         f"answering, batch {size}": verdict(told, ANSWERING_BAR) for size, told in answered.items()

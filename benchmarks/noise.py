@@ -6,7 +6,8 @@ All contenders run in turn, round by round, on one thread, in CPU time (CUDA: ev
 and gradients, and a gradient that is not zero, are asserted before a time is told; only a failed
 assertion ends with a status other than 0. Every ratio has a spread: the quartiles over the rounds
 (memory: the extremes of three steps). Memory is measured in processes of their own; on the CPU
-that needs Linux. `--tiny` only shows that the benchmark runs: its figures mean nothing.
+one per form, and that needs Linux. `--tiny` only shows that the benchmark runs: its figures mean
+nothing.
 
 Shape letters: B rows, L positions, D embedding width, C copies, V vocabulary.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import gc
 import json
 import multiprocessing
 import os
@@ -346,6 +348,7 @@ def step_row(seconds: list[float], least_plain: float) -> dict[str, float]:
 
 def peaks_of(form: str, keep_gradients: bool, sizes: Sizes, device: torch.device) -> list[int]:
     """Bytes that a step needs above what rests between steps, from three steps in turn."""
+    gc.collect()  # of the form before, where one process measures all: none may vanish in a step
     loop = Loop(form, sizes, device)
     step = functools.partial(loop.step, keep_gradients=keep_gradients)
     for _ in range(2):
@@ -374,11 +377,15 @@ def high_water_mark() -> int:
 
 
 def print_peaks(sizes: Sizes, device: torch.device) -> None:
-    """`peaks_of` every form, each in a process of its own, started before any work is done."""
+    """`peaks_of` every form, each in a process of its own, started before any work is done.
+
+    On CUDA one process measures all, since the allocator counts every byte.
+    """
     cases = {form: (form, False) for form in FORMS}
     cases |= {f"{form}, gradients kept": (form, True) for form in ("plain", "symnoise")}
-    start = "spawn" if device.type == "cuda" else "fork"  # CUDA does not outlive a fork
-    with multiprocessing.get_context(start).Pool(1, maxtasksperchild=1) as pool:
+    # CUDA does not outlive a fork.
+    start, tasks = ("spawn", None) if device.type == "cuda" else ("fork", 1)
+    with multiprocessing.get_context(start).Pool(1, maxtasksperchild=tasks) as pool:
         work = [(*case, sizes, device) for case in cases.values()]
         peaks = pool.starmap(peaks_of, work, chunksize=1)
     print(json.dumps(dict(zip(cases, peaks, strict=True))))
