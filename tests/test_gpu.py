@@ -219,13 +219,18 @@ def test_a_cheap_step_is_rehearsed(tmp_path: Path) -> None:
     assert all(table["numbers"] > 10_000 and table["differ"] == 0 for table in figures.values())
 
 
+ELSEWHERE = {"noise", "training-1b", "training-0.5b"}
+"""Steps that run a benchmark which tests/test_benchmarks.py runs as well."""
+
+
 @pytest.mark.slow
-def test_every_step_is_rehearsed_on_the_cpu(tmp_path: Path) -> None:
-    run = command("--rehearse", "--out", tmp_path, "--minutes", "29")
+def test_the_steps_are_rehearsed_on_the_cpu(tmp_path: Path) -> None:
+    names = [name for name in NAMES[1:] if name not in ELSEWHERE]
+    run = command("--rehearse", "--only", ",".join(names), "--out", tmp_path, "--minutes", "29")
     assert run.returncode == 0, run.stdout
     told = summary(tmp_path)
-    assert told["passed"] == NAMES, run.stdout
-    assert len(run.stdout.splitlines()) == len(NAMES)
+    assert told["passed"] == ["machine", *names], run.stdout
+    assert len(run.stdout.splitlines()) == 1 + len(names)
     collected = json.loads((tmp_path / "tests.json").read_text())["figures"]["collected"]
     assert any("test_a_gpu_draws_the_same_noise" in name for name in collected)
     sweep = json.loads((tmp_path / "sweep-results.json").read_text())
