@@ -7,6 +7,9 @@ import json
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
+# A sweep logs where these say; those of the tests log into their own folders.
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+os.environ.pop("MLFLOW_EXPERIMENT_NAME", None)
 # Ray gives its processes half a minute to start, which is too short on a busy machine.
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "600")
 os.environ.setdefault("RAY_worker_register_timeout_seconds", "600")

@@ -28,7 +28,7 @@ FLOORS = [
 FACES = {
     "demo": {"content"},
     "noise": {"types", "embedding"},
-    "config": {"config", "data", "deepspeed_json", "judge", "loading"},
+    "config": {"config", "data", "deepspeed_json", "judge", "loading", "redaction"},
     "records": {
         *("completions", "files", "layout", "metrics", "preferences", "results", "schema"),
         "verdict",
@@ -44,10 +44,10 @@ FACES = {
     "training": {"loop", "schedule"},
     "generation": {"answering", "harness", "harness_tasks"},
     "judges": {"choose", "judging", "protocol", "remote", "self_check"},
-    "report": {"board", "write"},
+    "report": {"board", "words", "write"},
     "preflight": {"forecast", "inputs", "plan", "power", "preview"},
     "workers": {"client", "outcome", "pool", "session", "task"},
-    "tracking": {"events", "mlflow_runs"},
+    "tracking": {"events", "mlflow_runs", "origin", "store"},
     "sweep": {"results", "run"},
     "cli": {"main"},
 }

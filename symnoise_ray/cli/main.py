@@ -70,7 +70,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments, rest = parser.parse_known_args(argv)
     late = [word for word in rest if "=" in word and not word.startswith("-")]
     if len(late) < len(rest) or (late and not hasattr(arguments, "overrides")):
-        from symnoise_ray.config.loading import redacted
+        from symnoise_ray.config.redaction import redacted
 
         parser.error(f"unrecognized arguments: {' '.join(map(redacted, rest))}")
     if late:

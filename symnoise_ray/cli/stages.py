@@ -190,7 +190,8 @@ def add_judge(verbs: Verbs) -> None:
 
 
 def _run_judge(arguments: argparse.Namespace) -> int:
-    from symnoise_ray.config.loading import load_judge, redacted
+    from symnoise_ray.config.loading import load_judge
+    from symnoise_ray.config.redaction import redacted
     from symnoise_ray.judges.choose import make_judge
     from symnoise_ray.judges.judging import judge_all, require_coverage
     from symnoise_ray.judges.self_check import self_check

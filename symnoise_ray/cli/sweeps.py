@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 from symnoise_ray.cli.verbs import Verbs, add_space, add_verb, split_space
@@ -160,9 +161,11 @@ def add_sync(verbs: Verbs) -> None:
 def _run_sync(arguments: argparse.Namespace) -> int:
     from symnoise_ray.records.results import read_sweep
     from symnoise_ray.tracking.mlflow_runs import replay
+    from symnoise_ray.tracking.store import store_again
 
     sweep = read_sweep(arguments.directory)
-    count = replay(arguments.directory, arguments.uri or sweep.tracking_uri, sweep.experiment)
+    store = store_again(sweep.tracking_uri, sweep.experiment, arguments.uri, os.environ)
+    count = replay(arguments.directory, store.uri, store.experiment)
     print(f"{count} events sent")
     return EXIT_OK
 

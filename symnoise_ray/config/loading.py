@@ -7,7 +7,6 @@ YAML 1.2, so `1e-4` is a number and `no` is a word; every message names file, li
 from __future__ import annotations
 
 import difflib
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
 from symnoise_ray.config import JudgeConfig, SweepConfig, TrialConfig
+from symnoise_ray.config.redaction import may_be_secret, redacted
 from symnoise_ray.config.renamed import take_up_old_keys
 from symnoise_ray.errors import UserError
 
@@ -89,40 +89,6 @@ def _plain(node: Any, path: KeyPath, lines: dict[KeyPath, int]) -> Any:
         if isinstance(node, plain):
             return plain(node)
     return node
-
-
-_SECRET = re.compile(
-    # Settings that count tokens hold no secret.
-    r"key|secret|password|auth|credential|(?<!max_new_)(?<!max_total_)token(?!s_per_minute)",
-    re.IGNORECASE,
-)
-_INNER_SECRET = re.compile(rf"({_SECRET.pattern})\w*[\"']?\s*[:=]", re.IGNORECASE)
-
-
-def redacted(override: str) -> str:
-    """An override as errors may show it: without its value where that may be a secret.
-
-    Decided by the name, since keys look like any other text. A word that is no override, such as
-    `judge.api_key: ...`, is shown up to its first colon or space.
-    """
-    name, sign, value = re.split(r"([=:\s]|$)", override, maxsplit=1)
-    if value and (_may_be_secret(name.split(".")) or _INNER_SECRET.search(value)):
-        return f"{name}{sign}..."
-    return override
-
-
-def _may_be_secret(path: Sequence[str | int]) -> bool:
-    """Whether the value at this path may be a key in the wrong place: its error shows no value.
-
-    A key that somebody tries to give to the judge ends up under some name in its section.
-    """
-    parts = [str(part) for part in path]
-    if any(_SECRET.search(part) for part in parts):
-        return True
-    if "judge" not in parts:
-        return False
-    below = parts[parts.index("judge") + 1 :]
-    return not below or below[0] not in JudgeConfig.model_fields
 
 
 def apply_overrides(
@@ -199,7 +165,7 @@ def _explain(
     message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     given = first.get("input")
     shown = "" if isinstance(given, dict | list | tuple | BaseModel) else f", but got {given!r}"
-    if first["type"] == "value_error" or _may_be_secret((*prefix, *path)):
+    if first["type"] == "value_error" or may_be_secret((*prefix, *path)):
         shown = ""
     return f"{where}: {key}: {message[0].lower()}{message[1:]}{shown}"
 

@@ -82,6 +82,15 @@ def read_train(data: DataConfig) -> Rows:
     return Rows(examples, +left_out)
 
 
+def prompt_source(data: DataConfig, part: str) -> str:
+    """Where the prompts of the search (`eval`) or of the confirmation (`confirm`) come from."""
+    if part == "confirm" and data.confirm_prompts is None:
+        return str(content.confirm_file())
+    if part == "confirm" and data.confirm_prompts != HELD_BACK:
+        return str(data.confirm_prompts)
+    return str(content.eval_file()) if data.eval_prompts is None else data.eval_prompts
+
+
 def read_prompts(data: DataConfig, part: str, *, gold: bool = True) -> Rows:
     """Prompts of the search (`eval`) or of the confirmation (`confirm`).
 
@@ -94,11 +103,6 @@ def read_prompts(data: DataConfig, part: str, *, gold: bool = True) -> Rows:
     Raises:
         DataError: the source cannot be read, a row is broken, or no prompt is left.
     """
-    source = str(content.eval_file()) if data.eval_prompts is None else data.eval_prompts
-    if part == "confirm" and data.confirm_prompts not in (None, HELD_BACK):
-        source = str(data.confirm_prompts)
-    elif part == "confirm" and data.confirm_prompts is None:
-        source = str(content.confirm_file())
     reading = _Reading(
         data.prompt_fields,
         data.on_bad_row,
@@ -107,7 +111,7 @@ def read_prompts(data: DataConfig, part: str, *, gold: bool = True) -> Rows:
         gold=gold,
         group_field=data.group_field,
     )
-    rows = _usable(source, reading)
+    rows = _usable(prompt_source(data, part), reading)
     examples = rows.examples
     if data.confirm_prompts == HELD_BACK:
         examples = _part(examples, part, data.confirm_share)

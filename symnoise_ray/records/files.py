@@ -46,6 +46,14 @@ def write_text(text: str, path: Path) -> None:
         raise
 
 
+def short_path(path: Path) -> str:
+    """A path as a person would type it from here."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
 def require_writable(path: Path, what: str) -> None:
     """Refuse a file that could not be written once the work is done; its folder is made.
 

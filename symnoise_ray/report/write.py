@@ -8,12 +8,12 @@ from the same sections; a number that is missing is shown as missing, never as 0
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from symnoise_ray.config.redaction import without_password
 from symnoise_ray.noise.types import NOISES, adds_noise
 from symnoise_ray.records.files import read_lines, write_text
 from symnoise_ray.records.layout import COMPLETIONS, METRICS, PREFERENCES, REPORT_MARKDOWN
@@ -161,8 +161,8 @@ def _sentence(results: SweepResult) -> str:
 
 
 def _footer(results: SweepResult) -> str:
-    # A report is passed on, a password in a tracking address is not.
-    address = re.sub(r"//[^/@]*@", "//", results.tracking_uri or DASH)
+    # A report is passed on; results of an earlier version may hold a password.
+    address = without_password(results.tracking_uri or DASH)
     return f"Runs are logged in MLflow at {address}, experiment {results.experiment or DASH}."
 
 

@@ -6,6 +6,7 @@ Picklable: the search's trials make their own plan where they run.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +29,8 @@ from symnoise_ray.space.design import (
 )
 from symnoise_ray.space.parameters import Params, Space, corners, describe, resolve
 
+_OF_SEED = re.compile(r"-seed\d+|-prompts\d+$")
+"""What the name of a trial of the confirmation has beside its setting's."""
 FRESH_SEED = 1000
 """Distance of the first confirmation's seeds from the search's."""
 
@@ -48,6 +51,8 @@ class TrialPlan:
     baseline: bool = False
     arm_name: str | None = None
     kept: Path | None = None
+    setting: str = ""
+    """Of the confirmation: what the trials of one setting have in common, the seed apart."""
 
     @property
     def arm(self) -> str:
@@ -157,6 +162,7 @@ class SweepPlans:
             part="confirm",
             baseline=arm == plain,
             arm_name=arm,
+            setting=_setting_name(arm, setting),
         )
 
     def _fresh_seed(self, arm: Any, number: int) -> int:
@@ -200,6 +206,7 @@ def ended_plan(directory: Path, result: TrialResult) -> TrialPlan:
         part=result.part,
         baseline=result.baseline,
         arm_name=result.arm,
+        setting=_OF_SEED.sub("", result.trial) if result.part == "confirm" else "",
     )
 
 
@@ -208,9 +215,12 @@ def _search_name(index: int, arm: str) -> str:
 
 
 def _confirm_name(arm: str, seed: int, setting: int, num_prompts: int) -> str:
-    of_setting = f"-setting{setting}" if setting > 1 else ""
     on_prompts = f"-prompts{num_prompts}" if num_prompts else ""
-    return f"confirm-{arm}-seed{seed}{of_setting}{on_prompts}"
+    return _setting_name(f"{arm}-seed{seed}", setting) + on_prompts
+
+
+def _setting_name(arm: str, setting: int) -> str:
+    return f"confirm-{arm}" + (f"-setting{setting}" if setting > 1 else "")
 
 
 def known_points(sweep: SweepConfig) -> list[Params]:

@@ -26,6 +26,7 @@ from symnoise_ray.records.verdict import Choice, Decision, Verdict
 from symnoise_ray.space.design import Arms
 from symnoise_ray.statistics.words import arm_words, verdict_sentence
 from symnoise_ray.sweep.registration import departures
+from symnoise_ray.tracking.store import Store
 
 GROWN = (
     " This is verdict number {looks} of a sweep that was made larger after a verdict; what was "
@@ -42,7 +43,7 @@ def assemble(
     seconds: Mapping[str, float],
     *,
     notes: Sequence[str] = (),
-    uri: str,
+    store: Store,
     interrupted: bool,
     parts: int = 1,
     looks: int = 1,
@@ -57,7 +58,7 @@ def assemble(
         decisions: Of the confirmation.
         seconds: Of the sweep's parts.
         notes: On the search.
-        uri: Of the tracker.
+        store: Where it is logged.
         interrupted: It did not come to its end.
         parts: How often the sweep was started.
         looks: How often it gave a verdict and was made larger, this verdict included.
@@ -78,8 +79,8 @@ def assemble(
         trials=tuple(ordered),
         seconds=seconds,
         by_phase=_by_phase(ordered),
-        tracking_uri=uri,
-        experiment=sweep.tracking.experiment,
+        tracking_uri=store.shown,
+        experiment=store.experiment,
     )
 
 

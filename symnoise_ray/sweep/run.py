@@ -6,8 +6,7 @@ report; runs in MLflow; the verdict on the screen. The exit status is 0 only for
 
 from __future__ import annotations
 
-import shlex
-import sys
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from symnoise_ray.config import JudgeConfig, SweepConfig
+from symnoise_ray.config.loading import find_space
 from symnoise_ray.judges.choose import JudgeSource
 from symnoise_ray.judges.protocol import Judge
 from symnoise_ray.preflight.inputs import prepare
-from symnoise_ray.records.files import require_folder, write_json
-from symnoise_ray.records.layout import SLOTS, default_tracking_uri
+from symnoise_ray.records.files import require_folder, short_path, write_json
+from symnoise_ray.records.layout import SLOTS
 from symnoise_ray.records.results import SweepResult, TrialResult
 from symnoise_ray.records.verdict import Choice, Decision
 from symnoise_ray.report.board import Board
@@ -45,9 +45,12 @@ from symnoise_ray.sweep.questions import questions
 from symnoise_ray.sweep.registration import register
 from symnoise_ray.sweep.results import assemble
 from symnoise_ray.sweep.resume import Past, begin, has_begun, seeds_of
+from symnoise_ray.sweep.summary import summarise
 from symnoise_ray.sweep.watch import Watch
 from symnoise_ray.tracking import events
 from symnoise_ray.tracking.mlflow_runs import Tracker
+from symnoise_ray.tracking.origin import origin_tags
+from symnoise_ray.tracking.store import Store, choose_store, written_down
 from symnoise_ray.workers.session import ray_session
 
 if TYPE_CHECKING:
@@ -70,7 +73,8 @@ class Sweep:
     config: SweepConfig
     directory: Path
     board: Board
-    uri: str
+    store: Store
+    source: Path
     began: float = field(default_factory=time.monotonic)
     seconds: dict[str, float] = field(default_factory=dict)
     choices: dict[str, Choice] = field(default_factory=dict)
@@ -115,18 +119,24 @@ def run_sweep(
     began = time.monotonic()
     config = prepare(space, overrides)
     with claim_directory(config.name, output, resume=resume) as directory:
-        return _run_in(directory, config, console, began)
+        return _run_in(directory, config, find_space(space), console, began)
 
 
-def _run_in(directory: Path, config: SweepConfig, console: Console, began: float) -> SweepResult:
-    uri = config.tracking.uri or default_tracking_uri(directory)
+def _run_in(
+    directory: Path, config: SweepConfig, source: Path, console: Console, began: float
+) -> SweepResult:
+    store = choose_store(config.tracking, directory, os.environ)
+    # From here on nothing but the store knows a password, so that no file can get it.
+    tracking = written_down(config.tracking, store, directory)
+    config = config.model_copy(update={"tracking": tracking})
     board = Board(console, f"{config.name}: {directory}")
-    sweep = Sweep(config, directory, board, uri, began)
+    sweep = Sweep(config, directory, board, store, source, began)
     _check_settings(sweep)  # before anything is written: a key in a wrong place must not be
     if has_begun(directory):
         sweep.begin()
     verb = f"part {sweep.past.parts + 1} of the sweep in" if sweep.past.parts else "results in"
-    board.say(f"sweep {config.name}: {size_text(config)}; {verb} {_short(directory)}")
+    board.say(f"sweep {config.name}: {size_text(config)}; {verb} {short_path(directory)}")
+    board.say(f"runs are logged in MLflow at {store.shown}, experiment {store.experiment}")
     if sweep.past.prompts and sweep.past.prompts.told:
         board.say(sweep.past.prompts.told)
     if sweep.past.other_versions:
@@ -137,8 +147,8 @@ def _run_in(directory: Path, config: SweepConfig, console: Console, began: float
     with ray_session() as resources:
         num_slots = _count_slots(sweep, resources)
         with _judges(sweep) as judges:
-            result = _run(sweep, num_slots, judges)
-    summarise(result, board)
+            result, page = _run(sweep, num_slots, judges)
+    summarise(result, store, page, board)
     return result
 
 
@@ -186,8 +196,12 @@ def _count_slots(sweep: Sweep, resources: dict[str, float]) -> int:
     return count_slots(sweep.config.workers, resources, num_trials, sweep.judge)
 
 
-def _run(sweep: Sweep, num_slots: int, judges: JudgeSource) -> SweepResult:
-    """Everything that needs the cluster, and the results whatever happens."""
+def _run(sweep: Sweep, num_slots: int, judges: JudgeSource) -> tuple[SweepResult, str]:
+    """Everything that needs the cluster, and the results whatever happens.
+
+    Returns:
+        What it found, and the page of MLflow that shows it; empty where MLflow did not answer.
+    """
     from symnoise_ray.workers.pool import Pool
 
     config = sweep.config
@@ -198,7 +212,8 @@ def _run(sweep: Sweep, num_slots: int, judges: JudgeSource) -> SweepResult:
     sweep.declared = register(config, sweep.directory, sweep.past.looks, num_prompts)
     plans = sweep.plans
     _warn_of_reuse(sweep)
-    tracker = Tracker(sweep.directory, sweep.uri, config.tracking.experiment)
+    tags = origin_tags(sweep.source)
+    tracker = Tracker(sweep.directory, sweep.store.uri, sweep.store.experiment, tags)
     events.start_sweep(tracker, plans, sweep.past.parts + 1)
     sweep.board.say(f"starting {num_slots} worker group{'s' if num_slots > 1 else ''} ...")
     watch = Watch(config.name, sweep.board, tracker)
@@ -217,7 +232,8 @@ def _run(sweep: Sweep, num_slots: int, judges: JudgeSource) -> SweepResult:
         watch.abandon()
         _finish(sweep, watch, tracker, interrupted=isinstance(error, KeyboardInterrupt))
         raise
-    return _finish(sweep, watch, tracker, interrupted=False)
+    result = _finish(sweep, watch, tracker, interrupted=False)
+    return result, events.page(tracker, result)
 
 
 def _search_and_confirm(
@@ -247,7 +263,7 @@ def _search_and_confirm(
         _confirm(sweep, workers, judges, watch, budget)
         sweep.seconds["confirm"] = time.monotonic() - started
     if budget.spent_on:
-        sweep.notes.append(SPENT.format(budget.spent_on, _short(sweep.directory)))
+        sweep.notes.append(SPENT.format(budget.spent_on, short_path(sweep.directory)))
         sweep.board.say(sweep.notes[-1])
 
 
@@ -299,19 +315,21 @@ def _finish(sweep: Sweep, watch: Watch, tracker: Tracker, *, interrupted: bool) 
         sweep.decisions,
         {name: round(value, 2) for name, value in sweep.seconds.items()},
         notes=sweep.notes,
-        uri=sweep.uri,
+        store=sweep.store,
         interrupted=interrupted,
         parts=sweep.past.parts + 1,
         looks=sweep.past.looks + 1,
     )
     write_json(result.to_json(), result.paths.results)
     write_report(result)
-    events.end_sweep(tracker, result, time.monotonic() - started)
-    problem = tracker.close(INTERRUPTED_CLOSE_SECONDS) if interrupted else tracker.close()
+    events.end_sweep(tracker, sweep.config, result, watch.settings, time.monotonic() - started)
+    problem = (
+        tracker.close(INTERRUPTED_CLOSE_SECONDS) if interrupted else tracker.close(patient=True)
+    )
     if problem:
         sweep.board.say(
             f"not everything reached MLflow ({problem}); the journal has it: "
-            f"symnoise-ray sync {_short(sweep.directory)}"
+            f"symnoise-ray sync {short_path(sweep.directory)}"
         )
     return result
 
@@ -322,28 +340,3 @@ def _with_tracking_time(result: TrialResult, watch: Watch, tracker: Tracker) -> 
     timed = result.with_seconds(track=round(tracker.applier.seconds.get(result.trial, 0.0), 3))
     events.log_tracking_time(tracker, timed)
     return timed
-
-
-def summarise(result: SweepResult, board: Board) -> None:
-    """The end of a sweep on the screen: table, where the time went, verdict, what to open."""
-    board.summary()
-    phases = ", ".join(f"{name} {value:.0f} s" for name, value in result.by_phase.items())
-    board.say(f"\n{result.seconds['wall']:.0f} s in all; over all trials: {phases}")
-    left_out = {what: number for trial in result.trials for what, number in trial.counts.items()}
-    for what, number in left_out.items():
-        board.say(f"{number} {what}")
-    board.say(f"\nVerdict: {result.verdict.sentence}\n")
-    python = _short(Path(sys.executable))
-    board.say(f"report:  {python} -m webbrowser {result.paths.report.as_uri()}")
-    board.say(
-        f"runs:    MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {python} -m mlflow ui "
-        f"--backend-store-uri {shlex.quote(result.tracking_uri)}"
-    )
-
-
-def _short(path: Path) -> str:
-    """A path as a person would type it from here."""
-    try:
-        return str(path.absolute().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

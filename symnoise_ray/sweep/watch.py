@@ -34,6 +34,8 @@ class Watch:
         """Trials that ended in an earlier part of the sweep."""
         self.has_begun = False
         """Whether a trial has told anything: a record, or its end."""
+        self.settings: dict[str, list[str]] = {}
+        """Settings that are confirmed -> their trials, one per seed."""
         self._last_steps, self._logged = tracker.journal.history()
         self._plans: dict[str, TrialPlan] = {}
         self._tails: dict[str, Tail] = {}
@@ -66,7 +68,7 @@ class Watch:
             return result
         self.before.add(plan.name)
         if plan.name in self._logged:
-            self._show(plan)
+            self._begin(plan)
             with self._lock:
                 self._close(plan, result)
         else:
@@ -87,14 +89,19 @@ class Watch:
 
     def add(self, plan: TrialPlan) -> None:
         """A trial was started."""
-        self._show(plan)
+        self._begin(plan)
         events.start_trial(self.tracker, self.sweep, plan)
         with self._lock:
             self._plans[plan.name] = plan
             last_step = self._last_steps.get(plan.name, -1)
             self._tails[plan.name] = Tail(plan.directory / METRICS, last_step)
 
-    def _show(self, plan: TrialPlan) -> None:
+    def _begin(self, plan: TrialPlan) -> None:
+        with self._lock:
+            if plan.setting and plan.setting not in self.settings:
+                events.start_setting(self.tracker, self.sweep, plan)
+            if plan.setting:
+                self.settings.setdefault(plan.setting, []).append(plan.name)
         confirms = plan.part == "confirm"
         self.board.start(plan.name, show(plan.params), baseline=plan.baseline, confirms=confirms)
 

@@ -1,12 +1,13 @@
 """What a sweep says to the tracker: runs that start and end, their metrics, tables and files.
 
-In: plans and results, as the sweep has them. Out: events in the journal. A sweep is one run, and
-each of its trials a run below it.
+In: plans and results, as the sweep has them. Out: events in the journal. A sweep is one run. Below
+it lie the trials of its search, and the settings that it confirms, each with a trial per seed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from symnoise_ray.config import SweepConfig
@@ -20,50 +21,20 @@ from symnoise_ray.records.layout import (
     RESULTS,
     SWEEP,
     TRIALS,
+    sweep_directory,
 )
-from symnoise_ray.records.metrics import UPSTREAM
 from symnoise_ray.records.results import STOPPED, SweepResult, TrialResult
 from symnoise_ray.space.parameters import flat
 from symnoise_ray.space.trials import SweepPlans, TrialPlan, first_point
+from symnoise_ray.statistics.words import decision_text
+from symnoise_ray.tracking import names, views
+from symnoise_ray.tracking.answers import judged_answers
+from symnoise_ray.tracking.description import describe
+from symnoise_ray.tracking.inputs import data_inputs
 from symnoise_ray.tracking.journal import KILLED
 from symnoise_ray.tracking.mlflow_runs import Tracker
+from symnoise_ray.tracking.traces import AT_ONCE
 
-SCORES = (
-    "win_rate",
-    "discrete_win_rate",
-    "length_controlled_win_rate",
-    "standard_error",
-    "n_total",
-    "n_wins",
-    "n_wins_reference",
-    "n_draws",
-    "n_invalid",
-    "position_bias",
-    "avg_length",
-    "longer_rate",
-    "n_judged",
-    "num_answers",
-    "length_mean",
-    "length_median",
-    "words_mean",
-    "empty_rate",
-    "refusal_rate",
-    "distinct_rate",
-    "compression_ratio",
-    "num_diversity",
-    "repetition_2",
-    "log_diversity",
-    "first_clean_loss",
-    "num_answer_tokens",
-    "num_passed_tokens",
-    "num_passed_rows",
-    "tokens_per_second",
-    "peak_memory_gib",
-    "flops_utilization",
-    "micro_batch_size",
-    "attempts",
-)
-"""Measured values of a trial's result that its run gets."""
 TABLES = {COMPLETIONS: "answers.json", PREFERENCES: "verdicts.json"}
 """File of a trial -> the table that the tracker shows it as."""
 FILES = (DESIGN, RESULTS, REPORT_HTML, REPORT_MARKDOWN, SWEEP, LOCK)
@@ -73,15 +44,49 @@ FILES = (DESIGN, RESULTS, REPORT_HTML, REPORT_MARKDOWN, SWEEP, LOCK)
 def start_sweep(tracker: Tracker, plans: SweepPlans, parts: int) -> None:
     """The sweep's own run: what is fixed, and how it searches; logged once, whatever the parts."""
     config = plans.sweep
-    tags = {"symnoise.part": "sweep", "symnoise.parts": str(parts)}
+    title = names.title(config.name, plans.directory)
+    tags = {
+        "mlflow.runName": title,
+        "symnoise.sweep": title,
+        "symnoise.part": "sweep",
+        "symnoise.parts": str(parts),
+    }
     begun = tracker.journal.path.exists()
     params = {} if begun else _fixed(config, plans)
-    tracker.log("start", config.name, parent=None, params=params, tags=tags)
+    sets = _sweep_inputs(plans)
+    _start(tracker, config.name, "", params, tags)
+    tracker.log("inputs", config.name, data=sets)
+    _save_views(tracker, config, plans.directory)
+
+
+def _start(
+    tracker: Tracker, run: str, parent: str, params: Mapping[str, Any], tags: Mapping[str, str]
+) -> None:
+    tracker.log("start", run, parent=parent, params=params, tags={**tracker.tags, **tags})
+
+
+def _sweep_inputs(plans: SweepPlans) -> list[dict[str, str]]:
+    parts = ("eval", "confirm") if plans.sweep.confirm.arms else ("eval",)
+    return data_inputs(plans.config(first_point(plans.sweep)).data, parts)
+
+
+def _varied(config: SweepConfig) -> list[str]:
+    return list(dict.fromkeys([*config.parameters, *(k for p in config.baselines for k in p)]))
+
+
+def _save_views(tracker: Tracker, config: SweepConfig, directory: Path) -> None:
+    title, varied = names.title(config.name, directory), _varied(config)
+    states = {views.SEARCH: views.search_view(title, varied)}
+    if config.confirm.arms:
+        states[views.CONFIRMATION] = views.confirmation_view(title, varied)
+    for view, state in states.items():
+        key = views.view_key(directory, view)
+        tracker.log("view", config.name, key=key, name=f"{view} ({title})", state=state)
 
 
 def _fixed(config: SweepConfig, plans: SweepPlans) -> dict[str, Any]:
     fixed = flat(plans.config(first_point(config)))
-    varied = {name for point in config.baselines for name in point} | set(config.parameters)
+    varied = _varied(config)
     params = {name: value for name, value in fixed.items() if name not in varied}
     for section in ("question", "search", "confirm", "budget", "workers"):
         values = getattr(config, section).model_dump(mode="json")
@@ -91,71 +96,134 @@ def _fixed(config: SweepConfig, plans: SweepPlans) -> dict[str, Any]:
     return params
 
 
-def end_sweep(tracker: Tracker, result: SweepResult, report_seconds: float) -> None:
-    """The sweep's numbers, its files, its verdict, and its end."""
-    searched = [trial for trial in result.part("search") if trial.win_rate is not None]
+def end_sweep(
+    tracker: Tracker,
+    config: SweepConfig,
+    result: SweepResult,
+    settings: Mapping[str, Sequence[str]],
+    report_seconds: float,
+) -> None:
+    """The sweep's numbers, its files, its verdict, and its end; and that of its settings.
+
+    Args:
+        tracker: Where it is logged.
+        config: The sweep.
+        result: What it found.
+        settings: Those that were confirmed -> the names of their trials.
+        report_seconds: What the report took.
+    """
+    # A run that is killed is one that a sweep goes on with.
+    status = {"whole": "FINISHED", "partial": "FINISHED", "failed": "FAILED"}
+    ended = status.get(result.status, KILLED)
+    for setting, trials in settings.items():
+        _end_setting(tracker, result, setting, trials, ended)
     # Of a sweep in several parts, each logs its own numbers: the last ones count.
-    record: dict[str, Any] = {"step": result.parts - 1, "num_trials": len(result.trials)}
-    if searched:
-        record["best_win_rate"] = max(trial["win_rate"] for trial in searched)
-    for phase, value in {**result.seconds, "report": report_seconds}.items():
-        record[f"seconds/{phase}"] = value
-    for phase, value in result.by_phase.items():
-        record[f"seconds/trials/{phase}"] = value
-    for comparison in result.comparisons:
-        if not comparison.over:
-            # Against the reference's best, and against the reference at the arm's settings.
-            kind = "_same_settings" if comparison.opponent == "shared" else ""
-            record[f"confirmed_win_rate{kind}/{comparison.arm}"] = comparison.win_rate
+    record = {"step": result.parts - 1, **names.of_sweep(result, report_seconds)}
     tracker.log("metrics", result.name, records=[record])
     for file in FILES:
         tracker.log("file", result.name, path=file)
-    status = {"whole": "FINISHED", "partial": "FINISHED", "failed": "FAILED"}
+    shown = _shown(config.tracking.traces, result, settings)
     tracker.log(
         "end",
         result.name,
-        status=status.get(result.status, KILLED),
+        status=ended,
         tags={
-            "mlflow.note.content": result.verdict.sentence,
+            "mlflow.note.content": describe(result, list(settings), shown),
             "symnoise.status": result.status,
         },
     )
+    # Last, since they take longest; and not before the end, where they would slow down training.
+    for name in shown:
+        _log_traces(tracker, result.paths.trial(name), name)
+
+
+def _shown(wanted: str, result: SweepResult, settings: Mapping[str, Sequence[str]]) -> list[str]:
+    """The trials whose answers are logged as traces."""
+    if wanted == "none" or result.status not in ("whole", "partial"):
+        return []
+    if wanted == "all":
+        chosen = {trial.trial for trial in result.trials}
+    else:
+        chosen = {min(trials) for trials in settings.values()}
+        chosen = chosen or {trial.trial for trial in result.trials if trial.baseline}
+    return [trial.trial for trial in result.trials if trial.is_done and trial.trial in chosen]
+
+
+def _log_traces(tracker: Tracker, directory: Path, name: str) -> None:
+    if not all((directory / file).exists() for file in TABLES):
+        return
+    number = len(judged_answers(directory))
+    for first in range(0, number, AT_ONCE):
+        items = [first, min(first + AT_ONCE, number)]
+        tracker.log("traces", name, path=f"{TRIALS}/{name}", items=items)
+
+
+def start_setting(tracker: Tracker, sweep: str, plan: TrialPlan) -> None:
+    """The run of a setting that is confirmed, told by one of its trials; these lie below it."""
+    params = flat(plan.config)
+    del params["train.seed"]
+    tags = _place(sweep, plan, plan.setting) | {"symnoise.part": "setting"}
+    _start(tracker, plan.setting, sweep, params, tags)
+    tracker.log("inputs", plan.setting, data=data_inputs(plan.config.data, ("confirm",)))
+
+
+def _end_setting(
+    tracker: Tracker, result: SweepResult, setting: str, trials: Sequence[str], ended: str
+) -> None:
+    own = [trial for trial in result.trials if trial.trial in trials]
+    arm = own[0].arm if own else ""
+    decisions = [each for each in result.verdict.decisions if each.arm == arm and not each.over]
+    compared = [each for decision in decisions for each in decision.comparisons]
+    _log_results(tracker, setting, names.of_setting(own, compared))
+    tags = {}
+    for decision in decisions:
+        tags["symnoise.verdict"] = decision.verdict
+        if decision.comparisons:
+            tags["mlflow.note.content"] = decision_text(decision, result.verdict)
+    tracker.log("end", setting, status=ended, tags=tags)
+
+
+def page(tracker: Tracker, result: SweepResult) -> str:
+    """The page of MLflow that shows what a sweep found; empty where MLflow did not answer."""
+    experiment_id = tracker.applier.experiment_id
+    name = views.CONFIRMATION if result.part("confirm") else views.SEARCH
+    address = views.view_address(views.view_key(result.paths.directory, name))
+    return views.fill(address, experiment_id, {}) if experiment_id else ""
 
 
 def start_trial(tracker: Tracker, sweep: str, plan: TrialPlan) -> None:
     """A trial's run: its complete configuration, and its place in the sweep."""
-    tracker.log(
-        "start",
-        plan.name,
-        parent=sweep,
-        params={**flat(plan.config), "config.digest": plan.config.digest()},
-        tags={
-            "symnoise.part": plan.part,
-            "symnoise.arm": plan.arm,
-            "symnoise.baseline": str(plan.baseline).lower(),
-            "symnoise.varied": ", ".join(plan.params),
-        },
-    )
+    params = {**flat(plan.config), "config.digest": plan.config.digest()}
+    _start(tracker, plan.name, plan.setting or sweep, params, _place(sweep, plan, plan.name))
+    data = plan.config.data
+    tracker.log("inputs", plan.name, data=data_inputs(data, (data.prompts,)))
+
+
+def _place(sweep: str, plan: TrialPlan, run: str) -> dict[str, str]:
+    """Tags that tell where in which sweep a run belongs."""
+    directory = sweep_directory(plan.directory)
+    return {
+        "mlflow.runName": names.run_name(sweep, directory, run),
+        "symnoise.sweep": names.title(sweep, directory),
+        "symnoise.part": plan.part,
+        "symnoise.arm": plan.arm,
+        "symnoise.baseline": str(plan.baseline).lower(),
+        "symnoise.varied": ", ".join(plan.params),
+    }
 
 
 def log_records(tracker: Tracker, name: str, records: Sequence[Mapping[str, Any]]) -> None:
     """Lines of a trial's metrics.jsonl."""
-    tracker.log("metrics", name, records=records)
+    tracker.log("metrics", name, records=[names.of_record(record) for record in records])
 
 
 def end_trial(tracker: Tracker, plan: TrialPlan, result: TrialResult) -> None:
     """A trial's scores, its answers and verdicts as tables, and its end."""
-    scores = {name: result[name] for name in SCORES if result.get(name) is not None}
-    scores |= {name: result[name] for name in result.values if name.startswith(UPSTREAM)}
-    for prefix in ("", "length_controlled_"):
-        if ends := result.get(f"{prefix}interval_95"):
-            scores |= {f"{prefix}win_rate_low_95": ends[0], f"{prefix}win_rate_high_95": ends[1]}
-    scores |= {f"seconds/{phase}": value for phase, value in result.seconds.items()}
-    log_records(tracker, plan.name, [{"step": result.last_step, **scores}])
+    _log_results(tracker, plan.name, names.of_result(result.values, result.seconds))
     for file, table in TABLES.items():
         if (plan.directory / file).exists():
             tracker.log("table", plan.name, path=f"{TRIALS}/{plan.name}/{file}", file=table)
-    # A run that is killed is one that a sweep goes on with; a trial that was stopped is over.
+    # A trial that was stopped is over.
     status = {"done": "FINISHED", STOPPED: "FINISHED", "failed": "FAILED"}
     tags = {"symnoise.reason": result.reason} if result.reason else {}
     if result.is_stopped:
@@ -165,8 +233,13 @@ def end_trial(tracker: Tracker, plan: TrialPlan, result: TrialResult) -> None:
 
 def log_tracking_time(tracker: Tracker, result: TrialResult) -> None:
     """The time that logging a trial took, known only when all of it is logged."""
-    record = {"step": result.last_step, "seconds/track": result.seconds["track"]}
-    log_records(tracker, result.trial, [record])
+    name = names.seconds_name("track")
+    _log_results(tracker, result.trial, {name: result.seconds["track"]})
+
+
+def _log_results(tracker: Tracker, name: str, values: Mapping[str, Any]) -> None:
+    """What is measured once; at step 0 the interface draws it as bars, and not as a curve."""
+    tracker.log("metrics", name, records=[{"step": 0, **values}])
 
 
 def abandon_trial(tracker: Tracker, name: str) -> None:

@@ -41,8 +41,9 @@ class Journal:
         for event in read_lines(self.path):
             run = event["run"]
             if event["kind"] == "metrics":
+                # What is measured once has step 0, also after the curve's last step.
                 logged = [record["step"] for record in event["records"]]
-                steps[run] = max(logged, default=steps.get(run, -1))
+                steps[run] = max([steps.get(run, -1), *logged])
             elif event["kind"] == "end" and event["status"] != KILLED:
                 ended.add(run)
             elif event["kind"] == "start":

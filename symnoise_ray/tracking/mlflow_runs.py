@@ -1,9 +1,9 @@
 """Runs in MLflow, through a journal on disk: the only importer of mlflow.
 
-In: events (a run starts, metrics, a file, a run ends). Out: a sweep as a parent run with its
-trials as children. Every event is appended to journal.jsonl first and applied by a thread
-beside the sweep, so a slow or absent tracker never delays a trial; what could not be applied is
-applied later by `replay`, each event once.
+In: events (a run starts, metrics, a file, a run ends). Out: runs, each below the one that its
+start names. Every event is appended to journal.jsonl first and applied by a thread beside the
+sweep, so a slow or absent tracker never delays a trial; what could not be applied is applied later
+by `replay`, each event once.
 """
 
 from __future__ import annotations
@@ -15,23 +15,30 @@ import os
 import secrets
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from symnoise_ray.errors import one_line
+from symnoise_ray.config.redaction import without_password
+from symnoise_ray.errors import SymnoiseError, one_line
 from symnoise_ray.records.files import read_lines, write_json
-from symnoise_ray.records.layout import APPLIED, JOURNAL
+from symnoise_ray.records.layout import APPLIED, JOURNAL, default_tracking_uri
+from symnoise_ray.tracking import views
+from symnoise_ray.tracking.answers import judged_answers
 from symnoise_ray.tracking.journal import Journal
+from symnoise_ray.tracking.traces import write_traces
 
 log = logging.getLogger(__name__)
 
 KEY_TAG = "symnoise.key"
+KIND_TAG = "mlflow.experimentKind"
 RETRY_SECONDS = 2.0
 CLOSE_SECONDS = 30.0
 _SQLITE = "sqlite:///"
 _MAX_PARAMS = 100  # per call, MLflow's limit
 _MAX_METRICS = 1000
 _MAX_VALUE = 6000  # characters of a parameter's value
+_MAX_TAG = 8000  # of a tag's
 
 
 def _make_database(path: Path) -> None:
@@ -63,11 +70,18 @@ class Applier:
         self.experiment = experiment
         self.seconds: dict[str, float] = {}
         self._state_path = directory / APPLIED
+        # By its place relative to the sweep where it is the default: a runs folder may be moved.
+        own = uri == default_tracking_uri(directory)
+        self._store = [None if own else without_password(uri), experiment]
         state = json.loads(self._state_path.read_text()) if self._state_path.exists() else {}
-        self._num_applied: int = state.get("num_applied", 0)
+        if state.get("store", self._store) != self._store:
+            state = {}  # another store has nothing of this sweep yet
+        self.num_applied: int = state.get("num_applied", 0)
+        """Events of the journal that the store has."""
         self._runs: dict[str, str] = state.get("runs", {})
         self._client: Any = None
-        self._experiment_id = ""
+        self.experiment_id = ""
+        """MLflow's id of the experiment; empty as long as nothing was sent there."""
 
     def apply_new(self) -> int:
         """Apply all events that are not applied yet; returns their number.
@@ -75,15 +89,16 @@ class Applier:
         Raises:
             mlflow.exceptions.MlflowException: the tracker refused or did not answer.
         """
-        events = read_lines(self.directory / JOURNAL)[self._num_applied :]
+        events = read_lines(self.directory / JOURNAL)[self.num_applied :]
         for event in events:
             began = time.monotonic()
             getattr(self, f"_{event['kind']}")(event)
-            self._num_applied += 1
+            self.num_applied += 1
             run = event["run"]
             self.seconds[run] = self.seconds.get(run, 0.0) + time.monotonic() - began
         if events:
-            write_json({"num_applied": self._num_applied, "runs": self._runs}, self._state_path)
+            state = {"store": self._store, "num_applied": self.num_applied, "runs": self._runs}
+            write_json(state, self._state_path)
         return len(events)
 
     def _connect(self) -> Any:
@@ -98,7 +113,8 @@ class Applier:
             if self.uri.startswith(_SQLITE) and "?" not in self.uri:
                 _make_database(Path(self.uri.removeprefix(_SQLITE)))
             client = mlflow.MlflowClient(self.uri)
-            self._experiment_id = self._find_experiment(client)
+            self.experiment_id = self._find_experiment(client)
+            self._open_for_training(client)
             self._client = client
         return self._client
 
@@ -117,6 +133,11 @@ class Applier:
                     raise
         return str(found.experiment_id)
 
+    def _open_for_training(self, client: Any) -> None:
+        """Let the experiment open on its runs and not on traces, unless somebody has chosen."""
+        if KIND_TAG not in client.get_experiment(self.experiment_id).tags:
+            client.set_experiment_tag(self.experiment_id, KIND_TAG, "custom_model_development")
+
     def _artifact_location(self) -> str | None:
         """Files beside a local database; a server knows its own place."""
         if not self.uri.startswith(_SQLITE):
@@ -126,18 +147,18 @@ class Applier:
     def _start(self, event: dict[str, Any]) -> None:
         client = self._connect()
         key = f"{self.directory.resolve()}#{event['run']}"
-        tags = {**event["tags"], KEY_TAG: key, "mlflow.runName": event["run"]}
+        tags = {"mlflow.runName": event["run"], **event["tags"], KEY_TAG: key}
         if event["parent"]:
             tags["mlflow.parentRunId"] = self._runs[event["parent"]]
         # A crash may lie between creating the run and remembering it: look before creating.
         found = client.search_runs(
-            [self._experiment_id], filter_string=f"tags.`{KEY_TAG}` = '{key}'", max_results=1
+            [self.experiment_id], filter_string=f"tags.`{KEY_TAG}` = '{key}'", max_results=1
         )
         if found:
             run_id = found[0].info.run_id
             client.update_run(run_id, status="RUNNING")
         else:
-            run = client.create_run(self._experiment_id, start_time=event["time_ms"], tags=tags)
+            run = client.create_run(self.experiment_id, start_time=event["time_ms"], tags=tags)
             run_id = run.info.run_id
         self._runs[event["run"]] = run_id
         self._log_params(run_id, event["params"])
@@ -177,19 +198,48 @@ class Applier:
         client = self._connect()
         client.log_artifact(self._runs[event["run"]], str(self.directory / event["path"]))
 
+    def _inputs(self, event: dict[str, Any]) -> None:
+        """Data sets that a run uses; MLflow keeps one of each name and digest."""
+        client = self._connect()
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        inputs = []
+        for each in event["data"]:
+            values = dict(each)
+            tag = InputTag("mlflow.data.context", values.pop("context"))
+            inputs.append(DatasetInput(Dataset(**values), [tag]))
+        client.log_inputs(self._runs[event["run"]], inputs)
+
+    def _view(self, event: dict[str, Any]) -> None:
+        client = self._connect()
+        value = views.stored(event["name"], event["state"], event["time_ms"])
+        client.set_experiment_tag(self.experiment_id, f"{views.TAG}{event['key']}", value)
+
+    def _traces(self, event: dict[str, Any]) -> None:
+        """Some of a trial's answers, of those that were judged."""
+        self._connect()
+        answers = judged_answers(self.directory / event["path"])[slice(*event["items"])]
+        run_id = self._runs[event["run"]]
+        write_traces(self.uri, self.experiment_id, run_id, answers, event["time_ms"])
+
     def _end(self, event: dict[str, Any]) -> None:
         client = self._connect()
         run_id = self._runs[event["run"]]
         for name, value in event["tags"].items():
-            client.set_tag(run_id, name, value)
+            text = views.fill(value, self.experiment_id, self._runs)
+            client.set_tag(run_id, name, text[:_MAX_TAG])
         client.set_terminated(run_id, status=event["status"], end_time=event["time_ms"])
 
 
 class Tracker:
     """The journal and, beside the sweep, the thread that applies it."""
 
-    def __init__(self, directory: Path, uri: str, experiment: str) -> None:
+    def __init__(
+        self, directory: Path, uri: str, experiment: str, tags: Mapping[str, str] | None = None
+    ) -> None:
         self.journal = Journal(directory)
+        self.tags = dict(tags or {})
+        """Of every run."""
         self.applier = Applier(directory, uri, experiment)
         self.problem = ""
         self._wake = threading.Event()
@@ -206,7 +256,7 @@ class Tracker:
         """
         self.journal.append(kind, run, **values)
         self._wake.set()
-        if kind != "start":
+        if kind in ("metrics", "end"):
             self._begun.set()
 
     def _run(self) -> None:
@@ -220,22 +270,42 @@ class Tracker:
                 self.problem = ""
             except Exception as error:
                 # Whatever the tracker does, trials go on; the journal keeps the events.
-                self.problem = one_line(error)
-                log.debug("tracking failed", exc_info=True)
+                self.problem = without_password(one_line(error))
+                log.debug("tracking failed: %s", self.problem)
             if closing:
                 return
 
-    def close(self, timeout: float = CLOSE_SECONDS) -> str:
-        """Apply what is left; returns the problem if some events could not be applied."""
+    def close(self, timeout: float = CLOSE_SECONDS, *, patient: bool = False) -> str:
+        """Apply what is left; returns the problem if some events could not be applied.
+
+        Args:
+            timeout: Seconds to wait.
+            patient: Wait so long again whenever some event was applied.
+        """
         self._closing = True
         self._begun.set()
         self._wake.set()
-        self._thread.join(timeout)
+        while True:
+            before = self.applier.num_applied
+            self._thread.join(timeout)
+            if not patient or not self._thread.is_alive() or self.applier.num_applied == before:
+                break
         if self._thread.is_alive():
             return self.problem or f"the tracker did not answer within {timeout:g} s"
         return self.problem
 
 
 def replay(directory: Path, uri: str, experiment: str) -> int:
-    """Apply the journal's remaining events to MLflow; returns their number."""
-    return Applier(directory, uri, experiment).apply_new()
+    """Apply the journal's remaining events to MLflow; returns their number.
+
+    Raises:
+        SymnoiseError: the tracker refused or did not answer; what it has is noted.
+    """
+    try:
+        return Applier(directory, uri, experiment).apply_new()
+    except Exception as error:
+        # Not chained: the cause may name the address with its password.
+        raise SymnoiseError(
+            f"{without_password(uri)}: not every event could be sent: "
+            f"{without_password(one_line(error))}; the next try goes on from there"
+        ) from None

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from symnoise_ray.cli.main import main
-from symnoise_ray.config.loading import redacted
+from symnoise_ray.config.redaction import redacted
 
 CANARY = "sk-canary-7f3a9b51c04e"
 VERBS = {
@@ -107,6 +107,8 @@ def test_so_is_one_that_stands_where_a_file_should(
         ("judge.bearer=x", "judge.bearer=..."),
         ("trial={judge: {'api_key': x}}", "trial=..."),
         ("api_key: x", "api_key:..."),
+        ("tracking.uri=http://me:x@host", "tracking.uri=http://me:***@host"),
+        ("tracking={uri: 'mysql://me:x@host'}", "tracking={uri: 'mysql://me:***@host'}"),
         ("judge.model=x", "judge.model=x"),
         ("judge.max_total_tokens=x", "judge.max_total_tokens=x"),
         ("judge.tokens_per_minute=x", "judge.tokens_per_minute=x"),

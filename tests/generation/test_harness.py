@@ -30,6 +30,7 @@ from symnoise_ray.report.board import Board
 from symnoise_ray.space.trials import TrialPlan
 from symnoise_ray.sweep.watch import Watch
 from symnoise_ray.tracking.mlflow_runs import Tracker
+from symnoise_ray.tracking.names import metric_name
 from symnoise_ray.workers.outcome import Outcome
 from symnoise_ray.workers.task import run_task
 from tests.ranks import run_ranks
@@ -447,9 +448,10 @@ def test_report_and_mlflow_show_the_scores_with_plain_fine_tuning_first(tmp_path
     assert "\n".join(rows) in table
     client = mlflow.MlflowClient(uri)
     runs = client.search_runs([client.get_experiment_by_name("tests").experiment_id])
-    metrics = {run.info.run_name: run.data.metrics for run in runs}
+    metrics = {run.info.run_name.rpartition("/")[2]: run.data.metrics for run in runs}
     for name, found in told.items():
-        assert found.items() <= metrics[name].items()
+        renamed = {metric_name(value): number for value, number in found.items()}
+        assert renamed.items() <= metrics[name].items()
 
 
 def test_a_report_without_scores_does_not_speak_of_them() -> None:

@@ -15,7 +15,9 @@ from symnoise_ray.records.schema import VERDICTS, results_schema, shipped
 from symnoise_ray.records.verdict import Candidate, Choice, Comparison, Decision
 from symnoise_ray.statistics.decision import BETTER, OPEN, SAME, WORSE
 from symnoise_ray.sweep.results import assemble
+from symnoise_ray.tracking.store import Store
 
+STORE = Store("sqlite:///mlflow.db", "e")
 TRIALS = (
     TrialResult(
         "000-none", baseline=True, is_reference=True, arm="none", label="none",
@@ -44,7 +46,7 @@ def assembled(directory: Path, **changes: Any) -> SweepResult:
     sweep, _ = load_sweep("quickstart", [])
     result = assemble(
         sweep, directory, TRIALS, [CHOICE], [DECISION], {"wall": 9.5, "search": 3.0},
-        uri="sqlite:///mlflow.db", interrupted=False,
+        store=STORE, interrupted=False,
     )  # fmt: skip
     return replace(result, **changes)
 
@@ -59,7 +61,7 @@ def test_the_shipped_schema_is_that_of_the_types():
 def test_what_a_sweep_writes_is_valid(tmp_path: Path):
     validate(assembled(tmp_path).to_json())
     sweep, _ = load_sweep("quickstart", [])
-    cut = assemble(sweep, tmp_path, TRIALS[1:], [], [], {}, uri="", interrupted=True)
+    cut = assemble(sweep, tmp_path, TRIALS[1:], [], [], {}, store=STORE, interrupted=True)
     validate(cut.to_json())
 
 

@@ -16,8 +16,10 @@ from symnoise_ray.sweep.choice import UNRANKED
 from symnoise_ray.sweep.confirm import Confirmation
 from symnoise_ray.sweep.decide import MOST_FAILED, decision
 from symnoise_ray.sweep.results import assemble
+from symnoise_ray.tracking.store import Store
 from tests.sweep.played import Played, Skill, chosen, played_confirmation, sweep
 
+STORE = Store("sqlite:///mlflow.db", "e")
 PLAIN = {"noise.type": "none", "optim.lr": 1e-4}
 NOISY = {"noise.type": "symnoise", "noise.alpha": 5, "optim.lr": 8e-4}
 UNIFORM = {"noise.type": "neftune", "noise.alpha": 5, "optim.lr": 1e-4}
@@ -224,7 +226,9 @@ def test_a_budget_that_is_spent_ends_the_looks_and_the_sentence_says_what_was_se
     assert told.stopped == "budget"
     assert len(workers.trained) == told.num_trained == (6 if budget == 7 else 0)
     plans = confirmation.plans
-    result = assemble(plans.sweep, plans.directory, [], [], [told], {}, uri="", interrupted=False)
+    result = assemble(
+        plans.sweep, plans.directory, [], [], [told], {}, store=STORE, interrupted=False
+    )
     sentence = result.verdict.sentence
     if budget == 7:
         assert sentence.startswith("Whether symnoise at alpha=5, lr=0.0008 (3 settings tried) is ")
@@ -274,7 +278,7 @@ def test_an_arm_or_an_opponent_that_always_fails_gives_no_comparison(tmp_path: P
     result = assemble(
         confirmation.plans.sweep, confirmation.plans.directory,
         [each for each in confirmation.results(confirmation.asked[0]) if each], [], [told], {},
-        uri="", interrupted=False,
+        store=STORE, interrupted=False,
     )  # fmt: skip
     assert result.verdict.sentence == (
         "No verdict: only 4 of 6 trials came to their end, and plain fine-tuning or every other "

@@ -71,7 +71,9 @@ def test_a_sweep_that_is_killed_again_and_again_ends_like_an_undisturbed_one(tmp
     assert parts["parts"] > 1
     runs = runs_by_name(tmp_path / "parts" / "mlflow.db")
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
-    assert len(runs) == 1 + len(parts["trials"])
+    settings = {name for name in runs if name in ("confirm-none", "confirm-symnoise")}
+    assert len(runs) == 1 + len(settings) + len(parts["trials"])
+    assert len(settings) == 2
 
 
 def test_a_trial_goes_on_from_its_checkpoint_and_has_the_same_numbers(tmp_path: Path):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from symnoise_ray.errors import UserError
 from symnoise_ray.records.files import read_json, read_lines
 from symnoise_ray.records.metrics import PHASES
 from symnoise_ray.sweep.directory import claim_directory
+from symnoise_ray.tracking.mlflow_runs import KEY_TAG
 from tests.servers.endpoint import serving
 
 SPACE = """
@@ -90,7 +92,7 @@ def runs_by_name(database: Path) -> dict[str, Any]:
     client = mlflow.MlflowClient(f"sqlite:///{database}")
     experiment = client.get_experiment_by_name("symnoise_ray")
     found = client.search_runs([experiment.experiment_id], max_results=100)
-    runs = {run.data.tags["mlflow.runName"]: run for run in found}
+    runs = {run.data.tags[KEY_TAG].partition("#")[2]: run for run in found}
     assert len(runs) == len(found), "one run each"
     return runs
 
@@ -98,13 +100,20 @@ def runs_by_name(database: Path) -> dict[str, Any]:
 def test_the_screen_ends_with_table_verdict_and_what_to_open(small: Path):
     text = (small / "stdout.txt").read_text()
     assert "001-symnoise" in text
+    address = f"sqlite:///{small / 'runs' / 'mlflow.db'}"
+    assert f"runs are logged in MLflow at {address}, experiment symnoise_ray\n" in text
     assert "50.0 % [50.0, 50.0]" in text
     assert "Verdict: Whether symnoise at " in text
     assert "; 2 fresh seeds, 24 fresh prompts of 15 groups" in text
-    report, runs = text.strip().splitlines()[-2:]
+    report, runs, page = text.strip().splitlines()[-3:]
     assert report.startswith("report:")
     assert "report.html" in report
-    assert "mlflow ui --backend-store-uri sqlite:///" in runs
+    assert "mlflow ui --workers 1 --backend-store-uri sqlite:///" in runs
+    key = re.search(r"#/experiments/1/runs\?.*viewStateShareKey=(\w+)$", page)
+    assert key is not None
+    client = mlflow.MlflowClient(f"sqlite:///{small / 'runs' / 'mlflow.db'}")
+    view = json.loads(client.get_experiment("1").tags[f"mlflow.sharedViewState.{key[1]}"])
+    assert view["name"] == "Confirmation (small)"
 
 
 def test_every_trial_leaves_its_files(small: Path):
@@ -153,14 +162,19 @@ def test_the_study_is_on_disk_and_holds_the_search_alone(small: Path):
 def test_mlflow_shows_the_trials_below_their_sweep(small: Path):
     runs = runs_by_name(small / "runs" / "mlflow.db")
     parent = runs["small"]
-    assert len(runs) == 7
+    settings = ("confirm-none", "confirm-symnoise")
+    assert len(runs) == 7 + len(settings)
     for name, run in runs.items():
         assert run.info.status == "FINISHED"
         if name != "small":
-            assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+            above = runs[name.partition("-seed")[0] if "-seed" in name else "small"]
+            assert run.data.tags["mlflow.parentRunId"] == above.info.run_id
+            assert run.info.run_name == f"small/{name}"
+    assert runs["confirm-symnoise"].data.tags["symnoise.verdict"] == "cannot tell yet"
     assert parent.data.params["train.max_steps"] == "8"
     assert parent.data.params["search.sampler"] == "tpe"
     assert "plain fine-tuning" in parent.data.tags["mlflow.note.content"]
+    assert parent.data.tags["mlflow.source.name"] == "small.yaml"
     assert {f"seconds/trials/{phase}" for phase in SPENT} <= set(parent.data.metrics)
 
 
@@ -172,10 +186,12 @@ def test_mlflow_has_every_setting_metrics_by_step_and_tables(small: Path):
             assert run.data.params[f"{section}.{name}"] == str(value)
     assert {f"seconds/{phase}" for phase in SPENT} <= set(run.data.metrics)
     score = read_json(small / "runs" / "small" / "trials" / "001-symnoise" / "score.json")
-    assert run.data.metrics["win_rate"] == score["win_rate"]
+    assert run.data.metrics["judge/win_rate"] == score["win_rate"]
     client = mlflow.MlflowClient(f"sqlite:///{small / 'runs' / 'mlflow.db'}")
-    history = client.get_metric_history(run.info.run_id, "loss")
+    history = client.get_metric_history(run.info.run_id, "train/loss")
     assert [point.step for point in history] == list(range(1, 9))
+    groups = {"train", "eval", "judge", "answers", "cost", "seconds"}
+    assert {name.partition("/")[0] for name in run.data.metrics} == groups, "none has no group"
     files = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
     assert files == {"answers.json", "verdicts.json"}
     table = json.loads(run.data.tags["mlflow.loggedArtifacts"])
@@ -203,6 +219,27 @@ def test_a_report_can_be_written_again(small: Path):
 
 
 @pytest.mark.slow
+def test_a_tracker_of_the_environment_is_used_and_its_password_is_written_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:canary@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    (tmp_path / "some.yaml").write_text(SPACE.replace("arms: 1", "arms: 0"))
+    run = tune("some.yaml", "--output", "out", cwd=tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "logged in MLflow at http://me:***@127.0.0.1:9, experiment mine\n" in run.stdout
+    assert "not everything reached MLflow" in run.stdout
+    assert "canary" not in run.stdout + run.stderr
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 10
+    assert not any(b"canary" in path.read_bytes() for path in files)
+    tracking = {"uri": "http://me:***@127.0.0.1:9", "experiment": "mine"}
+    assert read_json(tmp_path / "out" / "results.json")["tracking"] == tracking
+    kept = read_json(tmp_path / "out" / "sweep.json")["tracking"]
+    assert kept == {**tracking, "traces": "confirmed"}
+
+
+@pytest.mark.slow
 def test_trials_that_diverge_are_failed_and_the_rest_goes_on(tmp_path: Path):
     space = SPACE.replace("choices: [0.002]", "choices: [0.002, 1.0e+30]")
     space = space.replace("{num_trials: 1}", "{sampler: grid}").replace("arms: 1", "arms: 0")
@@ -226,7 +263,7 @@ def test_trials_that_diverge_are_failed_and_the_rest_goes_on(tmp_path: Path):
     run_info = next(
         found
         for found in client.search_runs(["1"])
-        if found.data.tags["mlflow.runName"] == failed["trial"]
+        if found.data.tags["mlflow.runName"].endswith(f"/{failed['trial']}")
     )
     assert run_info.info.status == "FAILED"
     assert "must be finite" in run_info.data.tags["symnoise.reason"]

@@ -23,7 +23,7 @@ from symnoise_ray.statistics.answer_statistics import answer_statistics
 from symnoise_ray.statistics.early_stopping import judging_order
 from symnoise_ray.statistics.win_rate import win_rate
 from symnoise_ray.sweep.trial import _judge, run_trial
-from symnoise_ray.tracking.events import SCORES
+from symnoise_ray.tracking.names import RESULTS
 from symnoise_ray.workers.outcome import Outcome
 from tests.judges.test_judging import Scripted
 from tests.servers.endpoint import Endpoint, serving
@@ -198,7 +198,7 @@ def test_a_trial_tells_what_its_answers_look_like(tmp_path: Path) -> None:
     assert told["refusal_rate"] == 1 / 20
     assert told["num_diversity"] == 1
     assert {name: result[name] for name in told} == told
-    assert set(told) <= set(SCORES), "all of them reach the tracker"
+    assert set(told) <= set(RESULTS["answers"]), "all of them reach the tracker"
     assert json.loads((trial.directory / "trial.json").read_text()) == json.loads(
         json.dumps(result.to_json())
     )

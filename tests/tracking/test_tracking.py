@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,10 @@ EXPERIMENT = "tests"
 LOSSES = [2.5, 2.0, 1.5]
 
 
-@pytest.fixture(autouse=True)
-def _fast_failures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An absent tracker is given up at once; what tracking sets itself does not outlive a test."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
-
-
 @pytest.fixture
-def uri(tmp_path: Path) -> str:
+def uri(store: Callable[[str], str]) -> str:
     """A local MLflow database."""
-    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+    return store("mlflow")
 
 
 @pytest.fixture
