@@ -90,6 +90,9 @@ def add_plan(verbs: Verbs) -> None:
     )
     parser.add_argument("--rows", type=int, metavar="N", help="training rows, in place of the data")
     parser.add_argument(
+        "--row-tokens", type=float, metavar="T", help="of those rows, the mean number of tokens"
+    )
+    parser.add_argument(
         "--workers",
         type=int,
         metavar="N",
@@ -106,12 +109,15 @@ def _run_plan(arguments: argparse.Namespace) -> int:
     from symnoise_ray.preflight.plan import as_text, plan, to_json
 
     space, overrides = split_space(arguments)
-    for name in ("rows", "workers", "gpu_memory", "teraflops"):
+    for name in ("rows", "row_tokens", "workers", "gpu_memory", "teraflops"):
         value = getattr(arguments, name)
         if value is not None and not 0 < value < float("inf"):
             raise UserError(f"--{name.replace('_', '-')} must be more than 0, but got {value:g}")
+    if arguments.row_tokens is not None and arguments.rows is None:
+        raise UserError("--row-tokens is the length of rows that are not read; give --rows as well")
     options = Options(
         num_rows=arguments.rows,
+        row_tokens=arguments.row_tokens,
         model_config=arguments.model_config,
         num_workers=arguments.workers,
         gpu_memory=arguments.gpu_memory,
