@@ -37,7 +37,16 @@ FACES = {
     "models": {"deepspeed_engine", "process", "shape", "source", "tokenizer", "weights"},
     "statistics": {
         *("answer_statistics", "blocks", "bootstrap", "decision", "early_exit", "early_stopping"),
-        *("fit", "groups", "judged_models", "length_control", "looks", "power", "two_way"),
+        *(
+            "fit",
+            "groups",
+            "judged_models",
+            "length_control",
+            "looks",
+            "pooling",
+            "power",
+            "two_way",
+        ),
         *("win_rate", "words"),
     },
     "space": {"check", "design", "parameters", "paths", "spread", "trials"},
