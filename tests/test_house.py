@@ -53,7 +53,7 @@ FACES = {
     "training": {"loop", "schedule"},
     "generation": {"answering", "harness", "harness_tasks"},
     "judges": {"choose", "judging", "protocol", "remote", "self_check"},
-    "report": {"board", "write"},
+    "report": {"board", "card", "write"},
     "preflight": {"forecast", "inputs", "plan", "power", "preview"},
     "workers": {"client", "outcome", "pool", "session", "task"},
     "tracking": {"events", "mlflow_runs"},

@@ -150,6 +150,27 @@ def _run_report(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def add_card(verbs: Verbs) -> None:
+    """Add `card`."""
+    parser = add_verb(
+        verbs,
+        "card",
+        "Write a model card and a summary of the evidence of a finished sweep.",
+        "symnoise-ray card runs/quickstart",
+        _run_card,
+    )
+    parser.add_argument("directory", type=Path, metavar="DIR", help="directory of the sweep")
+
+
+def _run_card(arguments: argparse.Namespace) -> int:
+    from symnoise_ray.records.results import read_sweep
+    from symnoise_ray.report.card import write_card
+
+    for path in write_card(read_sweep(arguments.directory)):
+        print(path)
+    return EXIT_OK
+
+
 def add_sync(verbs: Verbs) -> None:
     """Add `sync`."""
     parser = add_verb(

@@ -130,9 +130,7 @@ def test_what_cannot_be_pooled_is_refused_in_one_line(
         ),
         "must be another sweep than": sweep("copy", decided(0.53)),
         "2 seeds or more, but has 1 seeds": sweep("seed", one_seed),
-        "too many of its trainings failed": sweep(
-            "failed", replace(decided(0.53), comparisons=())
-        ),
+        "too many of its trainings failed": sweep("failed", replace(decided(0.53), comparisons=())),
     }
     for told, directory in refused.items():
         assert main(["pool", good, directory]) == EXIT_USER

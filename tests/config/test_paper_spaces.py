@@ -91,6 +91,13 @@ def test_the_models_are_of_the_published_sizes(model: str, capsys: pytest.Captur
     assert planned["confirmation"]["num_prompts"] == 604  # three quarters of 805
 
 
+def test_the_page_shows_the_hours_that_the_plans_give(maker: ModuleType):
+    page = (ROOT / "docs" / "reproduce.md").read_text(encoding="utf-8")
+    (first,) = (study for study in maker.studies() if study.name == "alpaca-llama2-7b")
+    for row in (*maker.hours(first), *maker.costs()):
+        assert f"{row}\n" in page, "python search_spaces/paper/make.py prints the rows"
+
+
 @pytest.mark.parametrize("annotator", ["alpaca_eval_gpt4", "chatgpt_fn"])
 def test_both_judges_of_the_paper_are_known_by_name(
     annotator: str, monkeypatch: pytest.MonkeyPatch
