@@ -91,6 +91,9 @@ def add_plan(verbs: Verbs) -> None:
     )
     parser.add_argument("--rows", type=int, metavar="N", help="training rows, in place of the data")
     parser.add_argument(
+        "--row-tokens", type=float, metavar="T", help="of those rows, the mean number of tokens"
+    )
+    parser.add_argument(
         "--workers",
         type=int,
         metavar="N",
@@ -107,12 +110,15 @@ def _run_plan(arguments: argparse.Namespace) -> int:
     from symnoise_ray.preflight.plan import as_text, plan, to_json
 
     space, overrides = split_space(arguments)
-    for name in ("rows", "workers", "gpu_memory", "teraflops"):
+    for name in ("rows", "row_tokens", "workers", "gpu_memory", "teraflops"):
         value = getattr(arguments, name)
         if value is not None and not 0 < value < float("inf"):
             raise UserError(f"--{name.replace('_', '-')} must be more than 0, but got {value:g}")
+    if arguments.row_tokens is not None and arguments.rows is None:
+        raise UserError("--row-tokens is the length of rows that are not read; give --rows as well")
     options = Options(
         num_rows=arguments.rows,
+        row_tokens=arguments.row_tokens,
         model_config=arguments.model_config,
         num_workers=arguments.workers,
         gpu_memory=arguments.gpu_memory,
@@ -142,6 +148,27 @@ def _run_report(arguments: argparse.Namespace) -> int:
     result = read_sweep(arguments.directory)
     write_report(result)
     print(result.paths.report)
+    return EXIT_OK
+
+
+def add_card(verbs: Verbs) -> None:
+    """Add `card`."""
+    parser = add_verb(
+        verbs,
+        "card",
+        "Write a model card and a summary of the evidence of a finished sweep.",
+        "symnoise-ray card runs/quickstart",
+        _run_card,
+    )
+    parser.add_argument("directory", type=Path, metavar="DIR", help="directory of the sweep")
+
+
+def _run_card(arguments: argparse.Namespace) -> int:
+    from symnoise_ray.records.results import read_sweep
+    from symnoise_ray.report.card import write_card
+
+    for path in write_card(read_sweep(arguments.directory)):
+        print(path)
     return EXIT_OK
 
 

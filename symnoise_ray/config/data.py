@@ -45,9 +45,9 @@ class DataConfig(Section):
     """What happens to a row that breaks a rule. `error`: the command ends, and its message names
     the file and the row. `skip`: the row is left out, and such rows are counted by reason."""
     eval_prompts: str | None = None
-    """Where the prompts of the search come from, one source of the kinds of `train`. Every model
-    answers them, and the judge compares the answers. By default the demo's prompts; it must be
-    given where `train` is not `demo`."""
+    """Where the prompts of the search come from, one source of the kinds of `train`, or
+    `alpaca-eval`, the 805 prompts of AlpacaEval. Every model answers them, and the judge compares
+    the answers. By default the demo's prompts; it must be given where `train` is not `demo`."""
     confirm_prompts: str | None = None
     """Where the prompts of the confirmation come from. By default the demo's prompts for the demo.
     `held_back` keeps a part of `eval_prompts` for the confirmation, by `confirm_share`; a sweep

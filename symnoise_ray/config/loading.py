@@ -43,11 +43,11 @@ class Document(NamedTuple):
 
 
 def shipped_spaces() -> dict[str, Path]:
-    """Name -> file of the search spaces that come with the package."""
+    """Name, such as `quickstart` or `paper/alpaca-opt` -> file, of the spaces of the package."""
     package = Path(__file__).parent.parent
     for folder in (package / "search_spaces", package.parent / "search_spaces"):
-        if files := sorted(folder.glob("*.yaml")):
-            return {file.stem: file for file in files}
+        if files := sorted(folder.rglob("*.yaml")):
+            return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
     raise UserError(f"the shipped search spaces must lie in or beside {package}; reinstall")
 
 

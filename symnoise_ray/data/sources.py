@@ -7,7 +7,7 @@ record means.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,10 @@ PRESETS: dict[str, tuple[str, str | None]] = {
         "ShareGPT_V3_unfiltered_cleaned_split.json",
     ),
     "open-platypus": ("garage-bAInd/Open-Platypus", None),
+    "alpaca-eval": ("tatsu-lab/alpaca_eval", "alpaca_eval.json"),
 }
-"""Name of a data set of the NEFTune paper -> its Hugging Face data set, and the file to take if the
-data set has several."""
+"""Name of a data set of the NEFTune paper, or of its prompts -> its Hugging Face data set, and the
+file to take where the data set has several or a loading script."""
 
 FILE_SUFFIXES = (".json", ".jsonl", ".parquet")
 """Endings of the files that are read in a folder, in the order of their names."""
@@ -159,26 +160,45 @@ def _saved_records(folder: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _hub_records(name: str, file: str | None = None) -> Iterator[tuple[str, Any]]:
-    """Rows of the `train` split of a Hugging Face data set; loading scripts are not run."""
-    import datasets  # slow to import, and only needed for hub names
+    """Rows of one file of a Hugging Face data set, or of its `train` split; no script is run."""
     import huggingface_hub
 
     unreachable: Exception | None = None
-    offline = datasets.config.HF_HUB_OFFLINE
     try:
         huggingface_hub.HfApi().dataset_info(name, timeout=HUB_SECONDS)
     except Exception as error:  # no network, no such name, no access: only a cached copy helps
         unreachable = error
+    offline = unreachable is not None
     try:
-        # By itself the library tries for half a minute where there is no network.
-        datasets.config.HF_HUB_OFFLINE = offline or unreachable is not None
-        rows = datasets.load_dataset(name, split="train", data_files=file)
+        rows = _split_rows(name, offline) if file is None else _file_rows(name, file, offline)
     except Exception as error:
         raise DataError(
             f"{name}: must be a file or folder that exists, one of {', '.join(PRESETS)}, or a "
             "Hugging Face data set that can be loaded or is cached, but "
             f"{one_line(unreachable or error, 200)}"
         ) from None
-    finally:
-        datasets.config.HF_HUB_OFFLINE = offline
     yield from ((f"{name} row {number}", row) for number, row in enumerate(rows, 1))
+
+
+def _split_rows(name: str, offline: bool) -> Iterable[Any]:
+    """The `train` split, which the library converts to its own format and keeps."""
+    import datasets  # slow to import, and only needed for hub names
+
+    before = datasets.config.HF_HUB_OFFLINE
+    try:
+        # By itself the library tries for half a minute where there is no network.
+        datasets.config.HF_HUB_OFFLINE = before or offline
+        rows: Iterable[Any] = datasets.load_dataset(name, split="train")
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
+    return rows
+
+
+def _file_rows(name: str, file: str, offline: bool) -> Iterator[Any]:
+    """The rows of one JSON file: `datasets` refuses a data set that has a loading script beside."""
+    import huggingface_hub
+
+    path = huggingface_hub.hf_hub_download(
+        name, file, repo_type="dataset", local_files_only=offline
+    )
+    return (row for _, row in _file_records(Path(path)))

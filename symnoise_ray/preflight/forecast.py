@@ -29,13 +29,14 @@ QUESTION_TOKENS = 400
 class Options:
     """The options of the command beside the configuration.
 
-    `num_rows` is the number of training rows, which are then not read. `model_config` is a
-    config.json to read in place of the model's. `num_workers` is for a trial's file. `gpu_memory`
-    is in GiB, and `teraflops` is the speed that one worker reaches, in 1e12 operations per
-    second.
+    `num_rows` is the number of training rows, which are then not read, and `row_tokens` their mean
+    number of tokens. `model_config` is a config.json to read in place of the model's. `num_workers`
+    is for a trial's file. `gpu_memory` is in GiB, and `teraflops` is the speed that one worker
+    reaches, in 1e12 operations per second.
     """
 
     num_rows: int | None = None
+    row_tokens: float | None = None
     model_config: Path | None = None
     num_workers: int | None = None
     gpu_memory: float | None = None
@@ -78,7 +79,7 @@ def forecast(config: TrialConfig, num_workers: int, options: Options) -> Forecas
             f"train.global_batch_size={batch} must be a multiple of the {num_workers} workers"
         )
     shape = read_model(config.model, options.model_config)
-    rows = read_rows(config, shape, options.num_rows)
+    rows = read_rows(config, shape, options.num_rows, options.row_tokens)
     copies = tuple(len(group) for group in passes(config.noise))
     steps = None if rows.num_rows is None else num_steps(config, rows.num_rows)
     return Forecast(

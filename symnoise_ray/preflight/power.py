@@ -14,7 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from symnoise_ray.config import SweepConfig
+from symnoise_ray.config import DataConfig, SweepConfig
+from symnoise_ray.config.data import HELD_BACK
 from symnoise_ray.preflight.row_counts import count_confirmed
 from symnoise_ray.preflight.variance import measured
 from symnoise_ray.space.trials import SweepPlans, confirmed_models, first_point
@@ -24,7 +25,7 @@ from symnoise_ray.statistics.two_way import Spread
 from symnoise_ray.statistics.words import ONE_SEED, points
 
 UNKNOWN_PROMPTS = 805
-"""Assumed where the prompts are not known: as many as AlpacaEval has."""
+"""Assumed where the prompts are not known: as many as AlpacaEval has, before any are held back."""
 _MOST_PROMPTS = 100_000
 _LARGER = (1, 2, 4)
 """Numbers of prompts in the table, as multiples of this sweep's."""
@@ -71,7 +72,7 @@ class Confirmation:
         config = SweepPlans(sweep, Path()).config(first_point(sweep))
         counted = count_confirmed(config, download=download)
         by_groups = sweep.question.population == "other_groups"
-        num_prompts, num_groups = counted or (UNKNOWN_PROMPTS, UNKNOWN_PROMPTS)
+        num_prompts, num_groups = counted or _assumed(config.data)
         spread = _of_groups(TYPICAL, num_prompts / num_groups) if by_groups else TYPICAL
         source = f"typical ones, since no sweep like it in {folder.name}/ has measured any"
         if found := measured(folder, config, sweep.question.population):
@@ -195,6 +196,13 @@ class Confirmation:
             )
             for times in _LARGER
         ]
+
+
+def _assumed(data: DataConfig) -> tuple[int, int]:
+    """Prompts of the confirmation where they do not lie here, each a group of its own."""
+    kept = data.confirm_share if data.confirm_prompts == HELD_BACK else 1.0
+    count = round(kept * UNKNOWN_PROMPTS)
+    return count, count
 
 
 def _of_groups(spread: Spread, prompts_per_group: float) -> Spread:

@@ -37,8 +37,16 @@ class Rows:
     unknown: tuple[str, ...]
 
 
-def read_rows(config: TrialConfig, shape: ModelShape, num_rows: int | None) -> Rows:
+def read_rows(
+    config: TrialConfig, shape: ModelShape, num_rows: int | None, row_tokens: float | None = None
+) -> Rows:
     """Numbers of the training rows and prompts, or why they are not known.
+
+    Args:
+        config: The trial.
+        shape: Its model, for the longest row that it takes.
+        num_rows: The number of training rows, which are then not read.
+        row_tokens: Of those rows, the mean number of tokens.
 
     Raises:
         DataError: the data on this machine is broken.
@@ -46,6 +54,10 @@ def read_rows(config: TrialConfig, shape: ModelShape, num_rows: int | None) -> R
     """
     limit = row_limit(config.data, shape.context)
     nothing = Rows(num_rows, None, None, limit, 1.0, None, limit, ())
+    if num_rows is not None and row_tokens is not None:
+        tokens = round(num_rows * min(row_tokens, limit))
+        why = f"answers, because the data was not read; all of {row_tokens:g} tokens a row count"
+        return replace(nothing, num_tokens=tokens, num_answer_tokens=tokens, unknown=(why,))
     if num_rows is not None:
         why = f"tokens, because the data was not read; every row counts as {limit}"
         return replace(nothing, unknown=(why,))

@@ -72,7 +72,7 @@ def check(path: Path, *overrides: str) -> SweepConfig:
 
 def test_there_are_shipped_search_spaces() -> None:
     assert SHIPPED
-    assert "quickstart" in shipped_spaces()
+    assert {"quickstart", "paper/alpaca-llama2-7b"} <= set(shipped_spaces())
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -84,6 +84,7 @@ def test_a_space_is_found_by_path_or_by_shipped_name(space_file: Callable[..., P
     path = space_file()
     assert find_space(str(path)) == path
     assert find_space("quickstart") == shipped_spaces()["quickstart"]
+    assert find_space("paper/alpaca-opt-6.7b") == ROOT / "search_spaces/paper/alpaca-opt-6.7b.yaml"
     with pytest.raises(UserError, match=r"must be a file or one of the shipped names \(.*quickst"):
         find_space("quickstrat")
 

@@ -89,3 +89,23 @@ def test_bad_input_is_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_the_length_of_rows_that_are_not_here_gives_an_upper_bound_of_the_arithmetic(
+    llama_2_7b: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["plan", "quickstart", "--model-config", str(llama_2_7b), "--json"]
+
+    def flops(*options: str) -> float:
+        assert main([*given, *options]) == 0
+        found: float = json.loads(capsys.readouterr().out)["forecasts"][0]["flops"]
+        return found
+
+    short, cut = (
+        flops("--rows", "576", "--row-tokens", "100"),
+        flops("--rows", "576", "--row-tokens", "512"),
+    )
+    assert 5.12 < cut / short < 5.3  # attention grows faster than the rows
+    assert flops("--rows", "576", "--row-tokens", "9999") == cut
+    assert main([*given, "--row-tokens", "100"]) == 2
+    assert "give --rows as well" in capsys.readouterr().err

@@ -222,6 +222,9 @@ def test_plan_says_when_it_does_not_know_the_prompts(capsys: pytest.CaptureFixtu
     given = ["data.train=alpaca", "data.eval_prompts=some/prompts", "--rows", "100"]
     assert main(["plan", "quickstart", *given]) == 0
     text = capsys.readouterr().out
+    assert "not known: the prompts, which do not lie here; 604 are assumed" in text
+    assert main(["plan", "quickstart", *given, "data.confirm_prompts=other/prompts"]) == 0
+    text = capsys.readouterr().out
     assert "not known: the prompts, which do not lie here; 805 are assumed" in text
     assert "805 prompts" in text
 
