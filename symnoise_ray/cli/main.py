@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Sequence
 
 from symnoise_ray import __version__
+from symnoise_ray.cli.export import add_export
 from symnoise_ray.cli.score import add_score
 from symnoise_ray.cli.stages import add_generate, add_inspect, add_judge, add_train
 from symnoise_ray.cli.sweeps import (
@@ -90,6 +91,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     stages = (add_tune, add_train, add_generate, add_judge, add_score, add_verdict, add_report)
-    for add in (*stages, add_validate, add_plan, add_inspect, add_schema, add_sync):
+    for add in (*stages, add_export, add_validate, add_plan, add_inspect, add_schema, add_sync):
         add(verbs)
     return parser
