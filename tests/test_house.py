@@ -59,6 +59,7 @@ LIGHT = (
     *("data.example", "data.formats", "data.overlap", "data.rows", "data.sources"),
     *("data.templates", "data.tokens", "data.chat_template"),
     *("models.source", "models.shape", "models.tokenizer", "judges.judging", "judges.choose"),
+    "integrations.export",
 )
 """Wings and modules that a check of the input imports: it answers in a moment."""
 HEAVY = {"torch", "ray", "transformers", "mlflow", "deepspeed", "optuna"}

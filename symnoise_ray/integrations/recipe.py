@@ -7,6 +7,8 @@ from the sweep's own training. A setting that changes the result and has no coun
 from __future__ import annotations
 
 import math
+import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,8 +104,9 @@ def notes(winner: Winner) -> list[str]:
     optim, train = config.optim, config.train
     size, passes = batches(winner)
     found = [
-        f"Start {winner.num_workers} process(es): {winner.num_workers} * {size} rows * {passes} "
-        f"passes are the sweep's {train.global_batch_size} rows per step.",
+        f"Start {_counted(winner.num_workers, 'process', 'processes')}: {size} rows each, "
+        f"{_counted(passes, 'time', 'times')} per step, make the sweep's {train.global_batch_size} "
+        "rows.",
         "The rows come in another order than in the sweep, so the losses differ as with a new "
         "seed.",
         "Paths of data are those of the sweep, relative to where it was started.",
@@ -124,3 +127,12 @@ def notes(winner: Winner) -> list[str]:
     if config.lora.rank is not None and config.lora.merge:
         found.append("The adapter is saved alone; merge it into the model afterwards.")
     return found
+
+
+def _counted(number: int, one: str, more: str) -> str:
+    return f"{number} {one if number == 1 else more}"
+
+
+def comment(words: Iterable[str]) -> list[str]:
+    """Paragraphs as lines of a comment, of Python or YAML; no text can end it."""
+    return [f"# {line}" for word in words for line in textwrap.wrap(word, 96)]

@@ -5,16 +5,19 @@ In: a `Winner`. Out: the text of a script that trains the same setting on the sa
 
 from __future__ import annotations
 
-import textwrap
 from typing import Any
 
-from symnoise_ray.integrations.recipe import arguments, base_model, notes, require_said, sections
+from symnoise_ray.integrations.recipe import (
+    arguments,
+    base_model,
+    comment,
+    notes,
+    require_said,
+    sections,
+)
 from symnoise_ray.integrations.winner import Winner
 
-_SCRIPT = '''"""{title}
-
-{body}
-"""
+_SCRIPT = """{comment}
 
 import datasets
 import transformers
@@ -26,11 +29,11 @@ from symnoise_ray.integrations.transformers import with_noise
 MODEL = {model!r}
 
 if __name__ == "__main__":
-    tokenizer = transformers.AutoTokenizer.from_pretrained(MODEL, **{place!r})
+    tokenizer = transformers.AutoTokenizer.from_pretrained(MODEL, {place})
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        MODEL, **{place!r}, dtype="float32", attn_implementation={attention!r}
+        MODEL, {place}, dtype="float32", attn_implementation={attention!r}
     )
     rows = training_rows({rows})
     arguments = trl.SFTConfig({arguments})
@@ -42,7 +45,7 @@ if __name__ == "__main__":
     )
     trainer.train()
     trainer.save_model()
-'''
+"""
 
 
 def trl_script(winner: Winner) -> str:
@@ -58,11 +61,10 @@ def trl_script(winner: Winner) -> str:
         place["trust_remote_code"] = True
     lora = _lora(winner)
     return _SCRIPT.format(
-        title=f"Train the setting of {winner.arm} of the sweep {winner.sweep} with TRL.",
-        body="\n\n".join(textwrap.fill(line, 98) for line in _words(winner)),
+        comment="\n".join(comment(_words(winner))),
         peft="import peft\n" if lora else "",
         model=base_model(config),
-        place=place,
+        place=_named(place, None),
         attention=config.model.attention,
         rows=_named(sections(config), 8),
         arguments=_named(_sft_arguments(winner), 8),
@@ -73,7 +75,8 @@ def trl_script(winner: Winner) -> str:
 
 def _words(winner: Winner) -> list[str]:
     config = winner.config
-    found = [winner.reason, winner.sentence, *notes(winner)]
+    title = f"The setting of {winner.arm} of the sweep {winner.sweep}, for TRL."
+    found = [title, winner.reason, winner.sentence, *notes(winner)]
     if config.noise.execution != "sequential":
         found.append("The copies of a batch run one after the other here; the gradient is equal.")
     if config.model.dtype == "bf16":

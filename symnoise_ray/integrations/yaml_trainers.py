@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import json
 import re
-import textwrap
 from typing import Any
 
 from symnoise_ray.data.tokens import DEFAULT_LENGTH
 from symnoise_ray.errors import UserError
-from symnoise_ray.integrations.recipe import arguments, base_model, notes, require_said, sections
+from symnoise_ray.integrations.recipe import (
+    arguments,
+    base_model,
+    comment,
+    notes,
+    require_said,
+    sections,
+)
 from symnoise_ray.integrations.winner import Winner
 from symnoise_ray.noise.types import adds_noise
 
@@ -28,12 +34,11 @@ def axolotl(winner: Winner) -> str:
         UserError: axolotl cannot be told a setting of the winner.
     """
     config, given = winner.config, arguments(winner)
-    attention = {"sdpa": "sdp_attention", "eager": "eager_attention"}
     values: dict[str, Any] = {
         "base_model": base_model(config),
         "revision_of_model": config.model.revision,
         "trust_remote_code": config.model.trust_remote_code,
-        attention.get(config.model.attention, "flash_attention"): True,
+        "attn_implementation": config.model.attention,
         "datasets": [{"path": "rows.jsonl", "ds_type": "json", "type": None}],
         "val_set_size": 0,
         "sequence_len": config.data.max_length or DEFAULT_LENGTH,
@@ -79,6 +84,7 @@ def llama_factory(winner: Winner) -> str:
         "do_train": True,
         "finetuning_type": "full" if config.lora.rank is None else "lora",
         "tokenized_path": "rows",
+        "dataset": "rows",  # LLaMA-Factory asks for a name, and then reads the tokens
         "template": "empty",
         "cutoff_len": config.data.max_length or DEFAULT_LENGTH,
         "packing": False,
@@ -116,10 +122,8 @@ def _text(trainer: str, winner: Winner, values: dict[str, Any]) -> str:
         f"rows = training_rows({arguments})",
         f"datasets.Dataset.from_list(rows).{ROWS[trainer]}",
     ]
-    comment = [line for word in words for line in textwrap.wrap(word, 96)]
-    comment += [f"    {line}" for line in code]
     lines = [f"{name}: {_scalar(value)}" for name, value in values.items() if value is not None]
-    return "\n".join([*(f"# {line}" for line in comment), *lines]) + "\n"
+    return "\n".join([*comment(words), *(f"#     {line}" for line in code), *lines]) + "\n"
 
 
 def _noise_remark(trainer: str, winner: Winner) -> list[str]:

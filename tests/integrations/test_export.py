@@ -128,7 +128,7 @@ def test_the_winner_is_the_best_of_the_better_arms_else_the_reference(
 ) -> None:
     script = exported(write(tmp_path, *decisions), "trl", *words)
     assert f"learning_rate={lr}," in script
-    assert reason in " ".join(script.split())
+    assert reason in " ".join(script.replace("# ", "").split())
     assert "So it is." in script
 
 
@@ -166,6 +166,17 @@ def test_no_sweep_and_no_trainer_are_refused(
     assert refused(tmp_path, capsys, "ludwig") == (
         "error: --to must be one of trl, axolotl, llama-factory, but got 'ludwig'"
     )
+
+
+@pytest.mark.parametrize("trainer", ["trl", "llama-factory"])
+def test_no_text_of_a_sweep_becomes_code(tmp_path: Path, trainer: str) -> None:
+    sentence = '"""\nimport os  # \\N{{x}}\nmax_steps: 99'
+    text = exported(write(tmp_path, OPEN, verdict=Verdict(sentence, decisions=(OPEN,))), trainer)
+    if trainer == "trl":
+        assert calls(text)["trl.SFTConfig"]["max_steps"] == STEPS["none"]
+        assert "import os" not in [line.strip() for line in text.splitlines()]
+    else:
+        assert yaml.safe_load(text)["max_steps"] == STEPS["none"]
 
 
 # TRL
@@ -256,10 +267,10 @@ def test_each_trainer_gets_its_own_words(tmp_path: Path) -> None:
         4,
         "all",
     )
-    assert (one["eager_attention"], other["flash_attn"]) == (True, "disabled")
+    assert (one["attn_implementation"], other["flash_attn"]) == ("eager", "disabled")
     assert one["bf16"] is other["bf16"] is True
     assert one["datasets"] == [{"path": "rows.jsonl", "ds_type": "json", "type": None}]
-    assert other["tokenized_path"] == "rows"
+    assert other["tokenized_path"] == other["dataset"] == "rows"
 
 
 @pytest.mark.parametrize("trainer", ["axolotl", "llama-factory"])

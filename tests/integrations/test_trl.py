@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from peft import LoraConfig
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast
 
@@ -36,6 +37,7 @@ def by_trl(
     folder: Path,
     tokenizer: PreTrainedTokenizerFast,
     noise: dict[str, Any] | None = NOISE,
+    adapter: LoraConfig | None = None,
     **settings: Any,
 ) -> list[float]:
     """The losses of `SFTTrainer` over steps on the same four rows."""
@@ -60,6 +62,7 @@ def by_trl(
         ),
         train_dataset=Dataset.from_list(rows()),
         processing_class=tokenizer,
+        peft_config=adapter,
     )
     trainer.train()
     return [record["loss"] for record in trainer.state.log_history if "loss" in record]
@@ -110,3 +113,12 @@ def test_without_noise_every_loss_is_that_of_the_plain_trainer(
     assert by_trl(tmp_path, tokenizer_with_pad, {"type": "none"}) == plain
     assert by_trl(tmp_path, tokenizer_with_pad, {"type": "symnoise", "alpha": 0}) == plain
     assert by_trl(tmp_path, tokenizer_with_pad) != plain
+
+
+def test_a_model_with_adapters_gets_the_same_noise(
+    tmp_path: Path, tokenizer_with_pad: PreTrainedTokenizerFast
+) -> None:
+    adapter = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear")
+    found = by_trl(tmp_path, tokenizer_with_pad, adapter=adapter)
+    # New adapters change nothing, so the first step is that of the whole model.
+    assert found[0] == pytest.approx(by_hand()[0], abs=SAME)
