@@ -75,7 +75,7 @@ def trl_script(winner: Winner) -> str:
 
 def _words(winner: Winner) -> list[str]:
     config = winner.config
-    title = f"The setting of {winner.arm} of the sweep {winner.sweep}, for TRL."
+    title = f"Arm {winner.arm} of the sweep {winner.sweep}, for TRL."
     found = [title, winner.reason, winner.sentence, *notes(winner)]
     if config.noise.execution != "sequential":
         found.append("The copies of a batch run one after the other here; the gradient is equal.")

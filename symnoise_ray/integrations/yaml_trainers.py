@@ -110,7 +110,7 @@ def _text(trainer: str, winner: Winner, values: dict[str, Any]) -> str:
         values = values | {"neftune_noise_alpha": winner.config.noise.alpha}
     arguments = ", ".join(f"{name}={value!r}" for name, value in sections(winner.config).items())
     words = [
-        f"The setting of {winner.arm} of the sweep {winner.sweep}, for {trainer}.",
+        f"Arm {winner.arm} of the sweep {winner.sweep}, for {trainer}.",
         *(winner.reason, winner.sentence),
         *notes(winner),
         *remark,
