@@ -19,7 +19,7 @@ FLOORS = [
     {"data", "models", "statistics"},
     {"space"},
     {"training", "generation", "judges", "report"},
-    {"preflight"},
+    {"preflight", "integrations"},
     {"workers", "tracking"},
     {"sweep"},
     {"cli"},
@@ -41,10 +41,11 @@ FACES = {
         *("pooling", "power", "two_way", "win_rate", "words"),
     },
     "space": {"check", "design", "parameters", "paths", "spread", "trials"},
-    "training": {"loop", "schedule"},
+    "training": {"corpus", "loop", "schedule"},
     "generation": {"answering", "harness", "harness_tasks"},
     "judges": {"choose", "judging", "protocol", "remote", "self_check"},
     "report": {"board", "card", "words", "write"},
+    "integrations": {"export"},
     "preflight": {"forecast", "inputs", "plan", "power", "preview"},
     "workers": {"client", "outcome", "pool", "session", "task"},
     "tracking": {"events", "mlflow_runs", "origin", "store"},
@@ -58,6 +59,7 @@ LIGHT = (
     *("data.example", "data.formats", "data.overlap", "data.rows", "data.sources"),
     *("data.templates", "data.tokens", "data.chat_template"),
     *("models.source", "models.shape", "models.tokenizer", "judges.judging", "judges.choose"),
+    "integrations.export",
 )
 """Wings and modules that a check of the input imports: it answers in a moment."""
 HEAVY = {"torch", "ray", "transformers", "mlflow", "deepspeed", "optuna"}

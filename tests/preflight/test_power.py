@@ -87,7 +87,8 @@ def _confirmed(scores: list[Floats], looks: list[Look]) -> tuple[str, int]:
 @pytest.fixture
 def quickstart() -> SweepConfig:
     """The shipped sweep with three looks: one arm to confirm, against two opponents."""
-    return load_sweep("quickstart", ["confirm.looks=[3,5,8]", "question.effect=0.03"])[0]
+    changed = ["confirm.looks=[3,5,8]", "confirm.pairs=same", "question.effect=0.03"]
+    return load_sweep("quickstart", changed)[0]
 
 
 def test_a_plan_counts_what_the_confirmation_trains_and_judges(

@@ -1,0 +1,1 @@
+"""What `symnoise_ray/integrations/` does, as tests."""
