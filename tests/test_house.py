@@ -19,7 +19,7 @@ FLOORS = [
     {"data", "models", "statistics"},
     {"space"},
     {"training", "generation", "judges", "report"},
-    {"preflight"},
+    {"preflight", "launch"},
     {"workers", "tracking"},
     {"sweep"},
     {"cli"},
@@ -45,6 +45,7 @@ FACES = {
     "generation": {"answering", "harness", "harness_tasks"},
     "judges": {"choose", "judging", "protocol", "remote", "self_check"},
     "report": {"board", "write"},
+    "launch": {"check"},
     "preflight": {"forecast", "inputs", "plan", "power", "preview"},
     "workers": {"client", "outcome", "pool", "session", "task"},
     "tracking": {"events", "mlflow_runs"},
@@ -53,7 +54,8 @@ FACES = {
 }
 """Of each wing, the modules that other wings import; the rest is its own."""
 LIGHT = (
-    *("config", "records", "space", "statistics", "preflight", "cli", "report"),
+    *("config", "records", "space", "statistics", "preflight", "launch", "cli"),
+    "report",
     *("errors", "noise.types", "training.schedule", "generation.harness_tasks", "tracking.journal"),
     *("data.example", "data.formats", "data.overlap", "data.rows", "data.sources"),
     *("data.templates", "data.tokens", "data.chat_template"),
