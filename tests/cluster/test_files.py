@@ -1,10 +1,8 @@
-"""Offline checks of every file under clusters/: nothing here starts a machine.
+"""House rules of every file under clusters/: nothing here starts a machine.
 
-Ray's own validator accepts any key below `provider` and `node_config`, so this file adds the
-missing layers: key allow-lists, the clouds' own service models out of their client libraries,
-Kubernetes' own schemas, the fields of KubeRay's objects, shell syntax, and the house rules
-(tokens, loopback dashboard, shared storage, pinned versions, no open ports, no secrets).
-Each check is shown to refuse a file with one mistake.
+What holds for anybody's launch file is in `symnoise_ray/launch/`. These are the further rules of
+the files that are shipped: spot with a fallback, tokens, loopback dashboards, shared storage that
+is tried, no public address, pins that agree. Each check is shown to refuse a file with one mistake.
 """
 
 from __future__ import annotations
@@ -21,12 +19,13 @@ import jsonschema
 import pytest
 import yaml
 
+from symnoise_ray.launch.texts import check_text
 from tests.conftest import ROOT
 
 CLUSTERS = ROOT / "clusters"
 SCHEMA_FILE = Path(__file__).with_name("kuberay_rayjob_schema.json")
 
-RAY_UP_FILES = ("aws.yaml", "gcp.yaml", "onprem.yaml")
+RAY_UP_FILES = ("aws.yaml", "azure.yaml", "gcp.yaml", "onprem.yaml")
 KUBERNETES_KINDS = {
     "kuberay/rayjob.yaml": ["rayJob"],
     "kuberay/prerequisites.yaml": ["claim", "networkPolicy"],
@@ -96,12 +95,13 @@ def check_node_types(config: Config) -> None:
 
 
 def is_spot(node: Config) -> bool:
-    """Tell whether a node type of AWS or Google rents spot machines."""
+    """Tell whether a node type of AWS, Azure or Google rents spot machines."""
     node_config = node["node_config"]
     scheduling = node_config.get("scheduling", [{}])[0]
     return (
         node_config.get("InstanceMarketOptions", {}).get("MarketType") == "spot"
         or scheduling.get("provisioningModel") == "SPOT"
+        or node_config.get("azure_arm_parameters", {}).get("priority") == "Spot"
     )
 
 
@@ -126,13 +126,15 @@ def check_network(config: Config) -> None:
     if kind == "local":
         return
     require(config["provider"].get("use_internal_ips") is True, "use_internal_ips must be true")
+    head_is_open = config["provider"].get("use_external_head_ip", False)
+    require(not head_is_open, "use_external_head_ip must not be set")
     for name, node in node_types(config).items():
         node_config = node["node_config"]
         if kind == "aws":
             # Without it Ray makes a security group that admits SSH from anywhere.
             require(node_config.get("SecurityGroupIds"), f"{name} names no SecurityGroupIds")
             require(node_config.get("IamInstanceProfile"), f"{name} names no IamInstanceProfile")
-        else:
+        elif kind == "gcp":
             # Without it Ray adds an interface with external NAT.
             interfaces = node_config.get("networkInterfaces")
             require(interfaces, f"{name} names no networkInterfaces")
@@ -324,6 +326,12 @@ def test_versions_agree_with_the_project(name: str) -> None:
     check_versions((CLUSTERS / name).read_text(encoding="utf-8"), requirements_text())
 
 
+def test_the_recipe_of_the_images_keeps_the_rules_of_launch_files() -> None:
+    text = (CLUSTERS / "kuberay" / "Dockerfile").read_text(encoding="utf-8")
+    assert list(check_text(text)) == []
+    assert len(list(check_text(text.replace("2.60.0", "2.59.0")))) > 0
+
+
 def test_project_pins_what_the_clusters_install() -> None:
     pinned = pins(requirements_text())
     for name in PINNED:
@@ -408,6 +416,7 @@ MISTAKES: list[tuple[Callable[[Config], None], str, str, Any, str]] = [
     (check_network, "aws.yaml", f"{SPOT_NODE}/SecurityGroupIds", DELETE, "SecurityGroupIds"),
     (check_network, "aws.yaml", "provider/use_internal_ips", False, "use_internal_ips"),
     (check_network, "gcp.yaml", f"{SPOT_NODE}/networkInterfaces", DELETE, "networkInterfaces"),
+    (check_network, "azure.yaml", "provider/use_external_head_ip", True, "use_external_head_ip"),
     (
         check_network,
         "gcp.yaml",

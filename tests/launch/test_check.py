@@ -64,6 +64,24 @@ MISTAKES = {
         Mistake("boot: true\n", "boot: primary\n", "must be of type boolean, but got 'primary'"),
         Mistake("FILESTORE_IP:/SHARE /mnt", "/dev/sdb /mnt", "is the local disk /dev/sdb"),
     ],
+    "azure.yaml": [
+        Mistake("vmSize: Standard_D8s", "vmSiz: Standard_D8s", "Did you mean 'vmSize'?"),
+        Mistake(
+            "vmSize: Standard_D8s_v5\n", "# none\n", "must have vmSize", line="azure_arm_param"
+        ),
+        Mistake("priority: Spot", "priority: spot", "got 'spot'. Did you mean 'Spot'?"),
+        Mistake("osDiskSize: 200", "osDiskSize: large", "must be of type int, but got 'large'"),
+        Mistake(
+            "resource_group: symnoise-ray\n", "\n", "must be given for azure", line="provider:"
+        ),
+        Mistake("imageId: /sub", "imageVersion: latest #", "must name one version"),
+        Mistake(
+            "  ssh_user: ubuntu\n",
+            "  ssh_user: x\n  ssh_private_key: ~/k\n",
+            "needs both of",
+            line="ssh_private_key",
+        ),
+    ],
     "onprem.yaml": [
         Mistake("type: local", "type: locale", "got 'locale'. Did you mean 'local'?"),
         Mistake("- 192.0.2.12", "- 192.0.2.300", "'provider.worker_ips.1' must be an IP address"),
