@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from symnoise_ray.errors import UserError
 
 _VARIABLE = re.compile(r"\$\{[^}]*\}|\$\w+|\$\([^()]*\)")
+_ARRAY = re.compile(r"\"?\$\{\w+\[[@*]\]\}\"?")
 _START = re.compile(r"\bray start\b(?P<options>(?:[^\n;&|]|\\\n)*)")
 _HOST = re.compile(r"--dashboard-host[= ]([^\s;\"']+)")
 _LOOPBACK = ("127.", "localhost", "::1")
@@ -51,8 +52,10 @@ def option_problem(options: str) -> str | None:
     from ray.scripts.scripts import start
 
     try:
-        # A variable has some value on the machine: any number fits every kind of option.
-        start.make_context("start", shlex.split(_VARIABLE.sub("1", options)))
+        # A variable has some value on the machine: any number fits every kind of option. The words
+        # of an array are not known here.
+        words = shlex.split(_VARIABLE.sub("1", _ARRAY.sub("", options)))
+        start.make_context("start", words)
     except click.UsageError as error:
         return error.format_message()
     except ValueError:  # an open quote, which bash complains about
