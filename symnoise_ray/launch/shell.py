@@ -14,7 +14,7 @@ from symnoise_ray.errors import UserError
 
 _VARIABLE = re.compile(r"\$\{[^}]*\}|\$\w+|\$\([^()]*\)")
 _ARRAY = re.compile(r"\"?\$\{\w+\[[@*]\]\}\"?")
-_START = re.compile(r"\bray start\b(?P<options>(?:[^\n;&|]|\\\n)*)")
+_START = re.compile(r"\bray start\b(?P<options>(?:\\\n|[^\n;&|])*)")
 _HOST = re.compile(r"--dashboard-host[= ]([^\s;\"']+)")
 _LOOPBACK = ("127.", "localhost", "::1")
 

@@ -118,7 +118,7 @@ def test_a_job_without_a_token_is_refused_in_one_line(job: dict[str, str], tmp_p
         ("set -euo", "#SBATCH --qos=high\nset -euo", ""),
         ("head=$(", "#SBATCH --qos=high\nhead=$(", "Slurm reads #SBATCH above the first command"),
         ("#!/bin/bash\n", "", "Slurm needs a first line such as #!/bin/bash"),
-        ("refuse() {", "refuse() (", "bash must read the script, but says"),
+        ("head=$(", "head=)(", "bash must read the script, but says"),
         ("--include-dashboard=false", "--include-dashbord=false", "must take its options, but"),
         ("RAY_AUTH_MODE=token", "RAY_AUTH_MODE=disabled", ""),
         ("export RAY_AUTH_MODE=token", "export X=1 #\nhf_" + "x" * 20, "must hold no secret"),
