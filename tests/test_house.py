@@ -19,7 +19,7 @@ FLOORS = [
     {"data", "models", "statistics"},
     {"space"},
     {"training", "generation", "judges", "report"},
-    {"preflight", "integrations"},
+    {"preflight", "integrations", "launch"},
     {"workers", "tracking"},
     {"sweep"},
     {"cli"},
@@ -46,6 +46,7 @@ FACES = {
     "judges": {"choose", "judging", "protocol", "remote", "self_check"},
     "report": {"board", "card", "words", "write"},
     "integrations": {"export"},
+    "launch": {"check"},
     "preflight": {"forecast", "inputs", "plan", "power", "preview"},
     "workers": {"client", "outcome", "pool", "session", "task"},
     "tracking": {"events", "mlflow_runs", "origin", "store"},
@@ -54,7 +55,8 @@ FACES = {
 }
 """Of each wing, the modules that other wings import; the rest is its own."""
 LIGHT = (
-    *("config", "records", "space", "statistics", "preflight", "cli", "report"),
+    *("config", "records", "space", "statistics", "preflight", "launch", "cli"),
+    "report",
     *("errors", "noise.types", "training.schedule", "generation.harness_tasks", "tracking.journal"),
     *("data.example", "data.formats", "data.overlap", "data.rows", "data.sources"),
     *("data.templates", "data.tokens", "data.chat_template"),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from pathlib import Path
 
 from symnoise_ray.cli.verbs import Verbs, add_space, add_verb, split_space
-from symnoise_ray.errors import EXIT_OK, UserError
+from symnoise_ray.errors import EXIT_OK, EXIT_USER, UserError
 
 
 def add_tune(verbs: Verbs) -> None:
@@ -36,7 +37,7 @@ def add_tune(verbs: Verbs) -> None:
 
 def _run_tune(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
-        return _run_validate(arguments)
+        return _check_space(arguments)
     from symnoise_ray.report.board import make_console
     from symnoise_ray.sweep.results import exit_code
     from symnoise_ray.sweep.run import run_sweep
@@ -53,7 +54,7 @@ def add_validate(verbs: Verbs) -> None:
     parser = add_verb(
         verbs,
         "validate",
-        "Check a search space, its data and its model; start nothing.",
+        "Check a search space, its data and its model, or a launch file; start nothing.",
         "symnoise-ray validate my_space.yaml model.name=./model",
         _run_validate,
     )
@@ -61,6 +62,30 @@ def add_validate(verbs: Verbs) -> None:
 
 
 def _run_validate(arguments: argparse.Namespace) -> int:
+    from symnoise_ray.launch.check import is_launch_file
+
+    path = Path(arguments.space)
+    return _check_launch_file(arguments, path) if is_launch_file(path) else _check_space(arguments)
+
+
+def _check_launch_file(arguments: argparse.Namespace, path: Path) -> int:
+    """Every mistake is a line on the standard error."""
+    from symnoise_ray.launch.check import check_launch_file
+
+    if arguments.overrides:
+        raise UserError(f"{path} is a launch file, which takes no key=value words; edit the file")
+    checked = check_launch_file(path)
+    for line in checked.unchecked:
+        print(f"{path}: {line}", file=sys.stderr)
+    for line in checked.complaints:
+        print(f"error: {line}", file=sys.stderr)
+    if checked.complaints:
+        return EXIT_USER
+    print(f"{path}: {checked.what}; usable, as far as it can be checked without launching it")
+    return EXIT_OK
+
+
+def _check_space(arguments: argparse.Namespace) -> int:
     from symnoise_ray.preflight.inputs import prepare
     from symnoise_ray.space.trials import SweepPlans, first_point, size_text
 

@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 from ray.train._internal.utils import get_address_and_port
 from ray.train.backend import Backend, BackendConfig
 
@@ -54,15 +55,28 @@ class _LazyTorchBackend(Backend):  # type: ignore[misc]
 
 def _join(address: str, port: int, backend: str, timeout_s: int) -> None:
     """In a rank."""
+    import ray
     import ray.train
     from ray.train.torch import config  # torch
 
     os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": str(port)}
+    if backend == "gloo" and (interface := interface_of(ray.util.get_node_ip_address())):
+        # Left to itself Gloo takes the address of the machine's name, which Debian and Ubuntu map
+        # to 127.0.1.1: no rank of another machine reaches that.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     config._set_torch_distributed_env_vars()
     context = ray.train.get_context()
     config._setup_torch_process_group(
         backend, context.get_world_rank(), context.get_world_size(), "env://", timeout_s
     )
+
+
+def interface_of(address: str) -> str | None:
+    """The network interface of this machine that has an address, or None."""
+    for name, entries in psutil.net_if_addrs().items():
+        if any(entry.address == address for entry in entries):
+            return str(name)
+    return None
 
 
 def _leave(destroy: bool) -> None:

@@ -1,50 +1,31 @@
-"""Offline checks of every file under clusters/: nothing here starts a machine.
+"""House rules of every file under clusters/: nothing here starts a machine.
 
-Ray's own validator accepts any key below `provider` and `node_config`, so this file adds the
-missing layers: key allow-lists, the clouds' own service models out of their client libraries,
-Kubernetes' own schemas, the fields of KubeRay's objects, shell syntax, and the house rules
-(tokens, loopback dashboard, shared storage, pinned versions, no open ports, no secrets).
-Each check is shown to refuse a file with one mistake.
+What holds for anybody's launch file is in `symnoise_ray/launch/`. These are the further rules of
+the files that are shipped: spot with a fallback, tokens, loopback dashboards, shared storage that
+is tried, no public address, pins that agree. Each check is shown to refuse a file with one mistake.
 """
 
 from __future__ import annotations
 
-import copy
 import importlib.metadata
 import importlib.util
-import ipaddress
 import json
 import re
-import shlex
-import subprocess
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jsonschema
-import kubernetes_validate
 import pytest
 import yaml
 
+from symnoise_ray.launch.texts import check_text
 from tests.conftest import ROOT
 
 CLUSTERS = ROOT / "clusters"
 SCHEMA_FILE = Path(__file__).with_name("kuberay_rayjob_schema.json")
-KUBERAY_FILE = Path(__file__).with_name("kuberay_fields.json")
-KUBERNETES = "1.37"
-"""Version of Kubernetes whose own schemas are taken; its client package ships them."""
-PLAIN_TYPES = {
-    "string": {"type": "string"},
-    "integer": {"type": "integer"},
-    "number": {"type": "number"},
-    "boolean": {"type": "boolean"},
-    "object": {"type": "object"},
-    "strings by name": {"type": "object", "additionalProperties": {"type": "string"}},
-    "list of strings": {"type": "array", "items": {"type": "string"}},
-}
 
-RAY_UP_FILES = ("aws.yaml", "gcp.yaml", "onprem.yaml")
+RAY_UP_FILES = ("aws.yaml", "azure.yaml", "gcp.yaml", "onprem.yaml")
 KUBERNETES_KINDS = {
     "kuberay/rayjob.yaml": ["rayJob"],
     "kuberay/prerequisites.yaml": ["claim", "networkPolicy"],
@@ -59,28 +40,6 @@ COMMAND_LISTS = (
     "worker_setup_commands",
     "head_start_ray_commands",
     "worker_start_ray_commands",
-)
-# Only keys that Ray's providers read and that these files use.
-PROVIDER_KEYS = {
-    "aws": {"type", "region", "availability_zone", "cache_stopped_nodes", "use_internal_ips"},
-    "gcp": {
-        "type",
-        "project_id",
-        "region",
-        "availability_zone",
-        "cache_stopped_nodes",
-        "use_internal_ips",
-    },
-    "local": {"type", "head_ip", "worker_ips", "external_head_ip"},
-}
-SECRET = re.compile(
-    r"AKIA[0-9A-Z]{16}"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
-    r"|\b(?:hf_|ghp_|sk-|xox[bap]-)[A-Za-z0-9]{16,}"
-    r"|AIza[0-9A-Za-z_-]{35}"
-    r"|(?i:\b(?:password|passwd|secret|api_key|access_key|auth_token|token)\b\s*[:=]\s*)"
-    r"[\"']?[A-Za-z0-9+/_-]{16,}"
-    r"|://[^/\s:@]+:[^/\s:@]+@"
 )
 
 Config = dict[str, Any]
@@ -106,50 +65,12 @@ def require(condition: object, message: str) -> None:
         raise LintError(message)
 
 
-def commands(config: Config) -> Iterator[tuple[str, str]]:
-    """Yield (name of the list, command) for every command of the file."""
-    for name in COMMAND_LISTS:
-        for command in config.get(name, []):
-            yield name, command
-
-
 def node_types(config: Config) -> dict[str, Config]:
     """Return the file's node types; a fixed list of machines has none."""
     return config.get("available_node_types", {})
 
 
 # --- rules for `ray up` files -------------------------------------------------------------------
-
-
-def check_ray_schema(config: Config) -> None:
-    """Run the two functions that `ray up` itself runs before it contacts a provider."""
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    validate_config(prepare_config(copy.deepcopy(config)))
-
-
-def check_provider_keys(config: Config) -> None:
-    """Refuse keys under `provider` that Ray would ignore in silence."""
-    provider = config["provider"]
-    require(provider["type"] in PROVIDER_KEYS, f"no allow-list for provider {provider['type']!r}")
-    unknown = sorted(set(provider) - PROVIDER_KEYS[provider["type"]])
-    require(not unknown, f"unknown provider keys: {unknown}")
-
-
-def check_machines(config: Config) -> None:
-    """Fixed machines: addresses are addresses, differ, and are all wanted at all times."""
-    if config["provider"]["type"] != "local":
-        return
-    head, workers = config["provider"]["head_ip"], config["provider"]["worker_ips"]
-    for address in (head, *workers):
-        try:
-            ipaddress.ip_address(address)
-        except ValueError as error:
-            raise LintError(f"not an IP address: {address!r}") from error
-    require(workers, "worker_ips is empty")
-    require(len({head, *workers}) == 1 + len(workers), "an address is listed twice")
-    for bound in ("min_workers", "max_workers"):
-        require(config.get(bound) == len(workers), f"{bound} must equal the number of worker_ips")
 
 
 def check_node_types(config: Config) -> None:
@@ -174,12 +95,13 @@ def check_node_types(config: Config) -> None:
 
 
 def is_spot(node: Config) -> bool:
-    """Tell whether a node type of AWS or Google rents spot machines."""
+    """Tell whether a node type of AWS, Azure or Google rents spot machines."""
     node_config = node["node_config"]
     scheduling = node_config.get("scheduling", [{}])[0]
     return (
         node_config.get("InstanceMarketOptions", {}).get("MarketType") == "spot"
         or scheduling.get("provisioningModel") == "SPOT"
+        or node_config.get("azure_arm_parameters", {}).get("priority") == "Spot"
     )
 
 
@@ -204,13 +126,15 @@ def check_network(config: Config) -> None:
     if kind == "local":
         return
     require(config["provider"].get("use_internal_ips") is True, "use_internal_ips must be true")
+    head_is_open = config["provider"].get("use_external_head_ip", False)
+    require(not head_is_open, "use_external_head_ip must not be set")
     for name, node in node_types(config).items():
         node_config = node["node_config"]
         if kind == "aws":
             # Without it Ray makes a security group that admits SSH from anywhere.
             require(node_config.get("SecurityGroupIds"), f"{name} names no SecurityGroupIds")
             require(node_config.get("IamInstanceProfile"), f"{name} names no IamInstanceProfile")
-        else:
+        elif kind == "gcp":
             # Without it Ray adds an interface with external NAT.
             interfaces = node_config.get("networkInterfaces")
             require(interfaces, f"{name} names no networkInterfaces")
@@ -231,21 +155,6 @@ def check_ray_start(config: Config) -> None:
             require(config_flag in command, f"{name}: {config_flag} missing")
         else:
             require("--address=$RAY_HEAD_IP:6379" in command, f"{name}: $RAY_HEAD_IP missing")
-
-
-def check_ray_options(config: Config) -> None:
-    """Ray's own command line parses every `ray start`, without running it."""
-    import click
-    from ray.scripts.scripts import start
-
-    for name in ("head_start_ray_commands", "worker_start_ray_commands"):
-        for command in config[name]:
-            _, found, options = command.partition("ray start ")
-            if found:
-                try:
-                    start.make_context("start", shlex.split(options))
-                except click.UsageError as error:
-                    raise LintError(f"{name}: {error.format_message()}") from error
 
 
 def check_setup(config: Config) -> None:
@@ -274,106 +183,7 @@ def check_storage(config: Config) -> None:
         require(f"-v {SHARE}:{SHARE}" in options, f"{SHARE} is not in the container")
 
 
-def check_shell(config: Config) -> None:
-    """`bash -n` parses every command: quotes and brackets close."""
-    for name, command in commands(config):
-        result = subprocess.run(
-            ["bash", "-n"], input=command, text=True, capture_output=True, check=False, timeout=300
-        )
-        require(result.returncode == 0, f"{name}: bash cannot parse {command!r}: {result.stderr}")
-
-
-@cache
-def run_instances() -> Any:
-    """The shape of EC2's RunInstances that botocore ships."""
-    import botocore.session
-
-    model = botocore.session.get_session().get_service_model("ec2")
-    return model.operation_model("RunInstances").input_shape
-
-
-def check_aws_model(config: Config) -> None:
-    """Check each node_config against the RunInstances shape that botocore ships."""
-    from botocore.validate import ParamValidator
-
-    shape = run_instances()
-    for name, node in node_types(config).items():
-        # Ray resolves SubnetIds itself: it is the one key that the API does not know.
-        call = {k: v for k, v in node["node_config"].items() if k != "SubnetIds"}
-        report = ParamValidator().validate({**call, "MinCount": 1, "MaxCount": 1}, shape)
-        require(not report.has_errors(), f"{name}: {report.generate_report()}")
-        wrong = list(unlisted_enums(call, shape, name))
-        require(not wrong, f"not a value that EC2 lists: {wrong}")
-
-
-def unlisted_enums(value: Any, shape: Any, where: str) -> Iterator[str]:
-    """Yield values outside a shape's enum, which botocore's own validator lets pass."""
-    if shape.type_name == "structure":
-        for key, child in value.items():
-            yield from unlisted_enums(child, shape.members[key], f"{where}.{key}")
-    elif shape.type_name == "list":
-        for child in value:
-            yield from unlisted_enums(child, shape.member, where)
-    elif getattr(shape, "enum", []) and value not in shape.enum:
-        yield f"{where}={value}"
-
-
-@cache
-def compute_schemas() -> Config:
-    """The schemas of Compute Engine that Google's client ships."""
-    spec = importlib.util.find_spec("googleapiclient")
-    assert spec is not None
-    assert spec.origin is not None
-    document = Path(spec.origin).parent / "discovery_cache" / "documents" / "compute.v1.json"
-    return json.loads(document.read_text(encoding="utf-8"))["schemas"]
-
-
-def check_gcp_model(config: Config) -> None:
-    """Check each node_config against the Instance schema that Google's client ships."""
-    schemas = compute_schemas()
-    for name, node in node_types(config).items():
-        instance = dict(node["node_config"])
-        if "scheduling" in instance:
-            # Ray's files hold this object in a list of one entry.
-            require(len(instance["scheduling"]) == 1, f"{name}: scheduling must have one entry")
-            instance["scheduling"] = instance["scheduling"][0]
-        wrong = list(unknown_fields(instance, {"$ref": "Instance"}, schemas, name))
-        require(not wrong, f"not in the compute API: {wrong}")
-
-
-def unknown_fields(value: Any, schema: Config, schemas: Config, where: str) -> Iterator[str]:
-    """Yield the places where a value differs from a discovery document's schema."""
-    schema = schemas[schema["$ref"]] if "$ref" in schema else schema
-    kind = schema.get("type")
-    if kind == "object" and "properties" in schema:
-        if not isinstance(value, dict):
-            yield f"{where}: not an object"
-            return
-        for key, child in value.items():
-            if key in schema["properties"]:
-                inner = schema["properties"][key]
-                yield from unknown_fields(child, inner, schemas, f"{where}.{key}")
-            else:
-                yield f"{where}.{key}"
-    elif kind == "array":
-        for child in value:
-            yield from unknown_fields(child, schema["items"], schemas, where)
-    elif kind == "boolean" and not isinstance(value, bool):
-        yield f"{where}={value!r}: not a boolean"
-    elif "enum" in schema and value not in schema["enum"]:
-        yield f"{where}={value}"
-
-
 # --- rules for every file -----------------------------------------------------------------------
-
-
-def check_text(text: str) -> None:
-    """No secret, no moving tag, no rule that opens a machine to the world."""
-    found = SECRET.search(text)
-    require(found is None, f"looks like a secret: {found[0][:12] if found else ''}...")
-    require("0.0.0.0/0" not in text and "::/0" not in text, "a rule admits the whole internet")
-    require(not re.search(r":latest\b", text), "an image tag moves: latest")
-    require("nightly" not in re.sub(r"(?m)#.*$", "", text), "a nightly build is installed")
 
 
 def check_versions(text: str, requirements: str | None = None) -> None:
@@ -411,45 +221,6 @@ def check_kubernetes_schema(document: Config, kind: str) -> None:
     """Validate one document against the reduced schema, which refuses unknown keys."""
     schema = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
     jsonschema.validate(document, {**schema, "$ref": f"#/$defs/{kind}"})
-
-
-@cache
-def kuberay_kinds() -> Config:
-    """KubeRay's own objects: kind -> field -> its type, or the kind that it holds."""
-    return json.loads(KUBERAY_FILE.read_text(encoding="utf-8"))["kinds"]
-
-
-def check_definitions(document: Config) -> None:
-    """Validate a document against Kubernetes' own schemas; KubeRay adds its own around them."""
-    if document["kind"] == "RayJob":
-        check_kuberay_kind(document["spec"], "RayJobSpec", "spec")
-    else:
-        kubernetes_validate.validate(document, KUBERNETES, strict=True)
-
-
-def check_kuberay_kind(value: Any, kind: str, where: str) -> None:
-    """Refuse fields that the kind does not list, values of another type, and wrong pods."""
-    kinds = kuberay_kinds()
-    if kind in PLAIN_TYPES:
-        jsonschema.validate(value, PLAIN_TYPES[kind])
-    elif kind.startswith("list of "):
-        require(isinstance(value, list), f"{where}: not a list")
-        for item in value:
-            check_kuberay_kind(item, kind.removeprefix("list of "), where)
-    elif kind in kinds:
-        require(isinstance(value, dict), f"{where}: not an object")
-        for name, child in value.items():
-            require(name in kinds[kind], f"{where}.{name}: not a field of KubeRay's {kind}")
-            check_kuberay_kind(child, kinds[kind][name], f"{where}.{name}")
-    elif kind == "PodTemplateSpec":
-        template = {"apiVersion": "v1", "kind": "PodTemplate", "template": value}
-        kubernetes_validate.validate(template, KUBERNETES, strict=True)
-    elif kind.startswith("container's "):
-        part = {kind.removeprefix("container's "): value}
-        spec = {"containers": [{"name": "part", **part}]}
-        check_kuberay_kind({"spec": spec}, "PodTemplateSpec", where)
-    else:
-        require(value in kind.split(" or "), f"{where}={value}: not {kind}")
 
 
 def pod_specs(job: Config) -> dict[str, Config]:
@@ -514,16 +285,11 @@ def check_policy(documents: list[Config], job: Config) -> None:
 # --- tests: the shipped files pass --------------------------------------------------------------
 
 RULES: tuple[Callable[[Config], None], ...] = (
-    check_ray_schema,
-    check_provider_keys,
-    check_machines,
     check_node_types,
     check_network,
     check_ray_start,
-    check_ray_options,
     check_setup,
     check_storage,
-    check_shell,
 )
 
 
@@ -550,11 +316,6 @@ def test_ray_up_file_keeps_the_rule(name: str, rule: Callable[[Config], None]) -
     rule(load(name))
 
 
-@pytest.mark.parametrize("name", [*RAY_UP_FILES, *KUBERNETES_KINDS, "kuberay/Dockerfile"])
-def test_text_is_safe(name: str) -> None:
-    check_text((CLUSTERS / name).read_text(encoding="utf-8"))
-
-
 @pytest.mark.parametrize("name", [*RAY_UP_FILES, "kuberay/rayjob.yaml", "kuberay/Dockerfile"])
 def test_versions_agree_with_the_installed_ray(name: str) -> None:
     check_versions((CLUSTERS / name).read_text(encoding="utf-8"))
@@ -565,19 +326,17 @@ def test_versions_agree_with_the_project(name: str) -> None:
     check_versions((CLUSTERS / name).read_text(encoding="utf-8"), requirements_text())
 
 
+def test_the_recipe_of_the_images_keeps_the_rules_of_launch_files() -> None:
+    text = (CLUSTERS / "kuberay" / "Dockerfile").read_text(encoding="utf-8")
+    assert list(check_text(text)) == []
+    assert len(list(check_text(text.replace("2.60.0", "2.59.0")))) > 0
+
+
 def test_project_pins_what_the_clusters_install() -> None:
     pinned = pins(requirements_text())
     for name in PINNED:
         assert len(pinned.get(name, ())) == 1, f"{name} needs exactly one == pin"
     assert pinned["ray"] == {importlib.metadata.version("ray")}
-
-
-def test_aws_node_configs_fit_the_service_model() -> None:
-    check_aws_model(load("aws.yaml"))
-
-
-def test_gcp_node_configs_fit_the_discovery_document() -> None:
-    check_gcp_model(load("gcp.yaml"))
 
 
 @pytest.mark.parametrize("name", KUBERNETES_KINDS)
@@ -616,12 +375,6 @@ def test_rayjob_keeps_the_rules() -> None:
     check_policy(load_documents("kuberay/prerequisites.yaml"), job)
 
 
-@pytest.mark.parametrize("name", KUBERNETES_KINDS)
-def test_documents_fit_kubernetes_and_kuberay(name: str) -> None:
-    for document in load_documents(name):
-        check_definitions(document)
-
-
 # --- tests: a file with one mistake is refused --------------------------------------------------
 
 DELETE = object()
@@ -646,18 +399,6 @@ HEAD_START, WORKER_START = "head_start_ray_commands/1", "worker_start_ray_comman
 SPOT, SPOT_NODE = "available_node_types/gpu_spot", "available_node_types/gpu_spot/node_config"
 START = "RAY_AUTH_MODE=token ray start --head --autoscaling-config=~/ray_bootstrap_config.yaml"
 MISTAKES: list[tuple[Callable[[Config], None], str, str, Any, str]] = [
-    (check_ray_schema, "aws.yaml", "idle_timeout_minute", 5, "idle_timeout_minute"),
-    (check_ray_schema, "gcp.yaml", f"{SPOT}/max_worker", 4, "max_worker"),
-    (check_ray_schema, "aws.yaml", "head_node_type", "heed", "head_node_type"),
-    (check_ray_schema, "onprem.yaml", "setup_command", [], "setup_command"),
-    (check_provider_keys, "aws.yaml", "provider/cache_stoped_nodes", True, "cache_stoped_nodes"),
-    (check_provider_keys, "gcp.yaml", "provider/zone", "us-central1-a", "zone"),
-    (check_provider_keys, "onprem.yaml", "provider/workers_ips", [], "workers_ips"),
-    (check_provider_keys, "onprem.yaml", "provider/type", "azure", "no allow-list"),
-    (check_machines, "onprem.yaml", "provider/worker_ips/0", "192.0.2.300", "not an IP address"),
-    (check_machines, "onprem.yaml", "provider/worker_ips", ["192.0.2.11"], "min_workers"),
-    (check_machines, "onprem.yaml", "provider/worker_ips/0", "192.0.2.10", "listed twice"),
-    (check_machines, "onprem.yaml", "min_workers", 1, "min_workers must equal"),
     (check_node_types, "onprem.yaml", HEAD_START, START, "num-gpus=0"),
     (check_node_types, "aws.yaml", "available_node_types/head/resources/GPU", 1, "GPU: 0"),
     (check_node_types, "aws.yaml", f"{SPOT}/max_workers", DELETE, "has no max_workers"),
@@ -675,6 +416,7 @@ MISTAKES: list[tuple[Callable[[Config], None], str, str, Any, str]] = [
     (check_network, "aws.yaml", f"{SPOT_NODE}/SecurityGroupIds", DELETE, "SecurityGroupIds"),
     (check_network, "aws.yaml", "provider/use_internal_ips", False, "use_internal_ips"),
     (check_network, "gcp.yaml", f"{SPOT_NODE}/networkInterfaces", DELETE, "networkInterfaces"),
+    (check_network, "azure.yaml", "provider/use_external_head_ip", True, "use_external_head_ip"),
     (
         check_network,
         "gcp.yaml",
@@ -686,8 +428,6 @@ MISTAKES: list[tuple[Callable[[Config], None], str, str, Any, str]] = [
     (check_ray_start, "gcp.yaml", HEAD_START, f"{START} --dashboard-host=::", "dashboard-host"),
     (check_ray_start, "onprem.yaml", WORKER_START, "ray start --address=x", "RAY_AUTH_MODE"),
     (check_ray_start, "gcp.yaml", WORKER_START, "ray stop", "exactly one"),
-    (check_ray_options, "aws.yaml", HEAD_START, f"{START} --dashbord-host=x", "dashbord-host"),
-    (check_ray_options, "gcp.yaml", WORKER_START, "ray start --num-gpus=many", "num-gpus"),
     (check_setup, "aws.yaml", "setup_commands", DELETE, "not overridden"),
     (check_setup, "gcp.yaml", "setup_commands/2", "true", "is not installed"),
     (check_setup, "onprem.yaml", "file_mounts", {"~/r.txt": "requirements.txt"}, "not installed"),
@@ -703,8 +443,6 @@ MISTAKES: list[tuple[Callable[[Config], None], str, str, Any, str]] = [
     (check_storage, "gcp.yaml", "setup_commands/1", "true", "never tried"),
     (check_storage, "gcp.yaml", "docker/run_options", [], "not in the container"),
     (check_storage, "aws.yaml", f"{SPOT}/initialization_commands", [], "replaces"),
-    (check_shell, "onprem.yaml", "setup_commands/0", "echo 'open", "bash cannot parse"),
-    (check_shell, "aws.yaml", HEAD_START, "if true; then ray start", "bash cannot parse"),
 ]
 
 
@@ -714,52 +452,6 @@ def test_rule_refuses_a_mistake(
 ) -> None:
     with pytest.raises((LintError, jsonschema.ValidationError, ValueError), match=message):
         rule(mutated(load(name), path, value))
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "message"),
-    [
-        (f"{SPOT_NODE}/InstanceTypo", "g6.12xlarge", "InstanceTypo"),
-        (f"{SPOT_NODE}/InstanceType", "g6.12xlrage", "InstanceType=g6.12xlrage"),
-        (f"{SPOT_NODE}/InstanceMarketOptions", {"MarketType": "spott"}, "MarketType=spott"),
-        (f"{SPOT_NODE}/MetadataOptions", {"HttpToken": "required"}, "HttpToken"),
-    ],
-)
-def test_aws_model_refuses_a_mistake(path: str, value: Any, message: str) -> None:
-    with pytest.raises(LintError, match=message):
-        check_aws_model(mutated(load("aws.yaml"), path, value))
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "message"),
-    [
-        (f"{SPOT_NODE}/machinType", "g2-standard-48", "machinType"),
-        (f"{SPOT_NODE}/scheduling/0/provisioningModel", "SPOTT", "provisioningModel=SPOTT"),
-        (f"{SPOT_NODE}/disks/0/initializeParams/diskSize", 200, "initializeParams.diskSize"),
-        (f"{SPOT_NODE}/disks/0/boot", "yes", "not a boolean"),
-    ],
-)
-def test_gcp_model_refuses_a_mistake(path: str, value: Any, message: str) -> None:
-    with pytest.raises(LintError, match=message):
-        check_gcp_model(mutated(load("gcp.yaml"), path, value))
-
-
-@pytest.mark.parametrize(
-    ("addition", "message"),
-    [
-        ("aws_key: AKIA" + "ABCDEFGHIJKLMNOP", "looks like a secret"),
-        ("password: " + "hunter2hunter2hunter2", "looks like a secret"),
-        ("uri: http://user:" + "pass@mlflow.example.com", "looks like a secret"),
-        ("token=" + "0123456789abcdef0123", "looks like a secret"),
-        ("CidrIp: 0.0.0.0/0", "whole internet"),
-        ("image: rayproject/ray:latest", "latest"),
-        ("image: rayproject/ray:nightly", "nightly"),
-    ],
-)
-def test_text_check_refuses_a_mistake(addition: str, message: str) -> None:
-    text = (CLUSTERS / "aws.yaml").read_text(encoding="utf-8")
-    with pytest.raises(LintError, match=message):
-        check_text(f"{text}\n{addition}\n")
 
 
 @pytest.mark.parametrize(
@@ -810,39 +502,6 @@ def test_schema_refuses_a_mistake(path: str, value: Any, message: str) -> None:
     (job,) = load_documents("kuberay/rayjob.yaml")
     with pytest.raises(jsonschema.ValidationError, match=message):
         check_kubernetes_schema(mutated(job, path, value), "rayJob")
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "message"),
-    [
-        ("spec/backofLimit", 0, "backofLimit: not a field of KubeRay's RayJobSpec"),
-        ("spec/backoffLimit", "none", "not of type 'integer'"),
-        (f"{CLUSTER}/authOptions/mode", "tokens", "mode=tokens: not disabled or token"),
-        (f"{CLUSTER}/autoscalerOptions/version", "v3", "version=v3: not v1 or v2"),
-        (f"{CLUSTER}/autoscalerOptions/resources/limit", {}, "'limit' was unexpected"),
-        (f"{CLUSTER}/headGroupSpec/rayStartParams/num-cpus", 0, "not of type 'string'"),
-        (f"{CLUSTER}/workerGroupSpecs", {}, "workerGroupSpecs: not a list"),
-        (f"{CLUSTER}/headGroupSpec", [], "headGroupSpec: not an object"),
-        (f"{GROUP}/maxReplica", 1, "maxReplica: not a field of KubeRay's WorkerGroupSpec"),
-        (f"{GROUP}/template/spec/containers/0/imagePull", "Always", "imagePull"),
-        (f"{HEAD_SPEC}/tolerations", [{"key": 1}], "not of type 'string'"),
-        ("spec/submitterPodTemplate/spec/restartPolicy", ["Never"], "not of type 'string'"),
-    ],
-)
-def test_definitions_refuse_a_mistake(path: str, value: Any, message: str) -> None:
-    (job,) = load_documents("kuberay/rayjob.yaml")
-    with pytest.raises((LintError, jsonschema.ValidationError), match=message):
-        check_definitions(mutated(job, path, value))
-
-
-@pytest.mark.parametrize(
-    ("index", "path", "value"),
-    [(0, "spec/storageClasName", "nfs"), (1, "spec/ingress/1/port", 8265)],
-)
-def test_kubernetes_refuses_a_mistake(index: int, path: str, value: Any) -> None:
-    document = load_documents("kuberay/prerequisites.yaml")[index]
-    with pytest.raises(jsonschema.ValidationError, match="was unexpected"):
-        check_definitions(mutated(document, path, value))
 
 
 @pytest.mark.parametrize(

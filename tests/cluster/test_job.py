@@ -67,18 +67,24 @@ def start_head(environment: dict[str, str], port: int) -> subprocess.CompletedPr
     )
 
 
-def end_processes_of(folder: str) -> None:
-    """Kill the processes that have our own Ray folder in their command line or environment."""
+def processes_of(folder: str) -> list[psutil.Process]:
+    """Other processes that have our own Ray folder in their command line or environment."""
     own = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             named = any(folder in word for word in process.cmdline())
-            if named or process.environ().get("RAY_TMPDIR") == folder:
+            in_it = process.environ().get("RAY_TMPDIR", "").startswith(folder)
+            if (named or in_it) and process.pid != os.getpid():
                 own.append(process)
+    return own
+
+
+def end_processes_of(folder: str) -> None:
+    """Kill them."""
+    own = processes_of(folder)
     for process in own:
-        if process.pid != os.getpid():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
     psutil.wait_procs(own, timeout=10)
 
 
