@@ -166,6 +166,7 @@ def test_steps_that_are_right_or_skipped_give_the_status_0(
     assert summary(out)["passed"] == ["machine", "right"]
 
 
+@pytest.mark.slow
 def test_a_step_that_hangs_is_ended_with_all_that_it_started(
     own_steps: dict[str, Step], tmp_path: Path
 ) -> None:

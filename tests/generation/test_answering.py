@@ -615,6 +615,7 @@ def stop_together(folder: Path) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_workers_stop_at_the_same_place_whoever_hears_of_it(tmp_path: Path) -> None:
     run_ranks(
         f"from tests.generation.test_answering import *; stop_together(Path({str(tmp_path)!r}))"

@@ -335,6 +335,7 @@ def test_slots_that_never_start_end_the_waiting_trials():
     assert "the model cannot be read" in outcome.reason
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux limits another process")
 def test_memory_that_runs_out_halves_the_micro_batch_and_nothing_else(pool: Pool, tmp_path: Path):
     trial = {"global_batch_size": 512, "max_steps": 2, "packing": "off"}
