@@ -323,8 +323,15 @@ def test_an_interrupted_sweep_leaves_no_process_and_no_traceback(
     process, started = start_and_signal(tmp_path, number, wanted)
     output, _ = process.communicate(timeout=600)
     assert process.returncode == status, output
-    assert output == (
-        "interrupted; what was done is kept; the same command with --resume goes on from there\n"
+    *before, last = output.splitlines()
+    assert last == (
+        "interrupted; what was done is kept; the same command with --resume goes on from there"
+    )
+    # MLflow is opened after the first step, and the end of an interrupted sweep waits for nothing.
+    assert before == [] or (
+        len(before) == 1
+        and before[0].startswith("not everything reached MLflow (")
+        and before[0].endswith("the journal has it: symnoise-ray sync out")
     )
     _, alive = psutil.wait_procs(started, timeout=300)
     assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
