@@ -99,7 +99,9 @@ MISTAKES = {
         Mistake(
             "        maxReplicas: 4\n", "", "must have maxReplicas", line="groupName: gpu-spot"
         ),
-        Mistake("/mnt/symnoise/runs", "/tmp/runs", "must lie on a volume of a claim", line="spec:"),
+        Mistake(
+            "/mnt/symnoise/runs", "/elsewhere/runs", "must lie on a volume of a claim", line="spec:"
+        ),
         Mistake("fsGroup: 100", "fsGrup: 100", "'fsGrup' was unexpected"),
         Mistake("ray.io/v1\n", "ray.io/v1alpha1\n", "apiVersion must be ray.io/v1"),
     ],

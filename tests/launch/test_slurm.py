@@ -122,7 +122,11 @@ def test_a_job_without_a_token_is_refused_in_one_line(job: dict[str, str], tmp_p
         ("--include-dashboard=false", "--include-dashbord=false", "must take its options, but"),
         ("RAY_AUTH_MODE=token", "RAY_AUTH_MODE=disabled", ""),
         ("export RAY_AUTH_MODE=token", "export X=1 #\nhf_" + "x" * 20, "must hold no secret"),
-        ('"$@" --resume', "--output=/tmp/runs --resume", "but /tmp/runs is one node's own disk"),
+        (
+            '"$@" --resume',
+            "--output=/dev/shm/runs --resume",
+            "but /dev/shm/runs is one node's own disk",
+        ),
     ],
 )
 def test_a_mistake_in_a_script_is_named_with_its_line(
