@@ -209,6 +209,7 @@ def test_steps_for_which_no_minutes_are_left_are_skipped(
     assert summary(tmp_path)["skipped"] == ["machine", "right"]
 
 
+@pytest.mark.slow
 def test_a_cheap_step_is_rehearsed(tmp_path: Path) -> None:
     run = command("--rehearse", "--only", "bits", "--out", tmp_path)
     assert run.returncode == 0, run.stdout

@@ -4,6 +4,8 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 from symnoise_ray.config import NoiseConfig
 from symnoise_ray.noise.types import NOISES
 from tests.docs.pages import ROOT, File, steps
@@ -12,6 +14,7 @@ from tests.docs.test_first_sweep import follow
 PAGE = (ROOT / "docs" / "use-in-your-trainer.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_script_trains_as_the_page_shows(tmp_path: Path, tiny_model_dir: Path) -> None:
     followed = steps(PAGE)
     assert [type(step).__name__ for step in followed] == ["File", "Command"]

@@ -156,7 +156,7 @@ def as_arrays(batch: Batch) -> Arrays:
     ],
     ids=lambda noise: "-".join(map(str, noise.values())),
 )
-@pytest.mark.parametrize("packing", ["off", "on"])
+@pytest.mark.parametrize("packing", ["on", pytest.param("off", marks=pytest.mark.slow)])
 def test_three_steps_have_the_losses_of_our_own_loop(
     trial: Trial,
     alpaca_file: Callable[..., Path],

@@ -41,7 +41,9 @@ def tables(
     return [0.5 + gap + a + b + c for gap, a, b, c in zip(gaps, prompts, seeds, rest, strict=True)]
 
 
-@pytest.mark.parametrize("gap", [0.02, 0.05, 0.1])
+@pytest.mark.parametrize(
+    "gap", [0.05, *(pytest.param(other, marks=pytest.mark.slow) for other in (0.02, 0.1))]
+)
 @pytest.mark.parametrize(("num_prompts", "num_seeds"), GRID)
 def test_power_is_that_of_whole_tables_of_scores(num_prompts: int, num_seeds: int, gap: float):
     """One opponent, one look, and a second question without a difference."""
