@@ -4,9 +4,9 @@
 
 `same`: plain fine-tuning under two names. The treatment is the training seed, so that both arms are
 tuned, trained and judged apart, and nothing distinguishes them but chance. `planted`: twenty steps
-of training against seventy-two. Every sweep has seeds of its own. It runs as a user would start it, on the
-embedded demo; what lies in the folder is not run again. Told are all verdicts, and for the planted
-effect the power that `plan` gives for it.
+of training against seventy-two. Every sweep has seeds of its own. It runs as a user would start it,
+on the embedded demo; what lies in the folder is not run again. Told are all verdicts, and for the
+planted effect the power that `plan` gives for it.
 """
 
 from __future__ import annotations
