@@ -36,7 +36,7 @@ LONG = """
 name: long
 trial:
   data: {max_eval_prompts: 12}
-  train: {max_steps: 300, global_batch_size: 8, num_clean_rows: 8, num_evals: 2, STEPS}
+  train: {max_steps: 150, global_batch_size: 8, num_clean_rows: 8, num_evals: 2, STEPS}
   generate: {max_new_tokens: 6}
 baselines:
   - {noise.type: none, optim.lr: 0.002}
@@ -57,7 +57,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_like_an_undisturbed_one(tmp
     finish(tmp_path / "whole")
     rng = random.Random(0)
     # The last two: in the first look, and between the looks.
-    for wanted in ("worker group", "001-", "confirm-none-seed1000", "on 4 fresh seeds"):
+    for wanted in ("001-", "confirm-none-seed1000", "on 4 fresh seeds"):
         kill_and_see_it_gone(
             tmp_path / "parts", wanted, space=WIDER, wait=lambda: time.sleep(rng.uniform(0, 6))
         )
