@@ -17,7 +17,7 @@ from typing import Any, Literal
 from symnoise_ray.config import DataConfig
 from symnoise_ray.config.data import HELD_BACK
 from symnoise_ray.data.example import Example
-from symnoise_ray.data.formats import Fields, RowError, to_example
+from symnoise_ray.data.formats import Fields, RowError, is_unwanted, to_example
 from symnoise_ray.data.overlap import Overlap
 from symnoise_ray.data.sources import locate, read_records
 from symnoise_ray.data.templates import find_template
@@ -26,6 +26,7 @@ from symnoise_ray.errors import DataError
 
 SKIPPING = "data.on_bad_row=skip leaves such rows out and counts them"
 NOTHING_TO_TRAIN_ON = "rows with nothing to train on"
+UNWANTED = "rows with the label false, which are not trained on"
 
 _WEIGHT_SEED = 52002
 
@@ -200,6 +201,9 @@ def _usable(source: str, reading: _Reading) -> Rows:
     examples: list[Example] = []
     left_out: Counter[str] = Counter()
     for place, row in read_records(source):
+        if not reading.prompts and is_unwanted(row, reading.fields):
+            left_out[UNWANTED] += 1
+            continue
         try:
             example = _example(row, reading)
         except RowError as error:
@@ -226,6 +230,8 @@ def _example(row: Any, reading: _Reading) -> Example:
     if isinstance(row, RowError):
         raise row
     example = to_example(row, reading.fields, prompt=reading.prompts)
+    if reading.prompts and is_unwanted(row, reading.fields):
+        example = replace(example, turns=(*example.turns[:-1], (example.turns[-1][0], "")))
     if reading.group_field is None:
         return example
     return replace(example, dataset=_group(row, reading.group_field))

@@ -699,6 +699,56 @@ def test_a_conversation_without_a_trained_answer_is_counted(file: Callable[..., 
     assert rows.left_out == {"rows with nothing to train on": 1}
 
 
+CHAT = [{"role": "user", "content": "Say hi."}, {"role": "assistant", "content": "Hi."}]
+TALK = [{"from": "human", "value": "Say hi."}, {"from": "gpt", "value": "Hi."}]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": CHAT},
+        {"conversations": TALK},
+        {"prompt": "Say hi.", "completion": "Hi."},
+        {"prompt": CHAT[:1], "completion": CHAT[1:]},
+        {"instruction": "Say hi.", "output": "Hi."},
+    ],
+    ids=["messages", "conversations", "text", "two lists of messages", "instruction"],
+)
+@pytest.mark.parametrize(
+    ("column", "wanted", "unwanted"),
+    [("label", True, False), ("kto_tag", True, False), ("label", "True", "False")],
+)
+def test_an_answer_that_a_label_rejects_is_counted_and_never_trained_on(
+    file: Callable[..., Path], row: dict[str, Any], column: str, wanted: Any, unwanted: Any
+) -> None:
+    rows = read_train(data(file([{**row, column: wanted}, {**row, column: unwanted}])))
+    assert [(each.instruction, each.gold) for each in rows.examples] == [("Say hi.", "Hi.")]
+    assert rows.examples[0].teaches
+    assert rows.left_out == {"rows with the label false, which are not trained on": 1}
+
+
+def test_a_file_of_rejected_answers_alone_is_refused(file: Callable[..., Path]) -> None:
+    with pytest.raises(DataError, match=r"but got none \(2 rows with the label false, which are"):
+        read_train(data(file([{"messages": CHAT, "label": False}] * 2)))
+
+
+def test_a_label_of_another_meaning_is_hidden_by_naming_the_columns(
+    file: Callable[..., Path],
+) -> None:
+    path = file([{"messages": CHAT, "label": False}])
+    assert len(read_train(data(path, fields={"messages": "messages"})).examples) == 1
+    assert len(read_train(data(file([{"messages": CHAT, "label": 0}]))).examples) == 1
+
+
+def test_a_rejected_answer_is_no_gold_answer_of_its_prompt(file: Callable[..., Path]) -> None:
+    path = file([{"messages": CHAT, "label": False}, {"messages": CHAT, "label": True}])
+    prompts = read_prompts(data(path), "eval", gold=False).examples
+    assert [(each.instruction, each.gold) for each in prompts] == [
+        ("Say hi.", ""),
+        ("Say hi.", "Hi."),
+    ]
+
+
 def test_overlapping_rows_are_counted_and_dropped_when_asked(file: Callable[..., Path]) -> None:
     prompts = file(ROWS[:1], "prompts.jsonl")
     config = data(prompts, train=str(file(ROWS)), overlap_ngram=13)
