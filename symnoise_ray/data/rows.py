@@ -26,6 +26,7 @@ from symnoise_ray.errors import DataError
 
 SKIPPING = "data.on_bad_row=skip leaves such rows out and counts them"
 NOTHING_TO_TRAIN_ON = "rows with nothing to train on"
+NO_GOLD = "prompts without a gold answer"
 UNWANTED = "rows with the label false, which are not trained on"
 
 _WEIGHT_SEED = 52002
@@ -213,7 +214,7 @@ def _usable(source: str, reading: _Reading) -> Rows:
             continue
         judged = not reading.gold or example.gold.strip()
         if not (judged if reading.prompts else example.teaches):
-            kind = "prompts without a gold answer" if reading.prompts else NOTHING_TO_TRAIN_ON
+            kind = NO_GOLD if reading.prompts else NOTHING_TO_TRAIN_ON
             left_out[kind] += 1
         elif reading.limit is None or len(examples) < reading.limit:
             examples.append(example)
@@ -222,6 +223,7 @@ def _usable(source: str, reading: _Reading) -> Rows:
         raise DataError(
             f"{source}: must hold at least one row with an answer, but got none"
             + (f" ({why})" if why else "")
+            + ("; only judge.type=reference needs gold answers" if left_out[NO_GOLD] else "")
         )
     return Rows(examples, left_out)
 
