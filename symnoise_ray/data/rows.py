@@ -1,4 +1,4 @@
-"""Files to examples: from JSON, JSONL, Parquet, folders of them, or Hugging Face data sets.
+"""Sources to examples: from files, folders of them, or Hugging Face data sets.
 
 In: sources, as `data.train` and the settings of prompts name them. Out: `Rows`: the usable
 examples, and how many rows were left out for which reason. A broken file or row is an error that
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from symnoise_ray.config import DataConfig
-from symnoise_ray.config.data import HELD_BACK
+from symnoise_ray.config.data import HELD_BACK, AnySource
 from symnoise_ray.data.example import Example
 from symnoise_ray.data.formats import Fields, RowError, is_unwanted, to_example
 from symnoise_ray.data.overlap import Overlap
@@ -71,7 +71,7 @@ def read_train(data: DataConfig) -> Rows:
     overlap = Overlap(_judged(data), data.overlap_ngram) if data.overlap_ngram else None
     examples: list[Example] = []
     left_out: Counter[str] = Counter()
-    for source, weight in _weights(data.train):
+    for source, weight in data.sources:
         rows = _usable(locate(source), reading)
         left_out += rows.left_out
         kept = rows.examples
@@ -84,13 +84,13 @@ def read_train(data: DataConfig) -> Rows:
     return Rows(examples, +left_out)
 
 
-def prompt_source(data: DataConfig, part: str) -> str:
+def prompt_source(data: DataConfig, part: str) -> AnySource:
     """Where the prompts of the search (`eval`) or of the confirmation (`confirm`) come from."""
     if part == "confirm" and data.confirm_prompts is None:
         return str(content.confirm_file())
-    if part == "confirm" and data.confirm_prompts != HELD_BACK:
-        return str(data.confirm_prompts)
-    return str(content.eval_file()) if data.eval_prompts is None else data.eval_prompts
+    if part == "confirm" and data.confirm_prompts not in (None, HELD_BACK):
+        return data.confirm_prompts
+    return data.eval_prompts or str(content.eval_file())
 
 
 def read_prompts(data: DataConfig, part: str, *, gold: bool = True) -> Rows:
@@ -123,7 +123,7 @@ def read_prompts(data: DataConfig, part: str, *, gold: bool = True) -> Rows:
     return Rows(examples[:limit], rows.left_out)
 
 
-def read_texts(source: str, limit: int) -> list[str]:
+def read_texts(source: AnySource, limit: int) -> list[str]:
     """The first `limit` plain texts of a source: strings, or rows with `text`; blank ones are
     skipped.
 
@@ -176,14 +176,7 @@ def _judged(data: DataConfig) -> list[Example]:
     return [example for part in parts for example in read_prompts(whole, part, gold=False).examples]
 
 
-def _weights(train: str | tuple[str, ...] | dict[str, float]) -> list[tuple[str, float]]:
-    """Sources with weights; those of a mapping are sorted, since its order does not matter."""
-    if isinstance(train, dict):
-        return sorted(train.items())
-    return [(source, 1.0) for source in ([train] if isinstance(train, str) else train)]
-
-
-def _weighted(examples: list[Example], weight: float, source: str) -> list[Example]:
+def _weighted(examples: list[Example], weight: float, source: AnySource) -> list[Example]:
     """Every example as often as the weight's whole part, and a fixed random share once more."""
     whole = int(weight)
     share = round((weight - whole) * len(examples))
@@ -198,7 +191,7 @@ def _weighted(examples: list[Example], weight: float, source: str) -> list[Examp
     return chosen
 
 
-def _usable(source: str, reading: _Reading) -> Rows:
+def _usable(source: AnySource, reading: _Reading) -> Rows:
     examples: list[Example] = []
     left_out: Counter[str] = Counter()
     for place, row in read_records(source):

@@ -98,7 +98,7 @@ def _make(data: DataConfig, model: ModelConfig, context: int | None) -> TokenTab
 def _texts(value: Any) -> Iterator[str]:
     """Every text in nested settings; some of them are names of files."""
     if isinstance(value, str):
-        yield locate(value)
+        yield str(locate(value))
     elif isinstance(value, dict | list | tuple):
         parts = [*value, *value.values()] if isinstance(value, dict) else value
         for part in parts:
