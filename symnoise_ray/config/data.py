@@ -105,7 +105,8 @@ class DataConfig(Section):
     sets it."""
     template: str = "auto"
     """Text around a row: `alpaca`; `vicuna`; `short` (Alpaca's headers without its preamble);
-    `tokenizer` (the chat template of the tokenizer); or a YAML file with the keys `request`,
+    `tokenizer` (the chat template of the tokenizer; answers begin with their thoughts in `<think>`
+    tags where those of most training rows do); or a YAML file with the keys `request`,
     `request_with_input`, `preamble` and `preamble_with_input`, in which `{request}` and `{input}`
     stand for the texts of the row. `auto` takes `short` for the demo, else `alpaca` for
     instructions and `vicuna` for conversations."""

@@ -61,6 +61,15 @@ class RowError(ValueError):
         super().__init__(f"{rule}, but {came}" if came else rule)
         self.rule = rule
 
+    def at(self, place: str) -> str:
+        """The text of a message that names the row, and the setting that leaves such rows out."""
+        return f"{place}: {self} (data.on_bad_row=skip leaves such rows out and counts them)"
+
+    @property
+    def counted(self) -> str:
+        """What such rows are counted as where they are left out."""
+        return f"rows skipped: {self.rule}"
+
 
 class Turn(NamedTuple):
     """One message: its role, its text, and whether it is trained on if it is an answer."""

@@ -24,7 +24,6 @@ from symnoise_ray.data.templates import find_template
 from symnoise_ray.demo import content
 from symnoise_ray.errors import DataError
 
-SKIPPING = "data.on_bad_row=skip leaves such rows out and counts them"
 NOTHING_TO_TRAIN_ON = "rows with nothing to train on"
 NO_GOLD = "prompts without a gold answer"
 UNWANTED = "rows with the label false, which are not trained on"
@@ -199,11 +198,11 @@ def _usable(source: AnySource, reading: _Reading) -> Rows:
             left_out[UNWANTED] += 1
             continue
         try:
-            example = _example(row, reading)
+            example = replace(_example(row, reading), place=place)
         except RowError as error:
             if reading.on_bad_row == "error":
-                raise DataError(f"{place}: {error} ({SKIPPING})") from None
-            left_out[f"rows skipped: {error.rule}"] += 1
+                raise DataError(error.at(place)) from None
+            left_out[error.counted] += 1
             continue
         judged = not reading.gold or example.gold.strip()
         if not (judged if reading.prompts else example.teaches):

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from symnoise_ray.config import ModelConfig, TrialConfig
 from symnoise_ray.config.loading import find_space, parse_override, read_yaml
 from symnoise_ray.data.rows import read_train
-from symnoise_ray.data.templates import TOKENIZER, choose_template
+from symnoise_ray.data.templates import CHAT, choose_template
 from symnoise_ray.data.tokens import IGNORE_INDEX, TokenRow, row_limit, tokenise
 from symnoise_ray.models.source import context_length, model_source, plain_config
 from symnoise_ray.models.tokenizer import load_encoder, load_tokenizer, location
@@ -103,10 +103,10 @@ def preview(config: TrialConfig, num_rows: int) -> Preview:
     """
     rows = read_train(config.data)
     template = choose_template(config.data.template, config.data.train, rows.examples)
-    load = load_tokenizer if template == TOKENIZER else load_encoder
+    load = load_tokenizer if template in CHAT else load_encoder
     tokenizer = load(config.model)
     limit = row_limit(config.data, _context(config.model))
-    tokens = tokenise(rows.examples, tokenizer, template, limit)
+    tokens = tokenise(rows.examples, tokenizer, template, limit, config.data.on_bad_row)
     lengths = [len(row.input_ids) for row in tokens.rows]
     return Preview(
         template=template,

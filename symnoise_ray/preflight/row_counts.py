@@ -16,7 +16,7 @@ from symnoise_ray.config.data import HELD_BACK, Source
 from symnoise_ray.config.judge import needs_gold
 from symnoise_ray.data.rows import read_prompts, read_train
 from symnoise_ray.data.sources import locate
-from symnoise_ray.data.templates import TOKENIZER, choose_template
+from symnoise_ray.data.templates import CHAT, choose_template
 from symnoise_ray.data.tokens import row_limit, tokenise, tokenise_prompt
 from symnoise_ray.models.shape import ModelShape
 from symnoise_ray.models.source import model_source
@@ -115,9 +115,9 @@ def _counted(data: DataConfig) -> tuple[int, int]:
 def _tokenised(data: DataConfig, model: ModelConfig, limit: int) -> Rows:
     examples = read_train(data).examples
     template = choose_template(data.template, data.train, examples)
-    load = load_tokenizer if template == TOKENIZER else load_encoder
+    load = load_tokenizer if template in CHAT else load_encoder
     tokenizer = load(model)
-    rows = tokenise(examples, tokenizer, template, limit).rows
+    rows = tokenise(examples, tokenizer, template, limit, data.on_bad_row).rows
     prompts = read_prompts(data, data.prompts, gold=False).examples
     lengths = [len(row.input_ids) for row in rows]
     answers = [row.num_answer_tokens for row in rows]
