@@ -76,6 +76,11 @@ class Talk:
                 talk.append({"role": "assistant", "content": text})
         return cls(messages, masked, words)
 
+    def with_last_masked(self) -> Talk:
+        """The same conversation with words in place of the last answer alone."""
+        masked = [*self.messages[:-1], self.masked[-1]]
+        return Talk(self.messages, masked, [*([] for _ in self.words[:-1]), self.words[-1]])
+
     @property
     def system(self) -> str:
         """The text of the system message, trimmed; empty without one."""

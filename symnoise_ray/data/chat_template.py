@@ -57,40 +57,43 @@ def render_chat(
             f"data.template=tokenizer: the tokenizer of {tokenizer.name_or_path} must have a chat "
             f"template, but it has none; {OTHER}"
         )
-    talk = Talk.of(example, prompt=prompt, thinking=template == THINKING)
-    text, answers = _found(tokenizer, talk, template)
+    talk, text, answers = _found(example, tokenizer, template, prompt)
     _require_whole(example, talk, text, answers, prompt)
-    marked = _marked(tokenizer, talk, answers)
-    ends = Ends(_added_tokens(tokenizer), tokenizer.eos_token, talk.requests)
-    answers = with_ends(text, answers, ends)
-    *earlier, last = answers
+    *earlier, last = with_ends(text, answers, _ends(tokenizer, talk))
     if last is not None and template == THINKING and not prompt:
         _require_prompt(example, tokenizer, talk.fill(text[: last.begin]))
+    marked = _marked(tokenizer, talk)
+    trained = [example.is_trained(turn) and marked[turn] for turn in range(len(marked))]
+    segments = cut(text, [*earlier, last], trained)
     if last is not None and prompt:
-        text, answers = text[: last.begin], earlier
-    trained = [example.is_trained(turn) and marked[turn] for turn in range(len(answers))]
-    segments = cut(text, answers, trained)
+        segments = cut(text[: last.begin], earlier, trained[:-1])
     return [segment._replace(text=talk.fill(segment.text)) for segment in segments]
 
 
-def _found(tokenizer: Any, talk: Talk, template: str) -> tuple[str, list[Answer | None]]:
-    """The rendering with words in place of the answers, and where they lie in it."""
+def _found(
+    example: Example, tokenizer: Any, template: str, prompt: bool
+) -> tuple[Talk, str, list[Answer | None]]:
+    """The conversation, its rendering with words in place of the answers, and where they lie."""
+    talk = Talk.of(example, prompt=prompt, thinking=template == THINKING)
     text = _apply(tokenizer, talk.masked)
     if talk.fill(text) != _apply(tokenizer, talk.messages):
-        raise _broken("keep answers", "it changes one")
+        if not prompt:
+            raise _broken("keep answers", "it changes one")
+        talk = talk.with_last_masked()  # the model's own earlier answers may be anything
+        text = _apply(tokenizer, talk.masked)
     asked = _apply(tokenizer, talk.masked[:-1], add_generation_prompt=True)
     if talk.system not in text and talk.system in asked:
         text = _asked_and_answered(asked, text, talk)
     if any(text.count(each.word) > 1 for words in talk.words for each in words):
         raise _broken("write every answer once", "it repeats one")
-    return text, find_answers(text, asked, talk.words, thinking=template == THINKING)
+    return talk, text, find_answers(text, asked, talk.words, thinking=template == THINKING)
 
 
-def _marked(tokenizer: Any, talk: Talk, answers: list[Answer | None]) -> list[bool]:
+def _marked(tokenizer: Any, talk: Talk) -> list[bool]:
     """Whether each answer is in what the template marks for training; without marks, all are."""
     template = tokenizer.get_chat_template()
     if not _MARKS.search(template):
-        return [True] * len(answers)
+        return [True] * len(talk.words)
     from transformers.utils.chat_template_utils import render_jinja_template  # slow
 
     (text,), (marks,) = render_jinja_template(
@@ -157,6 +160,10 @@ def _failed(error: Exception) -> RowError:
 
 def _broken(rule: str, came: str) -> RowError:
     return RowError(f"data.template=tokenizer: the template must {rule}", f"{came}; {OTHER}")
+
+
+def _ends(tokenizer: Any, talk: Talk) -> Ends:
+    return Ends(_added_tokens(tokenizer), tokenizer.eos_token, talk.requests)
 
 
 @functools.lru_cache(maxsize=4)

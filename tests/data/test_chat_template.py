@@ -9,6 +9,7 @@ import pytest
 from symnoise_ray.config import DataConfig
 from symnoise_ray.data.chat_template import render_chat
 from symnoise_ray.data.example import Example
+from symnoise_ray.data.formats import RowError
 from symnoise_ray.data.rows import read_train
 from symnoise_ray.data.templates import THINKING, TOKENIZER, Segment, choose_template
 from symnoise_ray.data.tokens import IGNORE_INDEX, tokenise, tokenise_prompt
@@ -310,6 +311,16 @@ def test_white_space_around_an_answer_is_trained_on_as_the_template_renders_it()
     ):
         segments = render_chat(Example(turns), tokenizer_of(name), TOKENIZER)
         assert [segment.text for segment in segments if segment.trained] == trained
+
+
+def test_an_earlier_answer_that_the_template_changes_is_no_fault_of_a_prompt() -> None:
+    tokenizer = tokenizer_of("qwen3")
+    odd = Example((("Name a bird.", "the blue </think> bird"), ("Another?", "a red fox")))
+    prompt = rendered(odd, tokenizer, prompt=True)
+    assert prompt.endswith("Another?<|im_end|>\n<|im_start|>assistant\n" + BLOCK)
+    assert "<|im_start|>assistant\n bird<|im_end|>" in prompt
+    with pytest.raises(RowError, match="must keep answers, but it changes one"):
+        rendered(odd, tokenizer)
 
 
 # Thoughts
