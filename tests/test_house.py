@@ -59,7 +59,7 @@ LIGHT = (
     "report",
     *("errors", "noise.types", "training.schedule", "generation.harness_tasks", "tracking.journal"),
     *("data.example", "data.formats", "data.overlap", "data.rows", "data.sources"),
-    *("data.templates", "data.tokens", "data.chat_template"),
+    *("data.templates", "data.tokens", "data.chat_template", "data.chat_answers", "data.files"),
     *("models.source", "models.shape", "models.tokenizer", "judges.judging", "judges.choose"),
     "integrations.export",
 )

@@ -7,10 +7,14 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from symnoise_ray.cli.verbs import Verbs, add_overrides, add_verb
-from symnoise_ray.errors import EXIT_OK, UserError
+from symnoise_ray.errors import EXIT_OK, DataError, UserError
+
+if TYPE_CHECKING:
+    from symnoise_ray.config import JudgeConfig
+    from symnoise_ray.records.completions import Completion
 
 
 def add_inspect(verbs: Verbs) -> None:
@@ -19,7 +23,7 @@ def add_inspect(verbs: Verbs) -> None:
         verbs,
         "inspect",
         "Show training rows as the model sees them, and what is left out.",
-        "symnoise-ray inspect data.train=alpaca.json data.eval_prompts=prompts.json --rows 5",
+        "symnoise-ray inspect data.train=alpaca.json --rows 5",
         _run_inspect,
     )
     parser.add_argument(
@@ -75,7 +79,7 @@ def _run_train(arguments: argparse.Namespace) -> int:
     config = load_trial(arguments.config, arguments.overrides)
     directory: Path = arguments.output
     _require_other(directory / MODEL, [config.model.name])
-    check_inputs([config])
+    check_inputs([config], judged=False)
     require_folder(directory, "--output")
     from symnoise_ray.workers.task import export_in, remove_checkpoints, train_in
 
@@ -120,14 +124,15 @@ def _run_generate(arguments: argparse.Namespace) -> int:
 
     config = load_trial(arguments.config, arguments.overrides)
     _require_other(arguments.output, [arguments.config, *_texts(config.model_dump())])
-    check_inputs([config])
+    check_inputs([config], judged=False)
     require_writable(arguments.output, "--output")
     from symnoise_ray.generation.answering import answer_from_disk
 
     model = config.model
     if arguments.model:
         model = model.model_copy(update={"name": arguments.model})
-    completions, counts = answer_from_disk(config, model, generator=arguments.output.stem)
+    generator = arguments.output.stem
+    completions, counts = answer_from_disk(config, model, generator=generator, gold=False)
     write_lines(completions, arguments.output)
     for what, number in counts.items():
         print(f"{number} {what}", file=sys.stderr)
@@ -204,7 +209,7 @@ def _run_judge(arguments: argparse.Namespace) -> int:
     if shown != str(arguments.completions):
         raise UserError(f"the first word must name the answers to judge, but got {shown}")
     _require_other(arguments.output, [arguments.completions, arguments.reference])
-    completions = read_completions(arguments.completions)
+    completions = _judgeable(read_completions(arguments.completions), config)
     reference = read_completions(arguments.reference)
     place, scope = arguments.output.parent, str(arguments.output.absolute())
     require_writable(arguments.output, "--output")
@@ -232,3 +237,25 @@ def _run_judge(arguments: argparse.Namespace) -> int:
         )
     require_coverage(judged, config.min_coverage)
     return EXIT_OK
+
+
+def _judgeable(completions: list[Completion], judge: JudgeConfig) -> list[Completion]:
+    """The answers that a judge can judge; those that it cannot are told on the standard error.
+
+    Raises:
+        DataError: it can judge none.
+    """
+    from symnoise_ray.config.judge import needs_gold
+    from symnoise_ray.data.rows import NO_GOLD
+
+    if not needs_gold(judge):
+        return completions
+    known = [completion for completion in completions if completion.gold.strip()]
+    if completions and not known:
+        raise DataError(
+            f"judge.type={judge.type} needs prompts with gold answers, but none of "
+            f"{len(completions)} has one; choose a judge that needs none, such as judge.type=api"
+        )
+    if len(known) < len(completions):
+        print(f"{len(completions) - len(known)} {NO_GOLD}", file=sys.stderr)
+    return known

@@ -25,16 +25,55 @@ RowField = Literal[
 TEMPLATE_NAMES = ("auto", "alpaca", "vicuna", "short", "tokenizer")
 
 
+class Source(Section):
+    """One data set of several parts: where it lies, and which part of it is read."""
+
+    name: str = Field(min_length=1)
+    """A Hugging Face data set, by its name or by a folder that is laid out as on the hub."""
+    split: str | None = Field(None, min_length=1)
+    """The split to read, such as `train_sft`, or a slice of one, such as `train[:1000]`. By default
+    `train`."""
+    config: str | None = Field(None, min_length=1)
+    """The configuration to read, also called subset, where the data set has several."""
+
+    @classmethod
+    def of(cls, given: AnySource) -> Source:
+        """A source from its name alone, or as it is."""
+        return given if isinstance(given, cls) else cls.model_construct(name=str(given))
+
+    @property
+    def part(self) -> tuple[str | None, str | None]:
+        """The split and the configuration that are named."""
+        return self.split, self.config
+
+    @property
+    def chooses(self) -> bool:
+        """Whether a split or a configuration is named."""
+        return self.part != (None, None)
+
+    def __str__(self) -> str:
+        """The name, with the part in brackets: `owner/set (split train_sft, config en)`."""
+        named = {"split": self.split, "config": self.config}
+        parts = [f"{what} {value}" for what, value in named.items() if value is not None]
+        return f"{self.name} ({', '.join(parts)})" if parts else self.name
+
+
+AnySource = str | Source
+"""A source as it is written: its name, or a mapping with `name`, `split` and `config`."""
+
+
 class DataConfig(Section):
     """What is trained on, and the prompts that are answered and judged."""
 
-    train: str | tuple[str, ...] | dict[str, float] = "demo"
-    """Where the training rows come from: a JSON, JSONL or Parquet file; a folder of such files; a
-    Hugging Face data set, by its name or by the folder that it was saved to; `alpaca`,
-    `evol-instruct`, `sharegpt` or `open-platypus`, the data sets of the NEFTune paper; or `demo`,
-    the rows that come with the package. Give several sources as a list, or as a mapping of source
-    to weight. A weight above 0 says how often a source's rows are seen per epoch: 2 takes every row
-    twice; 0.5 takes one half, which is drawn once and is the same in all epochs and trials."""
+    train: AnySource | tuple[AnySource, ...] | dict[str, float] = "demo"
+    """Where the training rows come from: a JSON, JSONL, CSV, TSV or Parquet file, or such a file
+    compressed as .gz, .bz2, .lz4 or .zst; a folder of such files; a Hugging Face data set, by its
+    name or by its folder; `alpaca`, `evol-instruct`, `sharegpt` or `open-platypus`, the data sets
+    of the NEFTune paper; or `demo`, the rows that come with the package. `{name: OWNER/SET, split:
+    train_sft, config: en}` takes another split than `train`, or one configuration of several. Give
+    several sources as a list, or as a mapping of source to weight. A weight above 0 says how often
+    a source's rows are seen per epoch: 2 takes every row twice; 0.5 takes one half, which is drawn
+    once and is the same in all epochs and trials."""
     fields: dict[RowField, str] = Field({})
     """Names of the columns of the training rows, for rows of none of the known shapes: the
     package's name -> the file's name, such as `{instruction: question, output: answer}`. All other
@@ -44,11 +83,11 @@ class DataConfig(Section):
     on_bad_row: Literal["error", "skip"] = "error"
     """What happens to a row that breaks a rule. `error`: the command ends, and its message names
     the file and the row. `skip`: the row is left out, and such rows are counted by reason."""
-    eval_prompts: str | None = None
+    eval_prompts: AnySource | None = None
     """Where the prompts of the search come from, one source of the kinds of `train`, or
     `alpaca-eval`, the 805 prompts of AlpacaEval. Every model answers them, and the judge compares
     the answers. By default the demo's prompts; it must be given where `train` is not `demo`."""
-    confirm_prompts: str | None = None
+    confirm_prompts: AnySource | None = None
     """Where the prompts of the confirmation come from. By default the demo's prompts for the demo.
     `held_back` keeps a part of `eval_prompts` for the confirmation, by `confirm_share`; a sweep
     that confirms sets it where `eval_prompts` is given and this is not."""
@@ -66,7 +105,8 @@ class DataConfig(Section):
     sets it."""
     template: str = "auto"
     """Text around a row: `alpaca`; `vicuna`; `short` (Alpaca's headers without its preamble);
-    `tokenizer` (the chat template of the tokenizer); or a YAML file with the keys `request`,
+    `tokenizer` (the chat template of the tokenizer; answers begin with their thoughts in `<think>`
+    tags where those of most training rows do); or a YAML file with the keys `request`,
     `request_with_input`, `preamble` and `preamble_with_input`, in which `{request}` and `{input}`
     stand for the texts of the row. `auto` takes `short` for the demo, else `alpaca` for
     instructions and `vicuna` for conversations."""
@@ -81,7 +121,7 @@ class DataConfig(Section):
     max_confirm_prompts: int | None = Field(None, ge=1)
     """Use only the first so many prompts of the confirmation. By default as many as
     `max_eval_prompts` says. A sweep that goes on may have a larger number."""
-    texts: str | None = None
+    texts: AnySource | None = None
     """Where plain texts come from that show what fine-tuning forgets: strings, or rows with a
     column `text`. The loss per token on these texts is measured whenever the clean loss is. By
     default none is measured."""
@@ -100,11 +140,15 @@ class DataConfig(Section):
     @field_validator("train", mode="before")
     @classmethod
     def _sources_are_named(cls, train: Any) -> Any:
-        names = [train] if isinstance(train, str) else train
+        if isinstance(train, list | tuple):
+            train = [_source(each) for each in train]
+        elif isinstance(train, dict) and isinstance(train.get("name"), str):
+            train = _source(train)
+        names = [train] if isinstance(train, AnySource) else train
         sound = isinstance(names, list | tuple | dict) and all(
-            isinstance(name, str) and name for name in names
+            isinstance(name, AnySource) and name != "" for name in names
         )
-        if not sound or not names or len(set(names)) < len(names):
+        if not sound or not names or len(set(map(repr, names))) < len(names):
             raise ValueError(
                 "must be a source, a list of sources, or a mapping of source to weight, each "
                 f"named once, but got {train!r}"
@@ -114,6 +158,20 @@ class DataConfig(Section):
             if not number or not 0 < weight < float("inf"):
                 raise ValueError(f"the weight of {name} must be a number > 0, but got {weight!r}")
         return train
+
+    @field_validator("eval_prompts", "confirm_prompts", "texts", mode="before")
+    @classmethod
+    def _source_is_named(cls, given: Any) -> Any:
+        return _source(given)
+
+    @property
+    def sources(self) -> list[tuple[AnySource, float]]:
+        """Sources of the training rows with their weights; those of a mapping are sorted, since
+        its order does not matter."""
+        if isinstance(self.train, dict):
+            return sorted(self.train.items())
+        named = [self.train] if isinstance(self.train, AnySource) else self.train
+        return [(source, 1.0) for source in named]
 
     @field_validator("template")
     @classmethod
@@ -136,9 +194,26 @@ class DataConfig(Section):
         if self.train != "demo" and self.eval_prompts is None:
             raise ValueError(
                 "data.eval_prompts must be given when data.train is not 'demo', "
-                f"but got data.train={self.train!r} alone"
+                f"but got data.train={self._shown()} alone"
             )
         return self
+
+    def _shown(self) -> str:
+        return str(self.train) if isinstance(self.train, Source) else repr(self.train)
+
+
+def _source(given: Any) -> Any:
+    """A mapping as the source that it describes; anything else as it is."""
+    if not isinstance(given, dict):
+        return given
+    known = all(key in Source.model_fields for key in given)
+    texts = all(value is None or (isinstance(value, str) and value) for value in given.values())
+    if not known or not texts or given.get("name") is None:
+        raise ValueError(
+            "a source must have a name, and may have a split and a config, all of them text, but "
+            f"got {given!r}"
+        )
+    return Source(**given)
 
 
 HELD_BACK = "held_back"

@@ -77,6 +77,8 @@ def _kind(node: Node) -> str:
     """What a value may be, in words."""
     if "anyOf" in node:
         return _alternatives([_kind(each) for each in node["anyOf"]])
+    if "$ref" in node:
+        return f"{node['$ref'].rpartition('/')[2].lower()} (mapping)"
     if "enum" in node:
         return _alternatives([f"`{choice}`" for choice in node["enum"]])
     kind = str(node.get("type", "any value"))

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import astuple, dataclass
+import re
+from dataclasses import astuple, dataclass, field
+
+THOUGHTS = re.compile(r"(\s*<think>)(.*?)(</think>)(.*)", re.DOTALL)
+"""An answer that begins with thoughts: the tag before them, they, the tag behind them, the rest."""
 
 
 @dataclass(frozen=True)
@@ -13,7 +17,8 @@ class Example:
 
     `gold` is empty for a prompt whose right answer is not known. An earlier answer is empty if the
     model has to give it itself before the next request. `input` belongs to the last request.
-    `trained` says of each answer whether it is trained on; empty means all.
+    `trained` says of each answer whether it is trained on; empty means all. `place` says for
+    messages where the example was read; it is no part of what the example is.
     """
 
     turns: tuple[tuple[str, str], ...]
@@ -21,6 +26,7 @@ class Example:
     system: str = ""
     dataset: str = ""
     trained: tuple[bool, ...] = ()
+    place: str = field(default="", compare=False)
 
     @property
     def instruction(self) -> str:
@@ -41,13 +47,19 @@ class Example:
     @property
     def digest(self) -> str:
         """Equal for examples with the same texts, right answer and group included; 64 bits."""
-        text = json.dumps(astuple(self))
+        text = json.dumps(astuple(self)[:-1])  # without the place
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def gold(self) -> str:
         """The right answer to the last request."""
         return self.turns[-1][1]
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the right answer begins with thoughts."""
+        match = THOUGHTS.fullmatch(self.gold)
+        return match is not None and bool(match[2].strip() and match[4].strip())
 
     def is_trained(self, index: int) -> bool:
         """Whether the answer of a turn is trained on."""

@@ -50,6 +50,8 @@ FOREIGN = {
     "a row must not need tools": ("tools", "functions"),
 }
 """Rule -> columns that break it unless they are empty."""
+LABELS = ("label", "kto_tag")
+"""Columns that say whether an answer is wanted, in TRL's and LLaMA-Factory's rows for KTO."""
 
 
 class RowError(ValueError):
@@ -58,6 +60,15 @@ class RowError(ValueError):
     def __init__(self, rule: str, came: str = "") -> None:
         super().__init__(f"{rule}, but {came}" if came else rule)
         self.rule = rule
+
+    def at(self, place: str) -> str:
+        """The text of a message that names the row, and the setting that leaves such rows out."""
+        return f"{place}: {self} (data.on_bad_row=skip leaves such rows out and counts them)"
+
+    @property
+    def counted(self) -> str:
+        """What such rows are counted as where they are left out."""
+        return f"rows skipped: {self.rule}"
 
 
 class Turn(NamedTuple):
@@ -105,6 +116,16 @@ def to_example(row: Any, fields: Fields | None = None, *, prompt: bool = False) 
     )
 
 
+def is_unwanted(row: Any, fields: Fields | None = None) -> bool:
+    """Whether a row's label says that its answer is a bad example; `fields` hides the label.
+
+    CSV has no truth values, so the word counts too.
+    """
+    if fields or not isinstance(row, dict):
+        return False
+    return any(str(row.get(column)).casefold() == "false" for column in LABELS)
+
+
 def _renamed(row: dict[str, Any], fields: Fields, setting: str) -> dict[str, Any]:
     for name, column in fields.items():
         if column not in row:
@@ -120,8 +141,6 @@ def _refuse_other_kinds(row: dict[str, Any]) -> None:
         given = [column for column in columns if row.get(column) not in (None, [], {}, "", "[]")]
         if given:
             raise RowError(rule, f"it has {', '.join(given)}")
-    if "completion" in row and isinstance(row.get("label"), bool):
-        raise RowError("a row must have an answer to learn, not a label of one", "it has label")
 
 
 def _has(row: dict[str, Any], request: str, answer: str, prompt: bool) -> bool:

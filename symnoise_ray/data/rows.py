@@ -1,4 +1,4 @@
-"""Files to examples: from JSON, JSONL, Parquet, folders of them, or Hugging Face data sets.
+"""Sources to examples: from files, folders of them, or Hugging Face data sets.
 
 In: sources, as `data.train` and the settings of prompts name them. Out: `Rows`: the usable
 examples, and how many rows were left out for which reason. A broken file or row is an error that
@@ -15,17 +15,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from symnoise_ray.config import DataConfig
-from symnoise_ray.config.data import HELD_BACK
+from symnoise_ray.config.data import HELD_BACK, AnySource
 from symnoise_ray.data.example import Example
-from symnoise_ray.data.formats import Fields, RowError, to_example
+from symnoise_ray.data.formats import Fields, RowError, is_unwanted, to_example
 from symnoise_ray.data.overlap import Overlap
 from symnoise_ray.data.sources import locate, read_records
 from symnoise_ray.data.templates import find_template
 from symnoise_ray.demo import content
 from symnoise_ray.errors import DataError
 
-SKIPPING = "data.on_bad_row=skip leaves such rows out and counts them"
 NOTHING_TO_TRAIN_ON = "rows with nothing to train on"
+NO_GOLD = "prompts without a gold answer"
+UNWANTED = "rows with the label false, which are not trained on"
 
 _WEIGHT_SEED = 52002
 
@@ -69,7 +70,7 @@ def read_train(data: DataConfig) -> Rows:
     overlap = Overlap(_judged(data), data.overlap_ngram) if data.overlap_ngram else None
     examples: list[Example] = []
     left_out: Counter[str] = Counter()
-    for source, weight in _weights(data.train):
+    for source, weight in data.sources:
         rows = _usable(locate(source), reading)
         left_out += rows.left_out
         kept = rows.examples
@@ -82,13 +83,13 @@ def read_train(data: DataConfig) -> Rows:
     return Rows(examples, +left_out)
 
 
-def prompt_source(data: DataConfig, part: str) -> str:
+def prompt_source(data: DataConfig, part: str) -> AnySource:
     """Where the prompts of the search (`eval`) or of the confirmation (`confirm`) come from."""
     if part == "confirm" and data.confirm_prompts is None:
         return str(content.confirm_file())
-    if part == "confirm" and data.confirm_prompts != HELD_BACK:
-        return str(data.confirm_prompts)
-    return str(content.eval_file()) if data.eval_prompts is None else data.eval_prompts
+    if part == "confirm" and data.confirm_prompts not in (None, HELD_BACK):
+        return data.confirm_prompts
+    return data.eval_prompts or str(content.eval_file())
 
 
 def read_prompts(data: DataConfig, part: str, *, gold: bool = True) -> Rows:
@@ -121,7 +122,7 @@ def read_prompts(data: DataConfig, part: str, *, gold: bool = True) -> Rows:
     return Rows(examples[:limit], rows.left_out)
 
 
-def read_texts(source: str, limit: int) -> list[str]:
+def read_texts(source: AnySource, limit: int) -> list[str]:
     """The first `limit` plain texts of a source: strings, or rows with `text`; blank ones are
     skipped.
 
@@ -174,14 +175,7 @@ def _judged(data: DataConfig) -> list[Example]:
     return [example for part in parts for example in read_prompts(whole, part, gold=False).examples]
 
 
-def _weights(train: str | tuple[str, ...] | dict[str, float]) -> list[tuple[str, float]]:
-    """Sources with weights; those of a mapping are sorted, since its order does not matter."""
-    if isinstance(train, dict):
-        return sorted(train.items())
-    return [(source, 1.0) for source in ([train] if isinstance(train, str) else train)]
-
-
-def _weighted(examples: list[Example], weight: float, source: str) -> list[Example]:
+def _weighted(examples: list[Example], weight: float, source: AnySource) -> list[Example]:
     """Every example as often as the weight's whole part, and a fixed random share once more."""
     whole = int(weight)
     share = round((weight - whole) * len(examples))
@@ -196,20 +190,23 @@ def _weighted(examples: list[Example], weight: float, source: str) -> list[Examp
     return chosen
 
 
-def _usable(source: str, reading: _Reading) -> Rows:
+def _usable(source: AnySource, reading: _Reading) -> Rows:
     examples: list[Example] = []
     left_out: Counter[str] = Counter()
     for place, row in read_records(source):
+        if not reading.prompts and is_unwanted(row, reading.fields):
+            left_out[UNWANTED] += 1
+            continue
         try:
-            example = _example(row, reading)
+            example = replace(_example(row, reading), place=place)
         except RowError as error:
             if reading.on_bad_row == "error":
-                raise DataError(f"{place}: {error} ({SKIPPING})") from None
-            left_out[f"rows skipped: {error.rule}"] += 1
+                raise DataError(error.at(place)) from None
+            left_out[error.counted] += 1
             continue
         judged = not reading.gold or example.gold.strip()
         if not (judged if reading.prompts else example.teaches):
-            kind = "prompts without a gold answer" if reading.prompts else NOTHING_TO_TRAIN_ON
+            kind = NO_GOLD if reading.prompts else NOTHING_TO_TRAIN_ON
             left_out[kind] += 1
         elif reading.limit is None or len(examples) < reading.limit:
             examples.append(example)
@@ -218,6 +215,7 @@ def _usable(source: str, reading: _Reading) -> Rows:
         raise DataError(
             f"{source}: must hold at least one row with an answer, but got none"
             + (f" ({why})" if why else "")
+            + ("; only judge.type=reference needs gold answers" if left_out[NO_GOLD] else "")
         )
     return Rows(examples, left_out)
 
@@ -226,6 +224,8 @@ def _example(row: Any, reading: _Reading) -> Example:
     if isinstance(row, RowError):
         raise row
     example = to_example(row, reading.fields, prompt=reading.prompts)
+    if reading.prompts and is_unwanted(row, reading.fields):
+        example = replace(example, turns=(*example.turns[:-1], (example.turns[-1][0], "")))
     if reading.group_field is None:
         return example
     return replace(example, dataset=_group(row, reading.group_field))

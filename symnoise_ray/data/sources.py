@@ -1,18 +1,17 @@
-"""Data sources to raw records: JSON, JSONL, Parquet, folders, Hugging Face data sets.
+"""Data sources to raw records: files, folders of them, Hugging Face data sets and their splits.
 
-In: the name of a source. Out: the place and the raw record of every row. `formats` says what a
-record means.
+In: the name of a source, with a split and a configuration where they matter. Out: the place and the
+raw record of every row. `files` reads one file; `formats` says what a record means.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from symnoise_ray.data.formats import RowError
+from symnoise_ray.config.data import AnySource, Source
+from symnoise_ray.data.files import PACKED_SUFFIXES, SUFFIXES, file_records, is_data_file
 from symnoise_ray.demo import content
 from symnoise_ray.errors import DataError, one_line
 
@@ -30,120 +29,73 @@ PRESETS: dict[str, tuple[str, str | None]] = {
 """Name of a data set of the NEFTune paper, or of its prompts -> its Hugging Face data set, and the
 file to take where the data set has several or a loading script."""
 
-FILE_SUFFIXES = (".json", ".jsonl", ".parquet")
-"""Endings of the files that are read in a folder, in the order of their names."""
-OTHER_SUFFIXES = (".txt", ".csv", ".tsv", ".yaml", ".arrow", ".gz", ".zip", ".zst")
+DEFAULT_SPLIT = "train"
+"""The split of a Hugging Face data set that is read where none is named."""
+_OTHER_SUFFIXES = (".txt", ".yaml", ".arrow", ".zip", ".xz")
 HUB_SECONDS = 5.0
 """How long the hub may take to answer before a cached copy is looked for."""
 
 
-def locate(source: str) -> str:
-    """The file that `demo` names among the training rows; any other name as it is."""
+def locate(source: AnySource) -> AnySource:
+    """The file that `demo` names among the training rows; any other source as it is."""
     return str(content.train_file()) if source == "demo" else source
 
 
-def read_records(source: str) -> Iterator[tuple[str, Any]]:
+def read_records(given: AnySource) -> Iterator[tuple[str, Any]]:
     """Place and raw record of every row; a line that is no record gives a `RowError` in its place.
 
     Raises:
-        DataError: the source does not exist or cannot be read.
+        DataError: the source does not exist or cannot be read, or has no such split.
     """
-    if not source:
+    source = Source.of(given)
+    if not source.name:
         raise DataError("a data source must be named, but got an empty name")
-    path = Path(source)
+    path = Path(source.name)
     if path.is_dir():
-        return _folder_records(path)
-    if path.is_file():
-        return _file_records(path)
-    if source in PRESETS:
-        return _hub_records(*PRESETS[source])
-    if path.suffix in (*FILE_SUFFIXES, *OTHER_SUFFIXES) or path.is_absolute() or source[0] == ".":
-        raise DataError(f"{source}: the data file must exist")
-    return _hub_records(source)
-
-
-def _file_records(path: Path) -> Iterator[tuple[str, Any]]:
-    with _opening(path), path.open("rb") as file:
-        parquet = file.read(4) == b"PAR1"
-    return _parquet_records(path) if parquet else _json_records(path)
-
-
-def _json_records(path: Path) -> Iterator[tuple[str, Any]]:
-    """Records of a JSON list, or of one JSON object per line, whatever the name of the file."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: must be readable UTF-8 text, but {error}") from None
-    if text.lstrip().startswith("["):
-        try:
-            rows = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{error.lineno}: must be valid JSON, but {error.msg}") from None
-        yield from ((f"{path} row {number}", row) for number, row in enumerate(rows, 1))
-        return
-    _refuse_single_object(text, path)
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            yield f"{path}:{number}", _parsed(line)
-
-
-def _parsed(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        return RowError("a line must be one JSON object", f"{error.msg} at column {error.colno}")
-
-
-def _refuse_single_object(text: str, path: Path) -> None:
-    """Refuse one object over several lines: it is no list of rows, and its lines are no objects."""
-    first = text.lstrip().partition("\n")[0]
-    if not first.startswith("{") or not isinstance(_parsed(first), RowError):
-        return
-    if not isinstance(_parsed(text), RowError):
+        return _folder_records(path, source)
+    preset, file = (None, None) if path.is_file() else PRESETS.get(source.name, (None, None))
+    if source.chooses and (path.is_file() or file is not None):
         raise DataError(
-            f"{path}: must hold a list of rows or one object a line, but got a single object over "
-            "several lines; put it into brackets [ ]"
+            f"{source}: a single file has neither splits nor configurations; leave them out"
         )
+    if path.is_file():
+        return file_records(path)
+    if preset is not None:
+        return _hub_records(source.model_copy(update={"name": preset}), file)
+    suffixes = (*SUFFIXES, *PACKED_SUFFIXES, *_OTHER_SUFFIXES)
+    if path.suffix in suffixes or path.is_absolute() or source.name[0] == ".":
+        raise DataError(f"{source}: the data file must exist")
+    return _hub_records(source, None)
 
 
-def _parquet_records(path: Path) -> Iterator[tuple[str, Any]]:
-    import pyarrow.parquet  # type: ignore[import-untyped]  # slow; for such files only
-
-    number = 0
-    with _opening(path), pyarrow.parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches():
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{path} row {number}", row
-
-
-@contextmanager
-def _opening(path: Path) -> Iterator[None]:
-    """Turn an error of the system or of Parquet into one line that names the file."""
-    try:
-        yield
-    except DataError:
-        raise
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: must be a readable file, but {one_line(error)}") from None
-
-
-def _folder_records(folder: Path) -> Iterator[tuple[str, Any]]:
-    """Records of a saved Hugging Face data set, or of the data files directly in a folder."""
+def _folder_records(folder: Path, source: Source) -> Iterator[tuple[str, Any]]:
+    """Records of a saved data set, of the data files directly in a folder, or of a folder that is
+    laid out as on the hub, which is read where a split or a configuration is named or nothing lies
+    directly in it."""
     if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
-        yield from _saved_records(folder)
+        yield from _saved_records(folder, source)
         return
-    files = sorted(file for file in folder.iterdir() if file.suffix in FILE_SUFFIXES)
+    files = sorted(file for file in folder.iterdir() if is_data_file(file))
+    if source.chooses or (not files and any(map(is_data_file, folder.rglob("*")))):
+        try:
+            rows = _split_rows(source, offline=True)
+        except Exception as error:  # it raises all kinds for what it cannot load
+            raise DataError(
+                f"{source}: must be a split and a configuration of the folder, but "
+                f"{one_line(error, 200)}"
+            ) from None
+        yield from ((f"{source} row {number}", row) for number, row in enumerate(rows, 1))
+        return
     if not files:
         raise DataError(
-            f"{folder}: a folder must hold {', '.join(FILE_SUFFIXES)} files or a saved Hugging "
-            "Face data set, but has none directly in it"
+            f"{folder}: a folder must hold {', '.join(SUFFIXES)} files or a saved Hugging "
+            "Face data set, but has none"
         )
     for file in files:
-        yield from _file_records(file)
+        yield from file_records(file)
 
 
-def _saved_records(folder: Path) -> Iterator[tuple[str, Any]]:
+def _saved_records(folder: Path, source: Source) -> Iterator[tuple[str, Any]]:
     import datasets  # slow to import, and only needed for its own folders
 
     try:
@@ -152,43 +104,53 @@ def _saved_records(folder: Path) -> Iterator[tuple[str, Any]]:
         raise DataError(
             f"{folder}: must be a whole saved data set, but {one_line(error, 200)}"
         ) from None
+    if source.config is not None or (source.split is not None and not isinstance(rows, dict)):
+        raise DataError(
+            f"{source}: a data set that was saved has no configurations, and splits only where "
+            "several were saved together; name the folder alone"
+        )
+    split = source.split or DEFAULT_SPLIT
     if isinstance(rows, dict):
-        if "train" not in rows:
-            raise DataError(f"{folder}: must have a split train, but got {', '.join(rows)}")
-        rows = rows["train"]
-    yield from ((f"{folder} row {number}", row) for number, row in enumerate(rows, 1))
+        if split not in rows:
+            raise DataError(f"{folder}: must have a split {split}, but got {', '.join(rows)}")
+        rows = rows[split]
+    yield from ((f"{source} row {number}", row) for number, row in enumerate(rows, 1))
 
 
-def _hub_records(name: str, file: str | None = None) -> Iterator[tuple[str, Any]]:
-    """Rows of one file of a Hugging Face data set, or of its `train` split; no script is run."""
+def _hub_records(source: Source, file: str | None) -> Iterator[tuple[str, Any]]:
+    """Rows of one file of a Hugging Face data set, or of one of its splits; no script is run."""
     import huggingface_hub
 
     unreachable: Exception | None = None
     try:
-        huggingface_hub.HfApi().dataset_info(name, timeout=HUB_SECONDS)
+        huggingface_hub.HfApi().dataset_info(source.name, timeout=HUB_SECONDS)
     except Exception as error:  # no network, no such name, no access: only a cached copy helps
         unreachable = error
     offline = unreachable is not None
     try:
-        rows = _split_rows(name, offline) if file is None else _file_rows(name, file, offline)
+        rows = (
+            _split_rows(source, offline) if file is None else _file_rows(source.name, file, offline)
+        )
     except Exception as error:
         raise DataError(
-            f"{name}: must be a file or folder that exists, one of {', '.join(PRESETS)}, or a "
+            f"{source}: must be a file or folder that exists, one of {', '.join(PRESETS)}, or a "
             "Hugging Face data set that can be loaded or is cached, but "
             f"{one_line(unreachable or error, 200)}"
         ) from None
-    yield from ((f"{name} row {number}", row) for number, row in enumerate(rows, 1))
+    yield from ((f"{source} row {number}", row) for number, row in enumerate(rows, 1))
 
 
-def _split_rows(name: str, offline: bool) -> Iterable[Any]:
-    """The `train` split, which the library converts to its own format and keeps."""
-    import datasets  # slow to import, and only needed for hub names
+def _split_rows(source: Source, offline: bool) -> Iterable[Any]:
+    """One split, which the library converts to its own format and keeps."""
+    import datasets  # slow to import, and only needed for hub names and their folders
 
     before = datasets.config.HF_HUB_OFFLINE
     try:
         # By itself the library tries for half a minute where there is no network.
         datasets.config.HF_HUB_OFFLINE = before or offline
-        rows: Iterable[Any] = datasets.load_dataset(name, split="train")
+        rows: Iterable[Any] = datasets.load_dataset(
+            source.name, source.config, split=source.split or DEFAULT_SPLIT
+        )
     finally:
         datasets.config.HF_HUB_OFFLINE = before
     return rows
@@ -201,4 +163,4 @@ def _file_rows(name: str, file: str, offline: bool) -> Iterator[Any]:
     path = huggingface_hub.hf_hub_download(
         name, file, repo_type="dataset", local_files_only=offline
     )
-    return (row for _, row in _file_records(Path(path)))
+    return (row for _, row in file_records(Path(path)))

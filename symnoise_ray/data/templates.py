@@ -20,6 +20,10 @@ from symnoise_ray.errors import UserError, one_line
 
 TOKENIZER = "tokenizer"
 """Value of `data.template`: the chat template of the tokenizer, which `chat_template` renders."""
+THINKING = "tokenizer, with thoughts"
+"""The same, where most answers of the training rows begin with thoughts in `<think>` tags."""
+CHAT = (TOKENIZER, THINKING)
+"""Both ways to use the tokenizer's chat template."""
 
 
 class Segment(NamedTuple):
@@ -108,7 +112,10 @@ TEMPLATES = {
 
 
 def choose_template(name: str, train: object, examples: list[Example]) -> str:
-    """The template's name; `auto` is chosen by the data set, else by the shape of the rows."""
+    """The template's name; `auto` is chosen by the data set, else by the shape of the rows, and
+    `tokenizer` becomes `THINKING` where most answers begin with thoughts."""
+    if name == TOKENIZER and 2 * sum(example.thinks for example in examples) > len(examples):
+        return THINKING
     if name != "auto":
         return name
     if train == "demo":

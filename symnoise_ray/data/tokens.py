@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from symnoise_ray.config import DataConfig
 from symnoise_ray.data.chat_template import render_chat
 from symnoise_ray.data.example import Example
-from symnoise_ray.data.templates import TOKENIZER, Segment, render, render_prompt
+from symnoise_ray.data.formats import RowError
+from symnoise_ray.data.templates import CHAT, Segment, render, render_prompt
 from symnoise_ray.errors import DataError, UserError
 
 IGNORE_INDEX = -100
@@ -41,16 +42,29 @@ class TokenRows:
     counts: Counter[str]
 
 
-def tokenise(examples: list[Example], tokenizer: Any, template: str, max_length: int) -> TokenRows:
+def tokenise(
+    examples: list[Example],
+    tokenizer: Any,
+    template: str,
+    max_length: int,
+    on_bad_row: Literal["error", "skip"] = "error",
+) -> TokenRows:
     """Tokenise and cut to `max_length`; rows that lose their whole answer by it are left out.
 
     Raises:
-        DataError: no row is left to train on.
+        DataError: no row is left to train on, or a chat template cannot render a row, which is left
+            out and counted where `on_bad_row` says so.
     """
     rows = []
     counts: Counter[str] = Counter()
     for example in examples:
-        row = tokenise_row(example, tokenizer, template)
+        try:
+            row = tokenise_row(example, tokenizer, template)
+        except RowError as error:
+            if on_bad_row == "error":
+                raise DataError(error.at(example.place)) from None
+            counts[error.counted] += 1
+            continue
         if len(row.input_ids) > max_length:
             counts["rows truncated"] += 1
             row = TokenRow(row.input_ids[:max_length], row.labels[:max_length])
@@ -59,24 +73,37 @@ def tokenise(examples: list[Example], tokenizer: Any, template: str, max_length:
         else:
             counts["rows with nothing to train on"] += 1
     if not rows:
+        told = "; ".join(f"{count} {what}" for what, count in counts.items())
         raise DataError(
             f"at least one row must keep an answer within data.max_length={max_length} tokens, "
-            f"but none of {len(examples)} does"
+            f"but none of {len(examples)} does{told and f' ({told})'}"
         )
     return TokenRows(rows, counts)
 
 
 def tokenise_prompt(example: Example, tokenizer: Any, template: str) -> list[int]:
-    """The tokens of a prompt: exactly the beginning of the row in training."""
-    if template == TOKENIZER:
-        return _join(render_chat(example, tokenizer, prompt=True), tokenizer, None).input_ids
+    """The tokens of a prompt: exactly the beginning of the row in training.
+
+    Raises:
+        DataError: a chat template cannot render the prompt.
+    """
+    if template in CHAT:
+        try:
+            segments = render_chat(example, tokenizer, template, prompt=True)
+        except RowError as error:
+            raise DataError(f"{example.place}: {error}") from None
+        return _join(segments, tokenizer, None).input_ids
     return _join(render_prompt(example, template), tokenizer, tokenizer.bos_token_id).input_ids
 
 
 def tokenise_row(example: Example, tokenizer: Any, template: str) -> TokenRow:
-    """A whole row. A chat template writes the beginning token itself, or has none."""
-    if template == TOKENIZER:
-        return _join(render_chat(example, tokenizer), tokenizer, None)
+    """A whole row. A chat template writes the beginning token itself, or has none.
+
+    Raises:
+        RowError: a chat template cannot render the row.
+    """
+    if template in CHAT:
+        return _join(render_chat(example, tokenizer, template), tokenizer, None)
     return _join(render(example, template), tokenizer, tokenizer.bos_token_id)
 
 

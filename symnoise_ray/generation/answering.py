@@ -22,7 +22,6 @@ import torch.distributed as dist
 from torch import nn
 
 from symnoise_ray.config import GenerateConfig, ModelConfig, TrialConfig
-from symnoise_ray.config.judge import needs_gold
 from symnoise_ray.data.example import Example
 from symnoise_ray.data.rows import read_prompts, read_train
 from symnoise_ray.data.templates import choose_template
@@ -194,9 +193,17 @@ def answer_from_disk(
     model: ModelConfig,
     *,
     generator: str,
+    gold: bool,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> tuple[list[Completion], Counter[str]]:
     """Answer a trial's prompts with a model from disk, which every worker loads whole.
+
+    Args:
+        config: The trial; its own model is not looked at.
+        model: The model that answers.
+        generator: The name of the model in its completions.
+        gold: Whether prompts without a gold answer are left out.
+        cancelled: As for `complete`.
 
     Returns:
         As `complete`; prompts that were left out are counted too.
@@ -204,7 +211,7 @@ def answer_from_disk(
     device = choose_device()
     join_process_group(device)
     loaded = load(model)
-    prompts = read_prompts(config.data, config.data.prompts, gold=needs_gold(config.judge))
+    prompts = read_prompts(config.data, config.data.prompts, gold=gold)
     training = read_train(config.data).examples
     template = choose_template(config.data.template, config.data.train, training)
     completions, counts = complete(

@@ -34,15 +34,22 @@ def _check_length(data: DataConfig, model: ModelConfig) -> None:
         row_limit(data, context_length(json.loads(file.read_text(encoding="utf-8"))))
 
 
-def check_inputs(configs: Iterable[TrialConfig]) -> None:
+def check_inputs(configs: Iterable[TrialConfig], *, judged: bool = True) -> None:
     """Check every distinct model, data set and reference of some trials.
+
+    Args:
+        configs: The trials.
+        judged: Whether their answers will be judged. If not, neither gold answers nor a reference
+            are needed.
 
     Raises:
         UserError: a model cannot be read, or is a folder that does not exist.
         DataError: a data file is missing, broken or empty, or a reference lacks an answer.
     """
     configs = list(configs)
-    for data, gold in dict.fromkeys((config.data, needs_gold(config.judge)) for config in configs):
+    for data, gold in dict.fromkeys(
+        (config.data, judged and needs_gold(config.judge)) for config in configs
+    ):
         _check_data(data, gold)
     for model in dict.fromkeys(config.model for config in configs):
         _check_model(model, "model.name")
@@ -55,7 +62,8 @@ def check_inputs(configs: Iterable[TrialConfig]) -> None:
     for data, model in dict.fromkeys((config.data, config.model) for config in configs):
         _check_length(data, model)
     for data, judge in dict.fromkeys((config.data, config.judge) for config in configs):
-        _check_reference(data, judge)
+        if judged:
+            _check_reference(data, judge)
     for harness in dict.fromkeys(config.harness for config in configs):
         if harness.tasks:
             task_index(harness)

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from symnoise_ray.config import ModelConfig, TrialConfig
+from symnoise_ray.config.loading import find_space, parse_override, read_yaml
 from symnoise_ray.data.rows import read_train
-from symnoise_ray.data.templates import TOKENIZER, choose_template
+from symnoise_ray.data.templates import CHAT, choose_template
 from symnoise_ray.data.tokens import IGNORE_INDEX, TokenRow, row_limit, tokenise
 from symnoise_ray.models.source import context_length, model_source, plain_config
 from symnoise_ray.models.tokenizer import load_encoder, load_tokenizer, location
@@ -71,11 +72,27 @@ def rows_to_show(source: str | None, overrides: Sequence[str]) -> TrialConfig:
     Raises:
         UserError: there is no such file, or a setting is wrong.
     """
-    named = {override.partition("=")[0].strip() for override in overrides}
-    needs_prompts = named & {"data.eval_prompts", "data.drop_overlap"}
-    if source is None and "data.train" in named and not needs_prompts:
+    data = _data_settings(source, overrides)
+    prompts = data.get("eval_prompts") or data.get("drop_overlap")
+    if data.get("train", "demo") != "demo" and not prompts:
         overrides = ["data.eval_prompts=none", *overrides, "data.overlap_ngram=0"]
     return settings(source, overrides)
+
+
+def _data_settings(source: str | None, overrides: Sequence[str]) -> dict[str, Any]:
+    """The section `data` as it is written in a trial or a space, unchecked, with the overrides."""
+    values: Any = {}
+    if source is not None:
+        path = find_space(source)
+        values = read_yaml(path.read_text("utf-8", "replace"), str(path)).values
+        values = values.get("trial", values)
+    written = values.get("data") if isinstance(values, dict) else None
+    found = dict(written) if isinstance(written, dict) else {}
+    for override in overrides:
+        (section, *rest), value = parse_override(override)
+        if section == "data" and rest:
+            found[rest[0]] = value
+    return found
 
 
 def preview(config: TrialConfig, num_rows: int) -> Preview:
@@ -86,10 +103,10 @@ def preview(config: TrialConfig, num_rows: int) -> Preview:
     """
     rows = read_train(config.data)
     template = choose_template(config.data.template, config.data.train, rows.examples)
-    load = load_tokenizer if template == TOKENIZER else load_encoder
+    load = load_tokenizer if template in CHAT else load_encoder
     tokenizer = load(config.model)
     limit = row_limit(config.data, _context(config.model))
-    tokens = tokenise(rows.examples, tokenizer, template, limit)
+    tokens = tokenise(rows.examples, tokenizer, template, limit, config.data.on_bad_row)
     lengths = [len(row.input_ids) for row in tokens.rows]
     return Preview(
         template=template,

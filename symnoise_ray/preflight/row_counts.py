@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from symnoise_ray.config import DataConfig, ModelConfig, TrialConfig
-from symnoise_ray.config.data import HELD_BACK
+from symnoise_ray.config.data import HELD_BACK, Source
 from symnoise_ray.config.judge import needs_gold
 from symnoise_ray.data.rows import read_prompts, read_train
 from symnoise_ray.data.sources import locate
-from symnoise_ray.data.templates import TOKENIZER, choose_template
+from symnoise_ray.data.templates import CHAT, choose_template
 from symnoise_ray.data.tokens import row_limit, tokenise, tokenise_prompt
 from symnoise_ray.models.shape import ModelShape
 from symnoise_ray.models.source import model_source
@@ -85,7 +85,7 @@ def count_confirmed(config: TrialConfig, *, download: bool = False) -> tuple[int
     """
     data = config.data
     own = data.eval_prompts if data.confirm_prompts in (None, HELD_BACK) else data.confirm_prompts
-    if own is not None and not Path(own).exists() and not download:
+    if own is not None and not Path(Source.of(own).name).exists() and not download:
         return None
     found = read_prompts(data, "confirm", gold=needs_gold(config.judge)).examples
     prompts = {(example.dataset, example.requests) for example in found}
@@ -93,9 +93,10 @@ def count_confirmed(config: TrialConfig, *, download: bool = False) -> tuple[int
 
 
 def _sources(data: DataConfig) -> list[str]:
-    named = [data.train] if isinstance(data.train, str) else list(data.train)
-    given = [name for name in (data.eval_prompts, data.confirm_prompts) if name is not None]
-    return [*map(locate, named), *(name for name in given if name != HELD_BACK)]
+    train = [locate(source) for source, _ in data.sources]
+    given = [data.eval_prompts, data.confirm_prompts]
+    asked = [source for source in given if source is not None and source != HELD_BACK]
+    return [Source.of(source).name for source in (*train, *asked)]
 
 
 def _data_alone(data: DataConfig) -> DataConfig:
@@ -114,9 +115,9 @@ def _counted(data: DataConfig) -> tuple[int, int]:
 def _tokenised(data: DataConfig, model: ModelConfig, limit: int) -> Rows:
     examples = read_train(data).examples
     template = choose_template(data.template, data.train, examples)
-    load = load_tokenizer if template == TOKENIZER else load_encoder
+    load = load_tokenizer if template in CHAT else load_encoder
     tokenizer = load(model)
-    rows = tokenise(examples, tokenizer, template, limit).rows
+    rows = tokenise(examples, tokenizer, template, limit, data.on_bad_row).rows
     prompts = read_prompts(data, data.prompts, gold=False).examples
     lengths = [len(row.input_ids) for row in rows]
     answers = [row.num_answer_tokens for row in rows]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from symnoise_ray.config import DataConfig, JudgeConfig, ModelConfig
+from symnoise_ray.config.data import AnySource, Source
 from symnoise_ray.data.sources import PRESETS
 from symnoise_ray.errors import UserError
 from symnoise_ray.records.files import read_json, write_json, write_text
@@ -96,12 +97,11 @@ def _model(trial: Mapping[str, Any]) -> dict[str, Any]:
 def _data(trial: Mapping[str, Any], lock: Mapping[str, Any]) -> dict[str, Any]:
     """Names, digests of the files that were read, and of the prompts in their order."""
     data = DataConfig.model_validate(trial.get("data", {}))
-    train = [data.train] if isinstance(data.train, str) else list(data.train)
     prompts = lock.get("prompts") or {}
     return {
-        "train": [_shown(name) for name in train],
-        "eval_prompts": data.eval_prompts and _shown(data.eval_prompts),
-        "confirm_prompts": data.confirm_prompts and _shown(data.confirm_prompts),
+        "train": [_source(source) for source, _ in data.sources],
+        "eval_prompts": data.eval_prompts and _source(data.eval_prompts),
+        "confirm_prompts": data.confirm_prompts and _source(data.confirm_prompts),
         "files": [
             {"name": Path(path).name, "sha256": digest} for path, digest in lock["files"].items()
         ],
@@ -111,6 +111,11 @@ def _data(trial: Mapping[str, Any], lock: Mapping[str, Any]) -> dict[str, Any]:
             if part in prompts
         },
     }
+
+
+def _source(given: AnySource) -> str:
+    source = Source.of(given)
+    return str(source.model_copy(update={"name": _shown(source.name)}))
 
 
 def _judge(trial: Mapping[str, Any]) -> dict[str, Any]:

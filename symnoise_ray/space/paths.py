@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from symnoise_ray.config import TEMPLATE_NAMES, SweepConfig, TrialConfig, deepspeed_json
+from symnoise_ray.config.data import Source
 from symnoise_ray.data.sources import PRESETS
 from symnoise_ray.errors import UserError
 
@@ -57,6 +58,8 @@ def _anchor(name: str, value: Any) -> Any:
             raise UserError(str(error)) from None
     if name not in PATHS:
         return value
+    if isinstance(value, dict) and isinstance(value.get("name"), str):
+        return {**value, "name": _anchor(name, value["name"])}  # a source with its parts
     if isinstance(value, dict):
         return {_anchor(name, source): weight for source, weight in value.items()}
     if isinstance(value, list | tuple):
@@ -80,6 +83,7 @@ def input_files(configs: Iterable[TrialConfig]) -> set[str]:
     for config in configs:
         for section, name in (path.split(".") for path in PATHS if path != "judge.api_key_file"):
             value = getattr(getattr(config, section), name)
-            names = value if isinstance(value, dict | list | tuple) else (value,)
-            found |= {each for each in names if each and Path(each).is_absolute()}
+            values = value if isinstance(value, dict | list | tuple) else (value,)
+            names = [Source.of(each).name for each in values if each]
+            found |= {each for each in names if Path(each).is_absolute()}
     return found

@@ -13,12 +13,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import TypeAdapter, ValidationError
+
 from symnoise_ray.config import DataConfig
-from symnoise_ray.config.data import HELD_BACK
+from symnoise_ray.config.data import HELD_BACK, AnySource, Source
 from symnoise_ray.errors import DataError
 from symnoise_ray.records.files import read_json
 from symnoise_ray.records.layout import LOCK, SWEEP, TRIALS
 
+_SOURCE: TypeAdapter[AnySource | None] = TypeAdapter(AnySource | None)
 _CONFIRMED = re.compile(r"confirm-.+-seed(\d+)(-.+)?")
 """The name of a confirmed trial's directory."""
 
@@ -91,23 +94,26 @@ def _confirmed_seeds(sweep: Path) -> set[int]:
 class _Origin(NamedTuple):
     """Where the prompts of a confirmation come from; no source is the demo."""
 
-    source: str | None
+    source: Source | None
     digests: frozenset[str]
 
     def is_like(self, other: _Origin) -> bool:
-        if self.digests and other.digests:
-            return not self.digests.isdisjoint(other.digests)
+        if self.source and other.source and self.digests and other.digests:
+            same_part = self.source.part == other.source.part
+            return same_part and not self.digests.isdisjoint(other.digests)
         return self.source == other.source
 
 
 def _origin(
-    eval_prompts: str | None, confirm_prompts: str | None, files: Mapping[str, str]
+    eval_prompts: AnySource | None, confirm_prompts: AnySource | None, files: Mapping[str, str]
 ) -> _Origin:
     """The origin by the settings of a sweep and the digests of its files."""
-    source = eval_prompts if confirm_prompts in (None, HELD_BACK) else confirm_prompts
-    if source is None:
+    given = eval_prompts if confirm_prompts in (None, HELD_BACK) else confirm_prompts
+    if given is None:
         return _Origin(None, frozenset())
-    found = (files[name] for name in files if name == source or name.startswith(f"{source}/"))
+    source = Source.of(given)
+    place = source.name
+    found = (files[name] for name in files if name == place or name.startswith(f"{place}/"))
     return _Origin(source, frozenset(found))
 
 
@@ -117,12 +123,15 @@ def _origin_of(sweep: Path) -> _Origin | None:
     if not isinstance(written.get("trial"), dict):
         return None
     data = _inner(written["trial"], "data")
-    sources = data.get("eval_prompts"), data.get("confirm_prompts")
-    if not all(isinstance(source, str | None) for source in sources):
+    try:
+        asked, confirmed = (
+            _SOURCE.validate_python(data.get(name)) for name in ("eval_prompts", "confirm_prompts")
+        )
+    except ValidationError:
         return None
     root = Path(str(lock.get("directory")))  # where paths below the working directory begin
     files = {str(root / path): str(digest) for path, digest in _inner(lock, "files").items()}
-    return _origin(*sources, files)
+    return _origin(asked, confirmed, files)
 
 
 def _read(path: Path) -> dict[str, Any]:

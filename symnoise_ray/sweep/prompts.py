@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from symnoise_ray.config import DataConfig, TrialConfig
-from symnoise_ray.config.data import HELD_BACK
+from symnoise_ray.config.data import HELD_BACK, Source
 from symnoise_ray.config.judge import needs_gold
 from symnoise_ray.data.rows import read_prompts, read_train
 from symnoise_ray.errors import UserError
@@ -171,7 +171,10 @@ def _source(config: TrialConfig) -> str:
     data = config.data
     setting = "eval_prompts" if data.confirm_prompts == HELD_BACK else "confirm_prompts"
     source = getattr(data, setting)
-    if source is None or not Path(source).is_absolute():
+    if source is None:
+        return ""
+    source = Source.of(source).name
+    if not Path(source).is_absolute():
         return ""
     without = config.model_copy(update={"data": data.model_copy(update={setting: None})})
     for other in map(Path, input_files([without])):

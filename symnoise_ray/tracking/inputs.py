@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from symnoise_ray.config import DataConfig
-from symnoise_ray.config.data import HELD_BACK
+from symnoise_ray.config.data import HELD_BACK, AnySource, Source
 from symnoise_ray.data.rows import prompt_source
 from symnoise_ray.data.sources import locate
 from symnoise_ray.records.files import contents
@@ -30,11 +30,10 @@ def data_inputs(data: DataConfig, parts: tuple[str, ...]) -> list[dict[str, str]
         data: Of the trial.
         parts: Of the prompts: `eval`, `confirm`, or both.
     """
-    names = [data.train] if isinstance(data.train, str) else list(data.train)
     rows = {"max_train_rows": data.max_train_rows}
     if isinstance(data.train, dict):
         rows |= {"weights": data.train}  # type: ignore[dict-item]
-    found = [_described(locate(name), "", TRAINING, rows) for name in names]
+    found = [_described(locate(source), "", TRAINING, rows) for source, _ in data.sources]
     for part in parts:
         held_back = data.confirm_prompts == HELD_BACK
         word = {"eval": "search", "confirm": "confirmation"}[part] if held_back else ""
@@ -45,11 +44,14 @@ def data_inputs(data: DataConfig, parts: tuple[str, ...]) -> list[dict[str, str]
     return found
 
 
-def _described(source: str, part: str, context: str, choice: dict[str, Any]) -> dict[str, str]:
+def _described(given: AnySource, part: str, context: str, choice: dict[str, Any]) -> dict[str, str]:
     """One data set; `choice` are the settings that decide which of its rows are used."""
-    path = Path(source)
+    whole = Source.of(given)
+    source, path = whole.name, Path(whole.name)
     local = path.exists()
-    name = path.name if local else source
+    name = str(whole.model_copy(update={"name": path.name if local else source}))
+    if whole.chooses:
+        choice = {**choice, "split": whole.split, "config": whole.config}
     used = json.dumps([_content(source), choice], sort_keys=True)
     return {
         "name": f"{name} ({part} part)" if part else name,

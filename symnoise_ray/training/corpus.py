@@ -89,7 +89,7 @@ def _make(data: DataConfig, model: ModelConfig, context: int | None) -> TokenTab
     rows = read_train(data)
     template = choose_template(data.template, data.train, rows.examples)
     limit = row_limit(data, context)
-    tokens = tokenise(rows.examples, load_tokenizer(model), template, limit)
+    tokens = tokenise(rows.examples, load_tokenizer(model), template, limit, data.on_bad_row)
     table = TokenTable.of(tokens, template)
     table.counts.update(rows.left_out)
     return table
@@ -98,7 +98,7 @@ def _make(data: DataConfig, model: ModelConfig, context: int | None) -> TokenTab
 def _texts(value: Any) -> Iterator[str]:
     """Every text in nested settings; some of them are names of files."""
     if isinstance(value, str):
-        yield locate(value)
+        yield str(locate(value))
     elif isinstance(value, dict | list | tuple):
         parts = [*value, *value.values()] if isinstance(value, dict) else value
         for part in parts:

@@ -105,7 +105,11 @@ def _answer_again(
     model = config.model.model_copy(update={"name": str(kept / MODEL)})
     with timed(seconds, "generate"):
         completions, counts = answer_from_disk(
-            config, model, generator=directory.name, cancelled=cancelled
+            config,
+            model,
+            generator=directory.name,
+            gold=needs_gold(config.judge),
+            cancelled=cancelled,
         )
     if dist.get_rank() == 0:
         write_lines(completions, directory / COMPLETIONS)

@@ -201,6 +201,30 @@ def test_inspect_needs_no_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "counted: 1 rows kept that overlap with the prompts" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data: {train: ROWS}",
+        "data: {train: ROWS, template: alpaca}\ntrain: {max_steps: 1}",
+        "name: mine\ntrial: {data: {train: ROWS}}\nbaselines: [{noise.type: none}]\n"
+        "search: {num_trials: 0}",
+    ],
+    ids=["a trial", "more of a trial", "a space"],
+)
+def test_inspect_needs_no_prompts_of_a_file_either(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    rows, file = tmp_path / "rows.jsonl", tmp_path / "file.yaml"
+    rows.write_text('{"instruction": "Name a fox.", "output": "the red fox"}\n')
+    file.write_text(text.replace("ROWS", str(rows)))
+    assert main(["inspect", str(file)]) == 0
+    assert "overlap with prompts: not looked for" in capsys.readouterr().out
+    assert main(["inspect", str(file), f"data.eval_prompts={rows}"]) == 0
+    assert "counted: 1 rows kept that overlap with the prompts" in capsys.readouterr().out
+    assert main(["inspect", str(file), "data.train=demo"]) == 0
+    assert "overlap with prompts: not looked for" not in capsys.readouterr().out
+
+
 def test_inspect_takes_a_trial_a_space_or_nothing_and_gives_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -383,6 +407,30 @@ def test_judge_tells_that_it_stopped_and_where_the_whole_sets_rate_lies(
     assert "stopped" not in capsys.readouterr().out
     assert main(["score", "whole.jsonl"]) == 0
     assert "whole.jsonl is better" in capsys.readouterr().out
+
+
+def test_judging_by_reference_leaves_out_prompts_without_a_gold_answer_and_counts_them(
+    judged_files: Path, capsys: pytest.CaptureFixture[str]
+):
+    def without_gold(count: int) -> None:
+        for name, answer in (("own", "right"), ("other", "wrong")):
+            rows = [
+                {"instruction": f"{n}?", "output": answer, "gold": "" if n < count else "right"}
+                for n in range(5)
+            ]
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            (judged_files / f"{name}.jsonl").write_text(lines)
+
+    without_gold(3)
+    assert judge("some.jsonl") == 0
+    told = capsys.readouterr()
+    assert "4 verdicts on 2 items in some.jsonl" in told.out
+    assert told.err == "3 prompts without a gold answer\n"
+    without_gold(5)
+    assert judge("none.jsonl") == 2
+    error = capsys.readouterr().err
+    assert "judge.type=reference needs prompts with gold answers, but none of 5 has one" in error
+    assert not (judged_files / "none.jsonl").exists()
 
 
 @pytest.mark.parametrize("output", ["own.jsonl", "other.jsonl", "./x/../own.jsonl", "link.jsonl"])

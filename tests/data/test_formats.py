@@ -185,7 +185,6 @@ def test_turns_that_are_no_questions_are_refused(turns: Any, told: str) -> None:
     ("row", "told"),
     [
         ({"prompt": "a", "chosen": "b", "rejected": "c"}, "not a preference .* chosen, rejected"),
-        ({"prompt": "a", "completion": "b", "label": False}, "not a label of one"),
         ({**messages(("user", "a"), ("assistant", "b")), "images": ["x.jpg"]}, "without images"),
         ({**messages(("user", "a"), ("assistant", "b")), "tools": '[{"name": "f"}]'}, "need tools"),
         ({"input_ids": [1], "labels": [1]}, "must be text, not tokens"),

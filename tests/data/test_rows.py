@@ -1,6 +1,8 @@
 """Files become examples; what is broken is told with file and row, what is empty is counted."""
 
+import gzip
 import json
+import lzma
 import os
 import re
 import subprocess
@@ -514,7 +516,7 @@ def test_a_folder_is_read_file_by_file_in_the_order_of_names(
 
 
 def test_a_folder_without_data_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"must hold \.json, \.jsonl, \.parquet files or a saved"):
+    with pytest.raises(DataError, match=r"must hold \.json, .*, \.parquet files or a saved"):
         read_train(data(tmp_path))
 
 
@@ -568,6 +570,234 @@ def test_a_file_goes_before_a_preset_of_its_name(
     assert read_train(data(Path("alpaca"))).examples == EXAMPLES
 
 
+# Tables and compressed files
+
+TABLE = 'instruction,input,output\n"Say hi.",,Hi.\nTranslate.,cat,chat\n'
+FROM_TABLE = [EXAMPLES[0], replace(EXAMPLES[1], dataset="")]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("rows.csv", TABLE),
+        ("rows.CSV", "\ufeff" + TABLE.replace("\n", "\r\n")),
+        ("rows.csv", TABLE.replace("\nTr", "\n\nTr")),
+        ("rows.tsv", TABLE.replace(",", "\t")),
+    ],
+    ids=["csv", "bom and crlf", "a blank line", "tsv"],
+)
+def test_a_table_is_read_by_the_names_in_its_first_line(
+    file: Callable[..., Path], name: str, text: str
+) -> None:
+    assert read_train(data(file(text, name))).examples == FROM_TABLE
+
+
+def test_every_cell_of_a_table_is_text_of_any_length(file: Callable[..., Path]) -> None:
+    long = 'a "quoted" line, with a comma\n' * 10_000
+    quoted = long.replace('"', '""')
+    path = file(f'prompt,completion\n007,"{quoted}"\nIs it?,NA\n', "rows.csv")
+    assert read_train(data(path)).examples == [
+        Example((("007", long),)),
+        Example((("Is it?", "NA"),)),
+    ]
+
+
+def test_a_broken_row_of_a_table_is_told_with_its_first_line_or_skipped(
+    file: Callable[..., Path],
+) -> None:
+    path = file('prompt,completion\n"one\n two",b\nonly\n', "rows.csv")
+    told = r"rows\.csv:4: a row must have one cell for each column .* but it has 1 for 2 \(data\.on"
+    with pytest.raises(DataError, match=told):
+        read_train(data(path))
+    rows = read_train(data(path, on_bad_row="skip"))
+    assert rows.examples == [Example((("one\n two", "b"),))]
+    assert rows.left_out.total() == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('prompt,completion\na,"b\n', r"rows\.csv:2: must be a valid table, but unexpected end"),
+        ("prompt,prompt\na,b\n", r"rows\.csv:1: the columns must have different names, but are"),
+        ("q,a\n1,2\n", r"rows\.csv:2: a row must have .* but its keys are a, q"),
+    ],
+)
+def test_a_table_that_will_not_do_is_told(file: Callable[..., Path], text: str, told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        read_train(data(file(text, "rows.csv")))
+
+
+PACKED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
+
+
+def packed(path: Path, text: str, codec: str) -> Path:
+    with pyarrow.output_stream(str(path), compression=codec) as stream:
+        stream.write(text.encode())
+    return path
+
+
+@pytest.mark.parametrize("suffix", PACKED)
+@pytest.mark.parametrize(
+    ("name", "text", "examples"),
+    [
+        ("rows.jsonl", "".join(json.dumps(row) + "\n" for row in ROWS), EXAMPLES),
+        ("rows.json", json.dumps(ROWS), EXAMPLES),
+        ("rows.csv", TABLE, FROM_TABLE),
+    ],
+    ids=["lines", "list", "table"],
+)
+def test_a_compressed_file_is_read_as_what_it_holds(
+    tmp_path: Path, name: str, text: str, examples: list[Example], suffix: str
+) -> None:
+    path = packed(tmp_path / (name + suffix), text, PACKED[suffix])
+    assert read_train(data(path)).examples == examples
+    assert read_train(data(tmp_path)).examples == examples, "by its folder"
+
+
+def test_a_compressed_file_may_have_another_name_and_several_parts(tmp_path: Path) -> None:
+    parts = [gzip.compress(json.dumps(row).encode() + b"\n") for row in ROWS]
+    (tmp_path / "rows").write_bytes(b"".join(parts))
+    assert read_train(data(tmp_path / "rows")).examples == EXAMPLES
+
+
+def test_a_broken_row_of_a_compressed_file_is_told_with_its_line(tmp_path: Path) -> None:
+    path = packed(tmp_path / "rows.jsonl.zst", json.dumps(ROWS[0]) + "\nnonsense\n", "zstd")
+    with pytest.raises(DataError, match=r"rows\.jsonl\.zst:2: a line must be one JSON object"):
+        read_train(data(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (gzip.compress(json.dumps(ROWS).encode())[:-20], "must be a readable file, but .*runcated"),
+        (b"PK\x03\x04 and so on", "must be a data file, but is a zip archive; unpack it first"),
+        (lzma.compress(b"[]"), "must be a data file, but is an xz file; unpack it first"),
+    ],
+    ids=["cut off", "zip", "xz"],
+)
+def test_a_file_that_cannot_be_unpacked_is_told(
+    file: Callable[..., Path], content: bytes, told: str
+) -> None:
+    with pytest.raises(DataError, match=rf"rows\.json\.gz: {told}"):
+        read_train(data(file(content, "rows.json.gz")))
+
+
+@pytest.mark.parametrize("name", ["absent.csv", "absent.jsonl.gz", "absent.json.zst", "absent.zip"])
+def test_a_missing_table_or_compressed_file_is_no_name_of_the_hub(name: str) -> None:
+    with pytest.raises(DataError, match=f"{name}: the data file must exist"):
+        read_train(DataConfig(train=name, eval_prompts=name))
+
+
+# Splits and configurations
+
+
+def line(number: int) -> str:
+    return json.dumps({"instruction": f"Number {number}?", "output": str(number)}) + "\n"
+
+
+@pytest.fixture
+def hub_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder laid out as a data set on the hub: two configurations, of which one has splits."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "chats"
+    files = {
+        "en/sft-1.jsonl": line(1) + line(2),
+        "en/gen-1.jsonl": line(3),
+        "de/train.jsonl": line(4),
+    }
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    (folder / "README.md").write_text(
+        "---\nconfigs:\n- config_name: en\n  default: true\n  data_files:\n"
+        "  - {split: train_sft, path: en/sft-*}\n  - {split: train_gen, path: en/gen-*}\n"
+        "- config_name: de\n  data_files: de/*.jsonl\n---\nTalks.\n"
+    )
+    return folder
+
+
+def golds(train: Any, prompts: Path, **settings: Any) -> list[str]:
+    config = data(prompts, train=train, **settings)
+    return [example.gold for example in read_train(config).examples]
+
+
+def test_a_split_and_a_configuration_are_named_beside_the_data_set(
+    hub_folder: Path, file: Callable[..., Path]
+) -> None:
+    prompts = file(ROWS)
+
+    def of(**part: str) -> Any:
+        return {"name": str(hub_folder), **part}
+
+    assert golds(of(split="train_sft"), prompts) == ["1", "2"]
+    assert golds(of(split="train_sft[:1]"), prompts) == ["1"]
+    assert golds(of(config="en", split="train_gen"), prompts) == ["3"]
+    assert golds(of(config="de"), prompts) == ["4"]
+    both = [of(split="train_gen"), str(prompts), of(split="train_sft")]
+    assert golds(both, prompts) == ["3", "Hi.", "chat", "1", "2"]
+    config = data(prompts, eval_prompts=of(split="train_gen"), confirm_prompts=of(config="de"))
+    assert prompts_of(config, "eval") == ["Number 3?"]
+    assert prompts_of(config, "confirm") == ["Number 4?"]
+    assert DataConfig.model_validate_json(config.model_dump_json()) == config
+    assert len({config, data(prompts, eval_prompts=of(split="train_sft"))}) == 2
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        ({"split": "test"}, r"chats \(split test\): must be a split .* but .*test.*train_sft"),
+        ({"config": "fr"}, r"chats \(config fr\): must be a split and a configuration .* but .*fr"),
+    ],
+)
+def test_a_part_that_is_not_there_is_told_with_those_that_are(
+    hub_folder: Path, file: Callable[..., Path], part: dict[str, str], told: str
+) -> None:
+    with pytest.raises(DataError, match=told):
+        golds({"name": str(hub_folder), **part}, file(ROWS))
+
+
+def test_a_row_of_a_split_is_told_with_its_data_set_and_number(
+    hub_folder: Path, file: Callable[..., Path]
+) -> None:
+    (hub_folder / "de" / "train.jsonl").write_text('{"instruction": "a", "output": null}\n')
+    with pytest.raises(DataError, match=r"chats \(config de\) row 1: output must be text"):
+        golds({"name": str(hub_folder), "config": "de"}, file(ROWS))
+
+
+def test_a_folder_laid_out_as_on_the_hub_needs_no_split_if_it_has_train(
+    tmp_path: Path, file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "set" / "data"
+    folder.mkdir(parents=True)
+    for split, number in (("train", 1), ("test", 2)):
+        (folder / f"{split}-00000-of-00001.jsonl").write_text(line(number))
+    assert golds(str(tmp_path / "set"), file(ROWS)) == ["1"]
+    assert golds({"name": str(tmp_path / "set"), "split": "test"}, file(ROWS)) == ["2"]
+
+
+def test_a_split_of_a_saved_data_set_is_named_too(
+    tmp_path: Path, file: Callable[..., Path]
+) -> None:
+    whole = datasets.Dataset.from_list(WHOLE_ROWS)
+    datasets.DatasetDict(train=whole, more=whole.select([1])).save_to_disk(tmp_path / "splits")
+    prompts = file(ROWS)
+    assert golds({"name": str(tmp_path / "splits"), "split": "more"}, prompts) == ["chat"]
+    with pytest.raises(DataError, match="must have a split less, but got train, more"):
+        golds({"name": str(tmp_path / "splits"), "split": "less"}, prompts)
+    with pytest.raises(DataError, match="a data set that was saved has no configurations"):
+        golds({"name": str(tmp_path / "splits"), "config": "en"}, prompts)
+
+
+def test_a_single_file_has_no_splits(file: Callable[..., Path]) -> None:
+    path = file(ROWS)
+    told = r"\(split train\): a single file has neither splits nor configurations"
+    for name in (str(path), "sharegpt"):
+        with pytest.raises(DataError, match=told):
+            golds({"name": name, "split": "train"}, path)
+    assert golds({"name": str(path)}, path) == ["Hi.", "chat"]
+
+
 # Several sources
 
 
@@ -619,6 +849,13 @@ def test_a_weight_is_how_often_rows_are_seen_per_epoch(two: tuple[Path, Path]) -
         (["a.json", 3], "a source, a list of sources, or a mapping"),
         ({"a.json": 0}, "the weight of a.json must be a number > 0, but got 0"),
         ({"a.json": None}, "the weight of a.json must be a number > 0, but got None"),
+        (
+            {"name": "a", "splt": "b"},
+            "a source must have a name, and may have a split and a config",
+        ),
+        ({"name": "a", "split": 3}, "all of them text, but got"),
+        ([{"split": "b"}], "a source must have a name"),
+        ([{"name": "a"}, {"name": "a"}], "each named once"),
         ({"a.json": True}, "the weight of a.json must be a number > 0, but got True"),
     ],
 )
@@ -697,6 +934,56 @@ def test_a_conversation_without_a_trained_answer_is_counted(file: Callable[..., 
     rows = read_train(data(file([{"conversations": chat}, *ROWS])))
     assert rows.examples == EXAMPLES
     assert rows.left_out == {"rows with nothing to train on": 1}
+
+
+CHAT = [{"role": "user", "content": "Say hi."}, {"role": "assistant", "content": "Hi."}]
+TALK = [{"from": "human", "value": "Say hi."}, {"from": "gpt", "value": "Hi."}]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": CHAT},
+        {"conversations": TALK},
+        {"prompt": "Say hi.", "completion": "Hi."},
+        {"prompt": CHAT[:1], "completion": CHAT[1:]},
+        {"instruction": "Say hi.", "output": "Hi."},
+    ],
+    ids=["messages", "conversations", "text", "two lists of messages", "instruction"],
+)
+@pytest.mark.parametrize(
+    ("column", "wanted", "unwanted"),
+    [("label", True, False), ("kto_tag", True, False), ("label", "True", "False")],
+)
+def test_an_answer_that_a_label_rejects_is_counted_and_never_trained_on(
+    file: Callable[..., Path], row: dict[str, Any], column: str, wanted: Any, unwanted: Any
+) -> None:
+    rows = read_train(data(file([{**row, column: wanted}, {**row, column: unwanted}])))
+    assert [(each.instruction, each.gold) for each in rows.examples] == [("Say hi.", "Hi.")]
+    assert rows.examples[0].teaches
+    assert rows.left_out == {"rows with the label false, which are not trained on": 1}
+
+
+def test_a_file_of_rejected_answers_alone_is_refused(file: Callable[..., Path]) -> None:
+    with pytest.raises(DataError, match=r"but got none \(2 rows with the label false, which are"):
+        read_train(data(file([{"messages": CHAT, "label": False}] * 2)))
+
+
+def test_a_label_of_another_meaning_is_hidden_by_naming_the_columns(
+    file: Callable[..., Path],
+) -> None:
+    path = file([{"messages": CHAT, "label": False}])
+    assert len(read_train(data(path, fields={"messages": "messages"})).examples) == 1
+    assert len(read_train(data(file([{"messages": CHAT, "label": 0}]))).examples) == 1
+
+
+def test_a_rejected_answer_is_no_gold_answer_of_its_prompt(file: Callable[..., Path]) -> None:
+    path = file([{"messages": CHAT, "label": False}, {"messages": CHAT, "label": True}])
+    prompts = read_prompts(data(path), "eval", gold=False).examples
+    assert [(each.instruction, each.gold) for each in prompts] == [
+        ("Say hi.", ""),
+        ("Say hi.", "Hi."),
+    ]
 
 
 def test_overlapping_rows_are_counted_and_dropped_when_asked(file: Callable[..., Path]) -> None:

@@ -44,7 +44,8 @@ def test_a_row_says_type_default_and_meaning() -> None:
     text = SETTINGS.read_text(encoding="utf-8")
     assert "| `optim.lr` | number > 0 | `5e-05` | Peak learning rate, above 0. |" in text
     assert "| `name` | text | required | Name of the sweep and of its directory: at most 80" in text
-    assert '| `data.train` | text, list (text) or mapping to number | `"demo"` |' in text
+    kinds = "text, source (mapping), list (text or source (mapping)) or mapping to number"
+    assert f'| `data.train` | {kinds} | `"demo"` |' in text
     assert not re.search(r"\|\s*\|$", text, re.MULTILINE), "a setting has no meaning"
 
 

@@ -528,10 +528,30 @@ def test_answers_that_are_cancelled_end_at_the_next_token(loaded: Loaded) -> Non
 
 def test_a_model_on_disk_answers_a_trials_prompts(trial: Callable[..., TrialConfig]) -> None:
     config = trial()
-    completions, counts = answer_from_disk(config, config.model, generator="alone")
+    completions, counts = answer_from_disk(config, config.model, generator="alone", gold=True)
     assert [c.instruction for c in completions] == [pair[0] for pair in PAIRS]
     assert {c.generator for c in completions} == {"alone"}
     assert not counts
+
+
+def test_a_prompt_without_a_gold_answer_is_answered_unless_the_judge_needs_one(
+    trial: Callable[..., TrialConfig], tmp_path: Path
+) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(
+        '{"turns": ["Who sleeps?"], "category": "animals"}\n'
+        '{"turns": ["Name a colour.", "Say hello."], "reference": ["green", "hello"]}\n'
+    )
+    config = trial(data__eval_prompts=str(prompts))
+    completions, counts = answer_from_disk(config, config.model, generator="alone", gold=False)
+    assert [(c.instruction, c.gold) for c in completions] == [
+        ("Who sleeps?", ""),
+        ("Say hello.", "hello"),
+    ]
+    assert not counts
+    completions, counts = answer_from_disk(config, config.model, generator="alone", gold=True)
+    assert [c.instruction for c in completions] == ["Say hello."]
+    assert counts == {"prompts without a gold answer": 1}
 
 
 # Two workers

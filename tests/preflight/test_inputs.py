@@ -64,6 +64,15 @@ def test_a_reference_file_is_checked_as_strictly_as_it_is_judged(
         judge_all(ReferenceJudge(), own, reference)
 
 
+def test_trials_that_nobody_judges_need_neither_gold_answers_nor_a_reference(tmp_path: Path):
+    trial = compared(tmp_path, [ALONE])
+    (tmp_path / "open.jsonl").write_text('{"turns": ["And another."]}\n')
+    config = load_trial(trial, [f"data.eval_prompts={tmp_path}/open.jsonl"])
+    with pytest.raises(DataError, match=r"a gold answer\); only judge\.type=reference needs gold"):
+        check_inputs([config])
+    check_inputs([config], judged=False)
+
+
 def test_a_reference_file_answers_the_prompts_that_a_trial_is_asked(tmp_path: Path):
     trial = compared(tmp_path, [ALONE])
     (tmp_path / "alone.json").write_text(json.dumps(ASKED[1:]))

@@ -36,7 +36,7 @@ def earlier(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-def prompts_file(path: str, **settings: Any) -> dict[str, Any]:
+def prompts_file(path: Any, **settings: Any) -> dict[str, Any]:
     """The data of a sweep on prompts of a file."""
     return {"train": "/data/train.jsonl", "eval_prompts": path, **settings}
 
@@ -122,10 +122,13 @@ def test_sweeps_that_confirmed_on_the_same_prompts_are_named(earlier: Callable[.
         ),
         (prompts_file("/folder"), {"/folder/a.json": "aa", "/folder/b.json": "ff"}, True),
         (prompts_file("/folder"), {"/folder-2/a.json": "aa"}, False),
+        (prompts_file({"name": "/data/prompts.jsonl"}), FILES, True),
+        (prompts_file({"name": "/data/prompts.jsonl", "split": "test"}), FILES, False),
     ],
     ids=[
         *("a copy", "edited", "not known", "another share", "said"),
         *("a file of its own", "the file of its own", "in a folder", "in another folder"),
+        *("named with its parts", "another split"),
     ],
 )
 def test_prompts_are_the_same_if_their_contents_are(

@@ -61,7 +61,7 @@ def test_every_source_of_a_mixture_is_a_data_set_also_one_on_the_hub(
     train = {str(rows): 1.0, str(folder): 2.0, "alpaca": 0.5}
     data = DataConfig(train=train, eval_prompts=str(rows))
     *mixture, prompts = data_inputs(data, ("eval",))
-    assert [each["name"] for each in mixture] == ["rows.jsonl", "folder", "alpaca"]
+    assert [each["name"] for each in mixture] == ["folder", "rows.jsonl", "alpaca"]
     assert [each["source_type"] for each in mixture] == ["local", "local", "hugging_face"]
     assert {each["context"] for each in mixture} == {"training"}
     assert prompts["context"] == "evaluation"
@@ -86,3 +86,17 @@ def test_a_sweep_says_which_commit_its_search_space_lies_at(tmp_path: Path) -> N
         [*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
     ).stdout.strip()
     assert origin_tags(space)["mlflow.source.git.commit"] == head
+
+
+def test_a_split_of_a_data_set_is_another_one_than_its_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("{}")
+    part = {"name": str(folder), "split": "train", "config": "en"}
+    hub = {"name": "owner/set", "split": "test"}
+    data = DataConfig.model_validate({"train": [str(folder), part, hub], "eval_prompts": part})
+    whole, train, far, prompts = data_inputs(data, ("eval",))
+    assert [each["name"] for each in (whole, train)] == ["set", "set (split train, config en)"]
+    assert (far["name"], far["source"]) == ("owner/set (split test)", '{"path": "owner/set"}')
+    assert whole["source"] == train["source"] == prompts["source"]
+    assert whole["digest"] != train["digest"]
