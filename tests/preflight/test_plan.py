@@ -22,7 +22,7 @@ def test_plan_tells_every_kind_of_trial_of_a_sweep(capsys: pytest.CaptureFixture
     text = capsys.readouterr().out
     assert "quickstart: 3 baselines, 9 searched trials" in text
     assert "002-symnoise, searched symnoise:" in text
-    assert "steps: 108 of 16 rows; per step and worker 2 forward and backward passes" in text
+    assert "steps: 60 of 16 rows; per step and worker 2 forward and backward passes" in text
     assert text.count("fits in 80 GiB") == 3
     assert main(["plan", "quickstart", "--json", "--teraflops", "1"]) == 0
     told = json.loads(capsys.readouterr().out)
