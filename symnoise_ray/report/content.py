@@ -128,7 +128,7 @@ def _parts(
         (sections.together, ()),
         (lambda _: lengths(drawn.count("length")), drawn.lengths()),
         (lambda _: _learning(drawn.curves()), drawn.curves()),
-        (lambda _: importance(found, FEWEST_TRIALS), drawn.importances(len(found))),
+        (lambda _: importance(found, FEWEST_TRIALS), drawn.importances(sum(map(len, found.values())))),
         (sections.time, drawn.time()),
         (cost, ()),
         (early_exits, ()),

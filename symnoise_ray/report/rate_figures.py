@@ -48,7 +48,7 @@ def confirmed(arms: Sequence[Arm], effect: float, count: int) -> Figure:
         tooltip=[alt.Tooltip("setting:N"), alt.Tooltip("label:N"), *RATE_TIPS],
     )  # fmt: skip
     middle = half().encode(x=alt.datum(0.5))
-    chart = alt.layer(zone, middle, intervals, marks).properties(height={"step": 2 * ROW})
+    chart = alt.layer(zone, middle, intervals, marks).properties(height=2 * ROW * count)
     text = (
         f"{count} comparisons with the reference: win rates with their intervals. The shaded zone "
         "holds the differences that do not matter."
@@ -68,7 +68,7 @@ def searched(arms: Sequence[Arm], count: int) -> Figure:
     marks = marks.add_params(alt.selection_interval(name="brush", encodings=["y"]))
     middle = half().encode(x=alt.datum(0.5))
     rows = [each.transform_filter(kept) for each in (intervals, marks)]
-    chart = alt.layer(middle, *rows).properties(height={"step": ROW})
+    chart = alt.layer(middle, *rows).properties(height=ROW * min(count, MOST_ROWS))
     some = f"The best {MOST_ROWS} of {count:,}" if count > MOST_ROWS else f"All {count:,}"
     text = f"{some} searched trials with a win rate, best first, each with its 95 % interval."
     return figure(chart, "Win rates in the search", text, brush={"trial": "trial"})

@@ -74,7 +74,7 @@ def time_spent(count: int) -> Figure:
         )
     )
     some = f"the {MOST_ROWS} longest of {count:,}" if count > MOST_ROWS else f"{count:,}"
-    chart = alt.layer(bars).properties(height={"step": ROW})
+    chart = alt.layer(bars).properties(height=ROW * min(count, MOST_ROWS))
     title = "Seconds of each trial by phase"
     return figure(chart, title, f"{title}: {some} trials.")
 
@@ -93,6 +93,6 @@ def importances(arms: Sequence[Arm], count: int) -> Figure:
             tooltip=["arm:N", "setting:N", alt.Tooltip("importance:Q", format=".1%")],
         )
     )
-    chart = alt.layer(bars).properties(height={"step": ROW})
-    text = f"The share of each setting in what changes the win rate, for {count} arms."
+    chart = alt.layer(bars).properties(height=ROW * count)
+    text = "The share of each setting in what changes the win rate, by arm."
     return figure(chart, "Importance of settings", text, ("importances",))

@@ -146,7 +146,10 @@ def html(results: SweepResult, curves: Mapping[str, Sequence[Any]] = CURVES) -> 
     return page([shown(results, curves, {})], results.name)
 
 
-def write_trial(directory: Path, name: str, verdicts: dict[str, float | None]) -> None:
+def write_trial(
+    directory: Path, name: str, verdicts: Mapping[str, float | None], topics: int = 1
+) -> None:
+    """The files of a trial that answered so many prompts; their topics are taken in turn."""
     curve = [{"step": 0, "clean_loss": 4.0}, {"step": 9, "clean_loss": 2.0}]
     write_lines(curve, directory / "metrics.jsonl")
     completions = (Completion(q, f"answer {q}", name, gold=f"gold {q}") for q in verdicts)
@@ -155,5 +158,6 @@ def write_trial(directory: Path, name: str, verdicts: dict[str, float | None]) -
     for item, (text, verdict) in enumerate(verdicts.items()):
         both = (f"plain {text}", "000-none", f"answer {text}", name)
         for order in ("reference first", "trial first"):
-            preferences.append(Preference(item, text, "", *both, "judge", order, verdict))
+            topic = f"topic {item % topics}"
+            preferences.append(Preference(item, text, topic, *both, "judge", order, verdict))
     write_lines(preferences, directory / "preferences.jsonl")

@@ -5,7 +5,6 @@
   const ANSWERS = 10;
   const DASH = "\u2013";
   const BESIDE = { won: "won", lost: "lost", tie: "a tie", none: "no valid verdict" };
-  const ERRORS = 1; // Vega warns wherever the height follows the rows.
   const DRAWING = {
     background: null,
     font: getComputedStyle(document.body).fontFamily,
@@ -323,8 +322,7 @@
         const { chart, sources, brush } = data(figure, ".chart-data");
         const rows = sources.map((name) => [name, rowsOf(this.columns[name])]);
         const spec = { ...chart, datasets: { ...chart.datasets, ...Object.fromEntries(rows) } };
-        const options =
-          { actions: false, renderer: "svg", ast: true, config: DRAWING, logLevel: ERRORS };
+        const options = { actions: false, renderer: "svg", ast: true, config: DRAWING };
         const { view } = await vegaEmbed(figure.querySelector(".chart"), spec, options);
         const own = { view, brush };
         this.views.push(own);
