@@ -15,10 +15,8 @@ from symnoise_ray.records.files import read_lines
 from symnoise_ray.records.layout import COMPLETIONS, PREFERENCES
 from symnoise_ray.records.results import SweepResult, TrialResult
 from symnoise_ray.report import words
-from symnoise_ray.report.section import printable
+from symnoise_ray.report.section import printable, shortened
 
-LONGEST = 4000
-"""Characters of a text that the page shows."""
 MOST_CHARACTERS = 4_000_000
 """Characters of different texts, after which no further seed is added."""
 
@@ -131,14 +129,6 @@ def _entries(directory: Path, trial: TrialResult, texts: dict[str, int]) -> Iter
             printable(f"{trial.trial}: {words.setting(trial)}"),
             printable(first["generator_1"]),
         )
-
-
-def shortened(text: object) -> str:
-    """A text as the page shows it: printable, and not longer than a reader looks at."""
-    shown = str(text)
-    if len(shown) <= LONGEST:
-        return printable(shown)
-    return f"{printable(shown[:LONGEST])}\u2026 ({len(shown):,} characters in all)"
 
 
 def outcome(preferences: Sequence[float | None]) -> str:

@@ -40,7 +40,9 @@ def arms_of(names: Iterable[str]) -> list[Arm]:
     present = set(names)
     known = [name for name in _ARMS if name in present]
     others = sorted(present - set(known))
-    hues = _ARMS | {name: _OTHERS[n % len(_OTHERS)] for n, name in enumerate(others)}
+    used = {_ARMS[name] for name in known}
+    free = [hue for hue in _OTHERS if hue not in used] or _OTHERS
+    hues = _ARMS | {name: free[n % len(free)] for n, name in enumerate(others)}
     return [
         Arm(name, hues[name], "diamond" if is_paired(name) else "circle")
         for name in [*known, *others]

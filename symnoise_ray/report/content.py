@@ -128,7 +128,7 @@ def _parts(
         (sections.together, ()),
         (lambda _: lengths(drawn.count("length")), drawn.lengths()),
         (lambda _: _learning(drawn.curves()), drawn.curves()),
-        (lambda _: importance(found, FEWEST_TRIALS), drawn.importances(sum(map(len, found.values())))),
+        (lambda _: importance(found, FEWEST_TRIALS), drawn.importances()),
         (sections.time, drawn.time()),
         (cost, ()),
         (early_exits, ()),
@@ -200,7 +200,8 @@ class _Drawn:
         made = (run_figures.by_step(self.arms, self.data["curves"], field) for field in CURVES)
         return tuple(filter(None, made))
 
-    def importances(self, count: int) -> tuple[Figure, ...]:
+    def importances(self) -> tuple[Figure, ...]:
+        count = len(self.data["importances"].get("setting", ()))
         return (run_figures.importances(self.arms, count),) if count else ()
 
     def time(self) -> tuple[Figure, ...]:

@@ -20,7 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from symnoise_ray.report.content import Shown
-from symnoise_ray.report.section import Table, printable
+from symnoise_ray.report.section import Table, printable, shortened
 
 ROWS_AT_ONCE = 50
 """Rows of a table that are written as HTML; the page's script shows the others, so many at once."""
@@ -56,15 +56,15 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_printable,
+        finalize=_shown,
     )
     environment.filters |= {"json": _json, "anchor": _anchor, "rest": _rest}
     return environment
 
 
-def _printable(value: Any) -> Any:
+def _shown(value: Any) -> Any:
     """What a template prints; markup that is made here stays markup."""
-    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return shortened(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _json(value: Any) -> Markup:
@@ -82,7 +82,7 @@ def _anchor(heading: str) -> str:
 def _rest(table: Table) -> dict[str, Any]:
     """The rows of a table that are not written as HTML."""
     return {
-        "rows": [[printable(cell) for cell in row] for row in table.rows[ROWS_AT_ONCE:]],
+        "rows": [[shortened(cell) for cell in row] for row in table.rows[ROWS_AT_ONCE:]],
         "arms": [printable(arm) for arm in table.arms[ROWS_AT_ONCE:]],
         "trials": [printable(trial) for trial in table.trials[ROWS_AT_ONCE:]],
     }

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+LONGEST = 4000
+"""Characters of a text that the page shows."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -35,3 +37,11 @@ class Section(NamedTuple):
 def printable(text: object) -> str:
     """Text without the characters that HTML or UTF-8 cannot hold, or that steer a terminal."""
     return _CONTROL.sub("\ufffd", str(text))
+
+
+def shortened(text: object) -> str:
+    """A text as the page shows it: printable, and not longer than a reader looks at."""
+    shown = str(text)
+    if len(shown) <= LONGEST:
+        return printable(shown)
+    return f"{printable(shown[:LONGEST])}\u2026 ({len(shown):,} characters in all)"

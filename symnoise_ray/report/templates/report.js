@@ -5,6 +5,7 @@
   const ANSWERS = 10;
   const DASH = "\u2013";
   const BESIDE = { won: "won", lost: "lost", tie: "a tie", none: "no valid verdict" };
+  const ERRORS = 1; // Vega also warns of a figure in which a filter leaves nothing.
   const DRAWING = {
     background: null,
     font: getComputedStyle(document.body).fontFamily,
@@ -322,7 +323,8 @@
         const { chart, sources, brush } = data(figure, ".chart-data");
         const rows = sources.map((name) => [name, rowsOf(this.columns[name])]);
         const spec = { ...chart, datasets: { ...chart.datasets, ...Object.fromEntries(rows) } };
-        const options = { actions: false, renderer: "svg", ast: true, config: DRAWING };
+        const options =
+          { actions: false, renderer: "svg", ast: true, config: DRAWING, logLevel: ERRORS };
         const { view } = await vegaEmbed(figure.querySelector(".chart"), spec, options);
         const own = { view, brush };
         this.views.push(own);
