@@ -262,3 +262,19 @@ def test_ten_thousand_trials_are_paged_and_drawn_by_arm(open_page: Open, tmp_pat
     assert page.locator("svg path").count() < 2000
     page.get_by_label("trials").first.fill("9999-")
     assert _column(page, 1) == ["9999-symnoise"]
+
+
+def test_it_prints_light_whole_and_unfolded(open_page: Open, path: Path) -> None:
+    page = open_page(path, width=720, scheme="dark")
+    page.emulate_media(media="print")
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert _brightness(ground) == pytest.approx(1)
+    wide = "[...document.querySelectorAll('table, figure svg')].map(e => {}.right)"
+    ends = page.evaluate(wide.format("e.getBoundingClientRect()"))
+    assert max(ends) <= 720
+    folded = "[...document.querySelectorAll('details')].map(each => each.open)"
+    assert not any(page.evaluate(folded))
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert all(page.evaluate(folded))
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert not any(page.evaluate(folded))

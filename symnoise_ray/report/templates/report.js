@@ -339,11 +339,21 @@
     }
   }
 
+  // What is folded away is printed too.
+  const unfold = () => {
+    const folded = [...document.querySelectorAll("details:not([open])")];
+    for (const each of folded) each.open = true;
+    window.addEventListener("afterprint", () => {
+      for (const each of folded) each.open = false;
+    }, { once: true });
+  };
+
   const open = async () => {
     const sweeps = [...document.querySelectorAll("article.sweep")].map((root) => new Sweep(root));
     for (const sweep of sweeps) await sweep.draw();
     window.sweeps = sweeps;
     document.documentElement.dataset.drawn = "all";
   };
+  window.addEventListener("beforeprint", unfold);
   open();
 })();
