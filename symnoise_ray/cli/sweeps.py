@@ -159,21 +159,55 @@ def add_report(verbs: Verbs) -> None:
     parser = add_verb(
         verbs,
         "report",
-        "Write a sweep's report again from its files.",
+        "Write a sweep's report again from its files, or one page of several sweeps.",
         "symnoise-ray report runs/quickstart",
         _run_report,
     )
-    parser.add_argument("directory", type=Path, metavar="DIR", help="directory of the sweep")
+    parser.add_argument(
+        "directories", type=Path, nargs="+", metavar="DIR", help="directory of a sweep"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="the page of several sweeps (by default report.html beside the first one's directory)",
+    )
 
 
 def _run_report(arguments: argparse.Namespace) -> int:
+    from symnoise_ray.records.files import require_writable
+    from symnoise_ray.records.layout import REPORT_HTML
     from symnoise_ray.records.results import read_sweep
-    from symnoise_ray.report.write import write_report
+    from symnoise_ray.report.write import write_page, write_report
+    from symnoise_ray.sweep.importance import importances
 
-    result = read_sweep(arguments.directory)
-    write_report(result)
-    print(result.paths.report)
+    results = [read_sweep(directory) for directory in _different(arguments.directories)]
+    if len(results) == 1:
+        if arguments.output is not None:
+            raise UserError(
+                f"--output {arguments.output} must be given with several sweeps, but there is one: "
+                f"its report goes to {results[0].paths.report}"
+            )
+        write_report(results[0], importances(results[0]))
+        print(results[0].paths.report)
+        return EXIT_OK
+    page = (arguments.output or arguments.directories[0].absolute().parent / REPORT_HTML).absolute()
+    require_writable(page, "--output")
+    write_page([(each, importances(each)) for each in results], page)
+    print(page)
     return EXIT_OK
+
+
+def _different(directories: list[Path]) -> list[Path]:
+    """The sweeps in their order, each given once."""
+    places = [directory.resolve() for directory in directories]
+    for number, place in enumerate(places):
+        if place in places[:number]:
+            raise UserError(
+                f"report: every sweep must be given once, but {directories[number]} came twice; "
+                "leave one out"
+            )
+    return directories
 
 
 def add_card(verbs: Verbs) -> None:

@@ -19,6 +19,8 @@ PHASES = ("start", "load", "train", "generate", "harness", "judge", "track")
 """Where the time of a trial goes: waiting for a worker, loading model and data, training,
 answering, the upstream check (where there is one), judging, and logging (which runs beside the
 others)."""
+OWN_PHASES = tuple(phase for phase in PHASES if phase != "track")
+"""Phases that take a trial's own time; tracking runs beside them."""
 UPSTREAM = "harness/"
 """What the names of scores in lm-evaluation-harness begin with: `harness/<task>/<metric>`."""
 

@@ -22,7 +22,8 @@ from symnoise_ray.records.files import read_json, write_json, write_text
 from symnoise_ray.records.layout import CARD_JSON, CARD_MARKDOWN, DESIGN, LOCK, SWEEP
 from symnoise_ray.records.results import INTERRUPTED, SweepResult
 from symnoise_ray.records.verdict import Comparison, Decision
-from symnoise_ray.report.page import Table, escape_markdown, table_as_markdown
+from symnoise_ray.report.markdown import escape_markdown, table_as_markdown
+from symnoise_ray.report.section import Table
 from symnoise_ray.report.words import DASH, interval, percent
 
 SCHEMA_VERSION = 1

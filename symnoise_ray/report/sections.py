@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from symnoise_ray.records.metrics import PHASES
+from symnoise_ray.records.metrics import OWN_PHASES, PHASES
 from symnoise_ray.records.results import SweepResult
 from symnoise_ray.records.verdict import Choice, Comparison, Decision
-from symnoise_ray.report import charts, words
-from symnoise_ray.report.page import Section, Table
+from symnoise_ray.report import words
+from symnoise_ray.report.section import Section, Table
 from symnoise_ray.report.trial_tables import (
     answer_tables,
     at_equal_lengths,
     number,
     ranked,
+    rated_tables,
     trial_tables,
     upstream_tables,
 )
@@ -259,15 +260,23 @@ def departures(results: SweepResult) -> Section | None:
 
 
 def search(results: SweepResult) -> Section:
-    """The trials of the search, best first."""
+    """The trials of the search, best first, and those without a result."""
+    return _searched(results, "Search", trial_tables(results.part("search")))
+
+
+def leaderboard(results: SweepResult) -> Section:
+    """The trials of the search that have a win rate, best first."""
+    return _searched(results, "Leaderboard of the search", rated_tables(results.part("search")))
+
+
+def _searched(results: SweepResult, heading: str, first: tuple[Table, ...]) -> Section:
     trials = results.part("search")
     if not trials:
-        return Section("Search", ("No trial was run.",))
+        return Section(heading, ("No trial was run.",))
     stopped = sum(bool(trial.get("stopped_early")) for trial in trials)
     notes = (STOPPED_EARLY.format(stopped, len(trials)),) if stopped else ()
     notes = (*notes, *results.notes)
-    tables = (*trial_tables(trials), *answer_tables(trials), *upstream_tables(trials))
-    return Section("Search", notes, tables)
+    return Section(heading, notes, (*first, *answer_tables(trials), *upstream_tables(trials)))
 
 
 STOPPED_EARLY = (
@@ -281,9 +290,9 @@ def time(results: SweepResult) -> Section:
     """Where the time went, by phase and by part of the sweep."""
     seconds, by_phase = results.seconds, results.by_phase
     known = {name: by_phase[name] for name in PHASES if by_phase.get(name) is not None}
-    total = sum(known.get(name, 0.0) for name in charts.OWN_PHASES) or 1.0
+    total = sum(known.get(name, 0.0) for name in OWN_PHASES) or 1.0
     phases = [
-        (name, f"{spent:.1f}", percent(spent / total if name in charts.OWN_PHASES else None))
+        (name, f"{spent:.1f}", percent(spent / total if name in OWN_PHASES else None))
         for name, spent in known.items()
     ]
     parts = [

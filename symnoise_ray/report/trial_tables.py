@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from symnoise_ray.records.metrics import UPSTREAM
+from symnoise_ray.records.metrics import OWN_PHASES, UPSTREAM
 from symnoise_ray.records.results import TrialResult
 from symnoise_ray.records.verdict import Comparison
-from symnoise_ray.report import charts, words
-from symnoise_ray.report.page import Table
+from symnoise_ray.report import words
+from symnoise_ray.report.section import Table
 from symnoise_ray.report.words import DASH, interval, percent
 
 Row = TypeVar("Row", TrialResult, Comparison)
@@ -77,7 +77,8 @@ def answer_tables(trials: Sequence[TrialResult]) -> tuple[Table, ...]:
     header = ("trial", *(heading for heading, _ in ANSWER_COLUMNS.values()))
     arms = tuple(trial.arm for trial in answered)
     align = "l" + "r" * len(ANSWER_COLUMNS)
-    return (Table(align, header, rows, arms, "What the answers look like"),)
+    names = tuple(trial.trial for trial in answered)
+    return (Table(align, header, rows, arms, "What the answers look like", names),)
 
 
 def upstream_tables(trials: Sequence[TrialResult]) -> tuple[Table, ...]:
@@ -91,7 +92,8 @@ def upstream_tables(trials: Sequence[TrialResult]) -> tuple[Table, ...]:
     header = ("trial", *(name.removeprefix(UPSTREAM).replace("/", " ") for name in names))
     arms = tuple(trial.arm for trial in scored)
     heading = "Scores in lm-evaluation-harness, \u00b1 their standard errors"
-    return (Table("l" + "r" * len(names), header, rows, arms, heading),)
+    trial_names = tuple(trial.trial for trial in scored)
+    return (Table("l" + "r" * len(names), header, rows, arms, heading, trial_names),)
 
 
 def _upstream(trial: TrialResult) -> list[str]:
@@ -120,37 +122,48 @@ COLUMNS = (
 
 def trial_tables(trials: Sequence[TrialResult], summary: str = "") -> tuple[Table, ...]:
     """Trials with a win rate, best first, and those without one with their reasons."""
-    rated = [trial for trial in ranked(trials) if trial.win_rate is not None]
     unrated = [trial for trial in trials if trial.win_rate is None]
+    return rated_tables(trials, summary) + reason_tables(unrated, "trial without a result")
+
+
+def rated_tables(trials: Sequence[TrialResult], summary: str = "") -> tuple[Table, ...]:
+    """Trials with a win rate, best first."""
+    rated = [trial for trial in ranked(trials) if trial.win_rate is not None]
     more = {key for trial in trials for key in trial.params}
     more -= {"noise.type", "noise.alpha", "optim.lr"}
     others = tuple(sorted(more))
-    tables = []
-    if rated:
-        tables.append(
-            Table(
-                "llrrrrrrrr" + "r" * len(others),
-                (*COLUMNS, *others),
-                [_trial_row(trial, others) for trial in rated],
-                tuple(trial.arm for trial in rated),
-                summary,
-            )
-        )
-    if unrated:
-        tables.append(
-            Table(
-                "lllll",
-                ("trial without a result", "setting", "status", "kind", "reason"),
-                [_reason_row(trial) for trial in unrated],
-                tuple(trial.arm for trial in unrated),
-            )
-        )
-    return tuple(tables)
+    if not rated:
+        return ()
+    return (
+        Table(
+            "llrrrrrrrr" + "r" * len(others),
+            (*COLUMNS, *others),
+            [_trial_row(trial, others) for trial in rated],
+            tuple(trial.arm for trial in rated),
+            summary,
+            tuple(trial.trial for trial in rated),
+        ),
+    )
+
+
+def reason_tables(trials: Sequence[TrialResult], first: str) -> tuple[Table, ...]:
+    """How trials ended and why, in their order; `first` heads the column of their names."""
+    if not trials:
+        return ()
+    return (
+        Table(
+            "lllll",
+            (first, "setting", "status", "kind", "reason"),
+            [_reason_row(trial) for trial in trials],
+            tuple(trial.arm for trial in trials),
+            trials=tuple(trial.trial for trial in trials),
+        ),
+    )
 
 
 def _trial_row(trial: TrialResult, others: Iterable[str]) -> tuple[str, ...]:
     before, after = trial.get("first_clean_loss"), trial.get("clean_loss")
-    spent = [trial.seconds.get(phase) for phase in charts.OWN_PHASES]
+    spent = [trial.seconds.get(phase) for phase in OWN_PHASES]
     seconds = [value for value in spent if value is not None]
     return (
         f"{trial.trial}{words.role(trial)}",

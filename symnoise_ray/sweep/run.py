@@ -39,6 +39,7 @@ from symnoise_ray.space.trials import (
 from symnoise_ray.sweep.budget import Budget
 from symnoise_ray.sweep.directory import claim_directory
 from symnoise_ray.sweep.earlier import used_prompts
+from symnoise_ray.sweep.importance import importances
 from symnoise_ray.sweep.pairs import spent_on_pairs
 from symnoise_ray.sweep.prompts import prompts_of
 from symnoise_ray.sweep.questions import questions
@@ -321,7 +322,7 @@ def _finish(sweep: Sweep, watch: Watch, tracker: Tracker, *, interrupted: bool) 
         looks=sweep.past.looks + 1,
     )
     write_json(result.to_json(), result.paths.results)
-    write_report(result)
+    write_report(result, importances(result))
     events.end_sweep(tracker, sweep.config, result, watch.settings, time.monotonic() - started)
     problem = (
         tracker.close(INTERRUPTED_CLOSE_SECONDS) if interrupted else tracker.close(patient=True)
