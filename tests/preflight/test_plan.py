@@ -22,7 +22,7 @@ def test_plan_tells_every_kind_of_trial_of_a_sweep(capsys: pytest.CaptureFixture
     text = capsys.readouterr().out
     assert "quickstart: 3 baselines, 9 searched trials" in text
     assert "002-symnoise, searched symnoise:" in text
-    assert "steps: 108 of 16 rows; per step and worker 2 forward and backward passes" in text
+    assert "steps: 60 of 16 rows; per step and worker 2 forward and backward passes" in text
     assert text.count("fits in 80 GiB") == 3
     assert main(["plan", "quickstart", "--json", "--teraflops", "1"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -78,7 +78,7 @@ def test_plan_has_help_with_an_example(capsys: pytest.CaptureFixture[str]):
         (["--gpu-memory", "0"], "--gpu-memory must be more than 0"),
         (["--workers", "2"], "a sweep has workers.num_workers"),
         (["noise.alhpa=3"], "'noise.alhpa' is not a trial setting"),
-        (["model.name=./absent"], "model.name=./absent: must have a readable configuration"),
+        (["model.name=./absent"], "absent: the model's folder must exist, but there is no /"),
         (["--model-config", "absent.json"], "--model-config absent.json"),
     ],
 )
