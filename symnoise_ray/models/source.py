@@ -74,8 +74,9 @@ def refuse_path(named: str, name: str) -> None:
         UserError: it is one; `named` names the model.
     """
     if name.startswith(("/", ".", "~")) or name.count("/") > 1:
-        place = Path(name).absolute()
-        raise UserError(f"{named}: the model's folder must exist, but there is no {place}")
+        place = str(Path(name).absolute())
+        at = "" if place == name else f" at {place}"
+        raise UserError(f"{named}: the folder of the model must exist, but there is none{at}")
 
 
 def hub_config(config: ModelConfig) -> Path:

@@ -51,7 +51,7 @@ FAULTS: dict[str, tuple[str, list[str], str]] = {
     "no such folder": (
         "",
         ["model.name=./absent"],
-        "must exist, but there is no {here}/absent",
+        "model.name={here}/absent: the folder of the model must exist",
     ),
     "an adapter for no layer": (
         "",

@@ -129,8 +129,11 @@ def test_names_of_the_package_and_of_the_hub_stay_as_they_are(space: Path, elsew
     [
         ("data.train=absent.json", "{here}/absent.json: the data file must exist"),
         ("data.train=~/absent.json", "{home}/absent.json: the data file must exist"),
-        ("model.name=./absent", "{here}/absent: the model's folder must exist"),
-        ("model.name=/nope/model", "must exist, but there is no /nope/model"),
+        ("model.name=./absent", "model.name={here}/absent: the folder of the model must exist"),
+        (
+            "model.name=/nope/model",
+            "model.name=/nope/model: the folder of the model must exist, but there is none",
+        ),
         ("data.template=absent.yaml", "{here}/absent.yaml"),
         ("judge.reference=absent.jsonl", "{here}/absent.jsonl"),
     ],
