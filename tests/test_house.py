@@ -28,13 +28,16 @@ FLOORS = [
 FACES = {
     "demo": {"content"},
     "noise": {"types", "embedding"},
-    "config": {"config", "data", "deepspeed_json", "judge", "loading", "redaction"},
+    "config": {"config", "data", "deepspeed_json", "faults", "judge", "loading", "redaction"},
     "records": {
         *("completions", "files", "layout", "metrics", "preferences", "results", "schema"),
         "verdict",
     },
     "data": {"example", "rows", "sources", "templates", "token_table", "tokens"},
-    "models": {"deepspeed_engine", "process", "shape", "source", "tokenizer", "weights"},
+    "models": {
+        *("deepspeed_engine", "folder", "pretrained", "process", "shape", "source", "tokenizer"),
+        "weights",
+    },
     "statistics": {
         *("answer_statistics", "blocks", "bootstrap", "crossed", "decision", "early_exit"),
         *("early_stopping", "fit", "groups", "judged_models", "length_control", "looks"),
@@ -42,12 +45,12 @@ FACES = {
     },
     "space": {"check", "design", "parameters", "paths", "spread", "trials"},
     "training": {"corpus", "loop", "schedule"},
-    "generation": {"answering", "harness", "harness_tasks"},
+    "generation": {"answering", "harness", "harness_tasks", "room"},
     "judges": {"choose", "judging", "protocol", "remote", "self_check"},
     "report": {"board", "card", "words", "write"},
     "integrations": {"export"},
     "launch": {"check"},
-    "preflight": {"forecast", "inputs", "plan", "power", "preview"},
+    "preflight": {"forecast", "inputs", "plan", "power", "preview", "resources"},
     "workers": {"client", "outcome", "pool", "session", "task"},
     "tracking": {"events", "mlflow_runs", "origin", "store"},
     "sweep": {"importance", "results", "run"},
@@ -57,10 +60,24 @@ FACES = {
 LIGHT = (
     *("config", "records", "space", "statistics", "preflight", "launch", "cli"),
     "report",
-    *("errors", "noise.types", "training.schedule", "generation.harness_tasks", "tracking.journal"),
+    *(
+        "errors",
+        "noise.types",
+        "training.schedule",
+        "generation.harness_tasks",
+        "generation.room",
+        "tracking.journal",
+    ),
     *("data.example", "data.formats", "data.overlap", "data.rows", "data.sources"),
     *("data.templates", "data.tokens", "data.chat_template", "data.chat_answers", "data.files"),
-    *("models.source", "models.shape", "models.tokenizer", "judges.judging", "judges.choose"),
+    *(
+        "models.folder",
+        "models.source",
+        "models.shape",
+        "models.tokenizer",
+        "judges.judging",
+        "judges.choose",
+    ),
     "integrations.export",
 )
 """Wings and modules that a check of the input imports: it answers in a moment."""

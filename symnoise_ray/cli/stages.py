@@ -71,15 +71,20 @@ def add_train(verbs: Verbs) -> None:
 
 
 def _run_train(arguments: argparse.Namespace) -> int:
-    from symnoise_ray.config.loading import load_trial
     from symnoise_ray.preflight.inputs import check_inputs
     from symnoise_ray.records.files import require_folder, write_json
     from symnoise_ray.records.layout import CONFIG, MODEL, TOKENS
+    from symnoise_ray.space.paths import read_trial
 
-    config = load_trial(arguments.config, arguments.overrides)
+    config = read_trial(arguments.config, arguments.overrides)
     directory: Path = arguments.output
     _require_other(directory / MODEL, [config.model.name])
-    check_inputs([config], judged=False)
+    if (directory / MODEL).exists():
+        raise UserError(
+            f"--output {directory}: must not hold a trained model yet, but {directory / MODEL} is "
+            "there; name another folder, or move the model away"
+        )
+    _tell(check_inputs([config], judged=False))
     require_folder(directory, "--output")
     from symnoise_ray.workers.task import export_in, remove_checkpoints, train_in
 
@@ -118,19 +123,19 @@ def add_generate(verbs: Verbs) -> None:
 
 
 def _run_generate(arguments: argparse.Namespace) -> int:
-    from symnoise_ray.config.loading import load_trial
     from symnoise_ray.preflight.inputs import check_inputs
     from symnoise_ray.records.files import require_writable, write_lines
+    from symnoise_ray.space.paths import read_trial
 
-    config = load_trial(arguments.config, arguments.overrides)
+    config = read_trial(arguments.config, arguments.overrides)
     _require_other(arguments.output, [arguments.config, *_texts(config.model_dump())])
-    check_inputs([config], judged=False)
-    require_writable(arguments.output, "--output")
-    from symnoise_ray.generation.answering import answer_from_disk
-
     model = config.model
     if arguments.model:
         model = model.model_copy(update={"name": arguments.model})
+    _tell(check_inputs([config.model_copy(update={"model": model})], judged=False))
+    require_writable(arguments.output, "--output")
+    from symnoise_ray.generation.answering import answer_from_disk
+
     generator = arguments.output.stem
     completions, counts = answer_from_disk(config, model, generator=generator, gold=False)
     write_lines(completions, arguments.output)
@@ -138,6 +143,12 @@ def _run_generate(arguments: argparse.Namespace) -> int:
         print(f"{number} {what}", file=sys.stderr)
     print(f"{len(completions)} answers in {arguments.output}")
     return EXIT_OK
+
+
+def _tell(notes: Iterable[str]) -> None:
+    """Show what is no mistake, away from a command's own output."""
+    for note in notes:
+        print(note, file=sys.stderr)
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -195,16 +206,16 @@ def add_judge(verbs: Verbs) -> None:
 
 
 def _run_judge(arguments: argparse.Namespace) -> int:
-    from symnoise_ray.config.loading import load_judge
     from symnoise_ray.config.redaction import redacted
     from symnoise_ray.judges.choose import make_judge
     from symnoise_ray.judges.judging import judge_all, require_coverage
     from symnoise_ray.judges.self_check import self_check
     from symnoise_ray.records.completions import read_completions
     from symnoise_ray.records.files import require_folder, require_writable, write_lines
+    from symnoise_ray.space.paths import read_judge
     from symnoise_ray.statistics.judged_models import stopped_early
 
-    config = load_judge(arguments.overrides)
+    config = read_judge(arguments.overrides)
     shown = redacted(str(arguments.completions))
     if shown != str(arguments.completions):
         raise UserError(f"the first word must name the answers to judge, but got {shown}")

@@ -87,15 +87,9 @@ def _check_launch_file(arguments: argparse.Namespace, path: Path) -> int:
 
 def _check_space(arguments: argparse.Namespace) -> int:
     from symnoise_ray.preflight.inputs import prepare
-    from symnoise_ray.space.trials import SweepPlans, first_point, size_text
+    from symnoise_ray.space.trials import size_text
 
-    space, overrides = split_space(arguments)
-    config = prepare(space, overrides)
-    judge = SweepPlans(config, Path()).config(first_point(config)).judge
-    if judge.type != "reference":
-        from symnoise_ray.judges.self_check import check_settings
-
-        check_settings(judge)
+    config = prepare(*split_space(arguments))
     print(f"{config.name}: {size_text(config)}; all settings, files and the model are usable")
     return EXIT_OK
 

@@ -6,11 +6,11 @@ YAML 1.2, so `1e-4` is a number and `no` is a word; every message names file, li
 
 from __future__ import annotations
 
-import difflib
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_args
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
@@ -18,13 +18,17 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
 from symnoise_ray.config import JudgeConfig, SweepConfig, TrialConfig
-from symnoise_ray.config.redaction import may_be_secret, redacted
+from symnoise_ray.config.faults import KeyPath, explain, nearest, setting_path
+from symnoise_ray.config.redaction import redacted
 from symnoise_ray.config.renamed import take_up_old_keys
 from symnoise_ray.errors import UserError
 
 Config = TypeVar("Config", bound=BaseModel)
-KeyPath = tuple[str | int, ...]
 Names = tuple[str, ...]
+Anchor = Callable[[dict[str, Any], Path], None]
+"""Makes the paths of files in a document's values absolute, in place; they begin at the folder."""
+OVERRIDE = "override "
+"""How the place of an override begins."""
 
 
 class Document(NamedTuple):
@@ -40,6 +44,21 @@ class Document(NamedTuple):
             if path[:end] in self.places:
                 return self.places[path[:end]]
         return self.source
+
+    def fault(self, path: KeyPath, message: str) -> UserError:
+        """An error at a path; where an override below it is named in the message, that is blamed.
+
+        Settings are also checked together: then the path is that of their section, which stands in
+        the file though the override is what is wrong.
+        """
+        below = [
+            place
+            for other, place in self.places.items()
+            if place.startswith(OVERRIDE)
+            and other[: len(path)] == path
+            and re.search(rf"\b{re.escape('.'.join(map(str, other[-2:])))}\b", message)
+        ]
+        return UserError(f"{below[-1] if below else self.where(path)}: {message}")
 
 
 def shipped_spaces() -> dict[str, Path]:
@@ -95,6 +114,7 @@ def apply_overrides(
     document: Document,
     overrides: Sequence[str],
     place: Callable[[Names, str], Names] = lambda path, _: path,
+    anchor: Anchor | None = None,
 ) -> None:
     """Put `a.b=value` words into a document, the later ones over the earlier ones.
 
@@ -102,6 +122,7 @@ def apply_overrides(
         document: Changed in place.
         overrides: As they stand on the command line.
         place: From an override's own path and its name for messages to the path in the document.
+        anchor: What makes the paths of files absolute; they begin at the working directory.
 
     Raises:
         UserError: a word is no override, its value is not YAML, or its path leads into a value.
@@ -109,10 +130,25 @@ def apply_overrides(
     """
     for text in overrides:
         path, value = parse_override(text)
-        name = f"override {redacted(text)}"
+        name = f"{OVERRIDE}{redacted(text)}"
         path = place(path, name)
+        if anchor is not None:
+            value = _anchored(path, value, anchor)
         put(document.values, path, value)
+        for old in [each for each in document.places if each[: len(path)] == path]:
+            del document.places[old]
         document.places[path] = name
+
+
+def _anchored(path: Names, value: Any, anchor: Anchor) -> Any:
+    """The value of one override with absolute paths; the rest of the document is left alone."""
+    alone: dict[str, Any] = {}
+    put(alone, path, value)
+    anchor(alone, Path.cwd())
+    held: Any = alone
+    for part in path:
+        held = held[part]
+    return held
 
 
 def parse_override(text: str) -> tuple[Names, Any]:
@@ -148,51 +184,14 @@ def build(model: type[Config], document: Document, prefix: KeyPath = ()) -> Conf
     try:
         return model.model_validate(document.values)
     except ValidationError as error:
-        raise UserError(_explain(error, model, document, prefix)) from None
-
-
-def _explain(
-    error: ValidationError, model: type[BaseModel], document: Document, prefix: KeyPath
-) -> str:
-    """The first mistake in one line; `prefix` leads from the document to the model."""
-    first = error.errors()[0]
-    path = tuple(first["loc"])
-    key = ".".join(map(str, path)) or "settings"
-    where = document.where((*prefix, *path))
-    if first["type"] == "extra_forbidden":
-        siblings = _fields_at(model, path[:-1])
-        return f"{where}: '{key}' is not a setting.{nearest(str(path[-1]), siblings)}"
-    message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    given = first.get("input")
-    shown = "" if isinstance(given, dict | list | tuple | BaseModel) else f", but got {given!r}"
-    if first["type"] == "value_error" or may_be_secret((*prefix, *path)):
-        shown = ""
-    return f"{where}: {key}: {message[0].lower()}{message[1:]}{shown}"
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """` Did you mean 'x'?`, or the list of known names."""
-    if close := difflib.get_close_matches(name, known, n=1, cutoff=0.5):
-        return f" Did you mean '{close[0]}'?"
-    return f" Known here: {', '.join(sorted(known))}." if known else ""
-
-
-def _fields_at(model: type[BaseModel], path: KeyPath) -> list[str]:
-    """Names of the settings of the section that a path leads to."""
-    for part in path:
-        if not isinstance(part, str) or part not in model.model_fields:
-            continue  # a key of a dict field: the section below it decides
-        candidates = [model.model_fields[part].annotation]
-        candidates += [inner for arg in candidates for inner in get_args(arg)]
-        sections = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
-        if sections:
-            model = sections[0]
-    return list(model.model_fields)
+        first = error.errors()[0]
+        told = explain(first, model, prefix)
+        raise document.fault((*prefix, *setting_path(first)), told) from None
 
 
 def find_space(space: str) -> Path:
     """The file of a search space given by path or by the name of a shipped one."""
-    path = Path(space)
+    path = Path(space).expanduser()
     if path.is_file():
         return path
     known = shipped_spaces()
@@ -200,20 +199,37 @@ def find_space(space: str) -> Path:
         return known[space]
     raise UserError(
         f"the search space must be a file or one of the shipped names ({', '.join(known)}), "
-        f"but got {redacted(space)!r}"
+        f"but got {redacted(space)!r}{_looked_at(path)}"
     )
 
 
-def load_sweep(space: str, overrides: Sequence[str] = ()) -> tuple[SweepConfig, Document]:
+def _looked_at(path: Path) -> str:
+    """Where a file was looked for; nothing where the name may hold a secret."""
+    return "" if redacted(str(path)) != str(path) else f", and there is no {path.absolute()}"
+
+
+def load_sweep(
+    space: str, overrides: Sequence[str] = (), anchor: Anchor | None = None
+) -> tuple[SweepConfig, Document]:
     """Read a search space; overrides name sweep settings or, more often, trial settings.
 
     The trial's own settings are checked where they are resolved, in `space/parameters.py`. Keys of
     earlier versions are taken up, with one line on the standard error.
+
+    Args:
+        space: A file, or the name of a shipped space.
+        overrides: As they stand on the command line.
+        anchor: What makes the paths of files absolute: those of the space begin at its folder.
     """
     path = find_space(space)
     document = read_yaml(_read_text(path), str(path))
+    if anchor is not None:
+        anchor(document.values, path.absolute().parent)
     apply_overrides(
-        document, overrides, lambda names, shown: _sweep_path(names, shown, document.values)
+        document,
+        overrides,
+        lambda names, shown: _sweep_path(names, shown, document.values),
+        anchor,
     )
     for advice in take_up_old_keys(document.values, document.places):
         print(f"{path}: {advice}", file=sys.stderr)
@@ -236,16 +252,23 @@ def _sweep_path(path: Names, name: str, values: dict[str, Any]) -> Names:
     return path
 
 
-def load_trial(path: Path | None, overrides: Sequence[str] = ()) -> TrialConfig:
-    """One trial: its file (YAML, or the `config.json` of an earlier trial), or overrides alone."""
+def load_trial(
+    path: Path | None, overrides: Sequence[str] = (), anchor: Anchor | None = None
+) -> TrialConfig:
+    """One trial: its file (YAML, or the `config.json` of an earlier trial), or overrides alone.
+
+    `anchor` makes the paths of files absolute, as in `load_sweep`.
+    """
     document = Document({}, {}, "overrides")
     if path is not None:
         document = read_yaml(_read_text(path), str(path))
-    apply_overrides(document, overrides)
+        if anchor is not None:
+            anchor(document.values, path.absolute().parent)
+    apply_overrides(document, overrides, anchor=anchor)
     return build(TrialConfig, document)
 
 
-def load_judge(overrides: Sequence[str]) -> JudgeConfig:
+def load_judge(overrides: Sequence[str], anchor: Anchor | None = None) -> JudgeConfig:
     """The judge that overrides describe, each of them named `judge.*`."""
 
     def place(path: Names, name: str) -> Names:
@@ -254,7 +277,7 @@ def load_judge(overrides: Sequence[str]) -> JudgeConfig:
         return path
 
     document = Document({}, {}, "key=value")
-    apply_overrides(document, overrides, place)
+    apply_overrides(document, overrides, place, anchor)
     return build(TrialConfig, document).judge
 
 
@@ -262,7 +285,9 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{redacted(str(path))}: the configuration file must exist") from None
+        raise UserError(
+            f"{redacted(str(path))}: the configuration file must exist{_looked_at(path)}"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: must be readable UTF-8 text, but {error}") from None
 

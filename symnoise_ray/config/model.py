@@ -22,8 +22,8 @@ class ModelConfig(Section):
     """Type of the weights and activations. With `bf16` the optimizer keeps a copy of the weights
     in fp32."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Implementation of attention. `flash_attention_2` needs the package flash-attn, a GPU and
-    `dtype: bf16`."""
+    """Implementation of attention. A model without `sdpa` gets `eager`, and a line says so.
+    `flash_attention_2` needs the package flash-attn, a GPU and `dtype: bf16`."""
     trust_remote_code: bool = False
     """Run the Python code that comes with the model. `revision` must then be a commit."""
 

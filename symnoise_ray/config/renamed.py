@@ -21,7 +21,7 @@ def take_up_old_keys(values: dict[str, Any], places: Mapping[Any, str]) -> list[
         return []
 
     def is_taken_up(old: str, new: str) -> bool:
-        overrides = places.get(("confirm", old), "").startswith("override")
+        overrides = places.get(("confirm", old), "").startswith("override ")
         return old in confirm and (new not in confirm or overrides)
 
     advice = []

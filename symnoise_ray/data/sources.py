@@ -31,7 +31,8 @@ file to take where the data set has several or a loading script."""
 
 DEFAULT_SPLIT = "train"
 """The split of a Hugging Face data set that is read where none is named."""
-_OTHER_SUFFIXES = (".txt", ".yaml", ".arrow", ".zip", ".xz")
+FILE_SUFFIXES = (*SUFFIXES, *PACKED_SUFFIXES, ".txt", ".yaml", ".arrow", ".zip", ".xz")
+"""Endings of names that can only be files, readable or not."""
 HUB_SECONDS = 5.0
 """How long the hub may take to answer before a cached copy is looked for."""
 
@@ -62,8 +63,7 @@ def read_records(given: AnySource) -> Iterator[tuple[str, Any]]:
         return file_records(path)
     if preset is not None:
         return _hub_records(source.model_copy(update={"name": preset}), file)
-    suffixes = (*SUFFIXES, *PACKED_SUFFIXES, *_OTHER_SUFFIXES)
-    if path.suffix in suffixes or path.is_absolute() or source.name[0] == ".":
+    if path.suffix in FILE_SUFFIXES or path.is_absolute() or source.name[0] == ".":
         raise DataError(f"{source}: the data file must exist")
     return _hub_records(source, None)
 

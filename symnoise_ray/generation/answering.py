@@ -26,9 +26,10 @@ from symnoise_ray.data.example import Example
 from symnoise_ray.data.rows import read_prompts, read_train
 from symnoise_ray.data.templates import choose_template
 from symnoise_ray.data.tokens import tokenise_prompt
-from symnoise_ray.errors import CancelledError, DataError
+from symnoise_ray.errors import CancelledError
 from symnoise_ray.generation.batching import batches, require_smaller_batches, way_to_batch
 from symnoise_ray.generation.decoding import Decoding, decode
+from symnoise_ray.generation.room import prompt_room
 from symnoise_ray.models.deepspeed_engine import is_sharded
 from symnoise_ray.models.process import choose_device, give_memory_back, join_process_group
 from symnoise_ray.models.weights import load
@@ -68,8 +69,8 @@ def complete(
 
     Raises:
         CancelledError: `cancelled` returned true.
-        DataError: the model's context leaves no room for a prompt.
-        UserError: memory runs out, and the batches cannot be smaller.
+        UserError: the model's context leaves no room for a prompt, or memory runs out, and the
+            batches cannot be smaller.
     """
     asked = list(examples)
     counts: Counter[str] = Counter()
@@ -236,13 +237,8 @@ def _fitting(
 ) -> tuple[list[list[int]], Counter[str]]:
     counts: Counter[str] = Counter()
     prompts = [tokenise_prompt(example, tokenizer, template) for example in examples]
-    if context is None:
+    room = prompt_room(config, context)
+    if room is None:
         return prompts, counts
-    room = context - config.max_new_tokens
-    if room < 1:
-        raise DataError(
-            f"generate.max_new_tokens must be smaller than the model's context of {context}, "
-            f"but got {config.max_new_tokens}"
-        )
     counts["prompts truncated"] = sum(len(prompt) > room for prompt in prompts)
     return [prompt[-room:] for prompt in prompts], +counts

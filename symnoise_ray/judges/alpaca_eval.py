@@ -24,7 +24,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from symnoise_ray.config import JudgeConfig
-from symnoise_ray.config.loading import nearest
+from symnoise_ray.config.faults import nearest
 from symnoise_ray.errors import DataError, UserError, one_line
 from symnoise_ray.judges.protocol import Pair, Usage, Verdict
 from symnoise_ray.judges.replies import NEVER, SPENT

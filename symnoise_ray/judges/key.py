@@ -8,6 +8,24 @@ from pathlib import Path
 from symnoise_ray.config import JudgeConfig
 from symnoise_ray.errors import UserError
 
+KEYED = "https://api.openai.com/"
+"""The endpoint that is asked by default, and that answers nobody without a key."""
+
+
+def require_key(config: JudgeConfig) -> None:
+    """Refuse an endpoint that is known to want a key without a place where the key is.
+
+    Raises:
+        UserError: neither of the two settings names one.
+    """
+    named = config.api_key_env is not None or config.api_key_file is not None
+    if config.base_url.startswith(KEYED) and not named:
+        raise UserError(
+            f"judge.api_key_env: must name the environment variable that holds the key of "
+            f"{config.base_url}, such as OPENAI_API_KEY, but neither it nor judge.api_key_file is "
+            "given; for an endpoint of your own, set judge.base_url"
+        )
+
 
 def read_key(config: JudgeConfig) -> str:
     """The endpoint's key, from where the configuration says it is; empty for none.

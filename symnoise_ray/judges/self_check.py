@@ -15,7 +15,7 @@ from typing import NamedTuple
 from symnoise_ray.config import JudgeConfig
 from symnoise_ray.errors import JudgeError
 from symnoise_ray.judges.choose import make_judge
-from symnoise_ray.judges.key import read_key
+from symnoise_ray.judges.key import read_key, require_key
 from symnoise_ray.judges.prompt import find_prompt
 from symnoise_ray.judges.protocol import Judge, Pair, Verdict
 
@@ -98,6 +98,7 @@ def check_settings(config: JudgeConfig) -> None:
     if config.type in ("api", "local"):
         find_prompt(config.prompt)
     if config.type == "api":
+        require_key(config)
         read_key(config)
     if config.type == "alpaca_eval":
         from symnoise_ray.judges.alpaca_eval import AlpacaEvalJudge  # takes seconds

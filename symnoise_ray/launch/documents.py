@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from symnoise_ray.config.loading import KeyPath, nearest
+from symnoise_ray.config.faults import KeyPath, nearest
 from symnoise_ray.config.redaction import redacted
 from symnoise_ray.errors import UserError
 

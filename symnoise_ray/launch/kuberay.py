@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from symnoise_ray.config.loading import KeyPath
+from symnoise_ray.config.faults import KeyPath
 from symnoise_ray.errors import one_line
 from symnoise_ray.launch.documents import Complaint, Document, hint, key_of, shown, unknown_key
 from symnoise_ray.launch.shell import syntax_problem

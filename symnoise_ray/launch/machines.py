@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from symnoise_ray.config.loading import KeyPath
+from symnoise_ray.config.faults import KeyPath
 from symnoise_ray.launch.documents import hint, key_of, shown
 
 Finding = tuple[KeyPath, str]

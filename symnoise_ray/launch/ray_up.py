@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from symnoise_ray.config.loading import KeyPath
+from symnoise_ray.config.faults import KeyPath
 from symnoise_ray.errors import one_line
 from symnoise_ray.launch import machines
 from symnoise_ray.launch.documents import Complaint, Document, hint, key_of, shown, unknown_key

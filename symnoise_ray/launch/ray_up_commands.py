@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from symnoise_ray.config.loading import KeyPath
+from symnoise_ray.config.faults import KeyPath
 from symnoise_ray.launch.documents import Complaint, Document
 from symnoise_ray.launch.shell import (
     asks_for_token,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,13 @@ from safetensors import SafetensorError, safe_open
 
 from symnoise_ray.config import LoraConfig, ModelConfig
 from symnoise_ray.errors import UserError, one_line
-from symnoise_ray.models.source import context_length, hub_config, model_source, plain_config
+from symnoise_ray.models.source import (
+    context_length,
+    hub_config,
+    model_source,
+    plain_config,
+    refuse_path,
+)
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -102,10 +109,8 @@ class ModelShape:
                 if len(shape) == 2 and f".{name}".endswith(f".{target}.weight")
             }
             if not found:
-                raise UserError(
-                    "lora.target_modules must name linear layers of the model, but "
-                    f"{target!r} is none of {self.origin}"
-                )
+                known = sorted({name.split(".")[-2] for name in self.linear})
+                raise UserError(no_target(target, known))
             chosen |= found
         return chosen
 
@@ -114,6 +119,14 @@ class ModelShape:
         if config.rank is None:
             return self.num_parameters
         return sum(config.rank * sum(shape) for shape in self.adapted(config).values())
+
+
+def no_target(name: str, known: Sequence[str]) -> str:
+    """The message about a name in `lora.target_modules` that no linear layer has."""
+    return (
+        f"lora.target_modules must name linear layers of the model, but {name!r} is none; "
+        f"its linear layers are: {', '.join(known)}"
+    )
 
 
 def read_shape(config: ModelConfig, model_config: Path | None = None) -> ModelShape:
@@ -135,11 +148,13 @@ def read_shape(config: ModelConfig, model_config: Path | None = None) -> ModelSh
             f"{named}: must be a whole model, but is an adapter; give its base by --model-config"
         )
     try:
-        stored = _stored(source) if source.is_dir() else None
+        stored = stored_shapes(source) if source.is_dir() else None
         if stored is not None and (plain := _plain_shape(named, source, stored)) is not None:
             return plain
         settings = _settings(config, source, given=model_config is not None)
         parameters = stored if stored is not None else _on_meta(config, settings)
+    except UserError:
+        raise
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(
             f"{named}: must have a readable configuration, but {one_line(error, 200)}"
@@ -176,7 +191,8 @@ def _settings(config: ModelConfig, source: Path, *, given: bool) -> Any:
         file = source / "config.json"
     elif not source.is_file():
         if given:
-            raise OSError("there is no such file")
+            raise OSError(f"there is no {source.absolute()}")
+        refuse_path(f"model.name={config.name}", config.name)
         file = hub_config(config)
     elif not given:
         raise OSError("it is a file, not a folder; --model-config takes a config.json")
@@ -188,8 +204,12 @@ def _settings(config: ModelConfig, source: Path, *, given: bool) -> Any:
     )
 
 
-def _stored(folder: Path) -> Shapes | None:
-    """Names and shapes in the headers of a folder's safetensors; None where it has no weights."""
+def stored_shapes(folder: Path) -> Shapes | None:
+    """Names and shapes in the headers of a folder's safetensors; None where it has no weights.
+
+    Raises:
+        OSError, ValueError, KeyError, SafetensorError: a file cannot be read.
+    """
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     files = [single]
     if index.exists():

@@ -8,6 +8,7 @@ from typing import Any
 
 from symnoise_ray.config import ModelConfig
 from symnoise_ray.demo import content
+from symnoise_ray.errors import UserError
 
 HUB_SECONDS = 5.0
 """Seconds within which a connection to the hub must be made."""
@@ -66,6 +67,18 @@ def context_length(settings: Any) -> int | None:
     return getattr(settings.get_text_config(), "max_position_embeddings", None)
 
 
+def refuse_path(named: str, name: str) -> None:
+    """Refuse a model that is not here and whose name can only be a path, which no hub knows.
+
+    Raises:
+        UserError: it is one; `named` names the model.
+    """
+    if name.startswith(("/", ".", "~")) or name.count("/") > 1:
+        place = str(Path(name).absolute())
+        at = "" if place == name else f" at {place}"
+        raise UserError(f"{named}: the folder of the model must exist, but there is none{at}")
+
+
 def hub_config(config: ModelConfig) -> Path:
     """The config.json of a model on the hub, or the cached one where the hub cannot be reached.
 
@@ -87,3 +100,29 @@ def hub_config(config: ModelConfig) -> Path:
             raise OSError(f"it is not cached, and the hub cannot be reached: {error}") from None
         return Path(cached)
     return Path(huggingface_hub.hf_hub_download(name, file, revision=revision))
+
+
+WITH_ENCODER = "an encoder with a decoder"
+
+
+def no_decoder(named: str, model_type: str, kind: str) -> str:
+    """The message about a model of a kind that cannot be trained here; `named` names the model."""
+    return (
+        f"{named}: must be a causal language model (a decoder alone), but its model_type "
+        f"{model_type} is {kind}; choose another model"
+    )
+
+
+def base_model(config: ModelConfig) -> ModelConfig | None:
+    """The model that an adapter in a folder belongs to; None where the folder holds no adapter.
+
+    Raises:
+        OSError, ValueError: the adapter's settings cannot be read, or do not name it.
+    """
+    file = Path(model_source(config)) / "adapter_config.json"
+    if not file.exists():
+        return None
+    name = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if not name:
+        raise ValueError(f"{file.name} has no base_model_name_or_path")
+    return config.model_copy(update={"name": name, "revision": None})

@@ -22,6 +22,8 @@ _UNUSUAL = (
     "add_prefix_space",
     "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output",
 )
+_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "tekken.json")
+"""Files of which a tokenizer has one at least."""
 _GROUPS = ("extra_special_tokens", "additional_special_tokens", "model_specific_special_tokens")
 
 
@@ -149,6 +151,53 @@ def location(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def unreadable(config: ModelConfig, what: str) -> str:
+def unreadable(config: ModelConfig, what: str, setting: str = "model.name") -> str:
     """The beginning of the message about a model or tokenizer that cannot be read."""
-    return f"model.name={config.name}: must be a folder or hub name with a readable {what}"
+    return f"{setting}={config.name}: must be a folder or hub name with a readable {what}"
+
+
+def count_words(config: ModelConfig, setting: str = "model.name") -> int:
+    """Number of words of the tokenizer in a model's folder.
+
+    Raises:
+        UserError: there is none, it cannot be read, or it has no end-of-sequence token.
+    """
+    folder = Path(model_source(config))
+    if not any(file for pattern in _FILES for file in folder.glob(pattern)):
+        raise UserError(
+            f"{setting}={config.name}: the folder must hold the model's tokenizer "
+            f"(tokenizer.json and tokenizer_config.json), but {folder.absolute()} has none; save "
+            "it there"
+        )
+    count = None if config.trust_remote_code else _plain_count(folder)
+    return len(load_tokenizer(config)) if count is None else count
+
+
+def _plain_count(folder: Path) -> int | None:
+    """The same by the files alone; None where only transformers can say what they mean."""
+    if plain_config(folder) is None:
+        return None
+    import tokenizers  # see _plain_encoder
+
+    try:
+        settings = _settings(folder)
+        words = set(tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab())
+        added = settings.get("added_tokens_decoder", {}).values()
+        words |= {str(_content(token) or token["content"]) for token in added}
+    except Exception:  # as in _plain_encoder
+        return None
+    plain = not any(settings.get(name) for name in (*_UNUSUAL[:3], *_GROUPS))
+    return len(words) if plain and _content(settings.get("eos_token")) in words else None
+
+
+def require_embeddings(named: str, num_words: int, num_embeddings: int) -> None:
+    """Refuse a tokenizer with more words than its model has embeddings; `named` names both.
+
+    Raises:
+        UserError: it has.
+    """
+    if num_words > num_embeddings:
+        raise UserError(
+            f"{named}: the tokenizer has {num_words} words but the model only {num_embeddings} "
+            "embeddings; nothing is resized silently"
+        )

@@ -11,10 +11,9 @@ from __future__ import annotations
 import copy
 import functools
 import importlib.util
+import logging
 import os
-import re
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,12 +24,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from symnoise_ray.config import LoraConfig, ModelConfig, TrialConfig
-from symnoise_ray.errors import UserError, one_line
+from symnoise_ray.errors import UserError
 from symnoise_ray.models.deepspeed_engine import gathered
+from symnoise_ray.models.pretrained import DTYPES, read_pretrained
+from symnoise_ray.models.shape import no_target
 from symnoise_ray.models.source import context_length
-from symnoise_ray.models.tokenizer import load_tokenizer, location, unreadable
+from symnoise_ray.models.tokenizer import load_tokenizer, require_embeddings
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+log = logging.getLogger(__name__)
 
 _ADAPTER = "default"
 
@@ -56,42 +57,14 @@ def load(config: ModelConfig) -> Loaded:
 
 @functools.lru_cache(maxsize=2)
 def _load_once(config: ModelConfig) -> tuple[nn.Module, Any]:
-    import transformers  # see load_tokenizer
-
-    if not sys.stderr.isatty():
-        transformers.utils.logging.disable_progress_bar()
     tokenizer = load_tokenizer(config)
-    try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            **location(config),
-            dtype=DTYPES[config.dtype],
-            attn_implementation=config.attention,
-            use_safetensors=True,
-        )
-    except Exception as error:
-        raise UserError(
-            _without_attention(config, error)
-            or f"{unreadable(config, 'model')}, but {one_line(error)}"
-        ) from None
-    embeddings = model.get_input_embeddings()
-    if isinstance(embeddings, nn.Embedding) and len(tokenizer) > embeddings.num_embeddings:
-        raise UserError(
-            f"model.name={config.name}: the tokenizer has {len(tokenizer)} words but the model "
-            f"only {embeddings.num_embeddings} embeddings; nothing is resized silently"
-        )
+    model, note = read_pretrained(config)
+    if note is not None:
+        log.warning(note)
+    embeddings = model.get_input_embeddings()  # type: ignore[operator]
+    if isinstance(embeddings, nn.Embedding):
+        require_embeddings(f"model.name={config.name}", len(tokenizer), embeddings.num_embeddings)
     return model, tokenizer
-
-
-def _without_attention(config: ModelConfig, error: Exception) -> str | None:
-    """The message where the model has no such attention, or its package is missing; else None."""
-    reason = one_line(error).split(". ")[0].removesuffix(".")
-    if not re.search("support an attention|Flash ?Attention", reason):
-        return None
-    others = "eager" if config.attention == "sdpa" else "sdpa or eager"
-    return (
-        f"model.attention={config.attention}: must be there for model.name={config.name}, but "
-        f"{reason}; set model.attention={others}"
-    )
 
 
 def adapt(model: nn.Module, config: TrialConfig) -> nn.Module:
@@ -122,7 +95,7 @@ def _add_lora(model: nn.Module, config: LoraConfig) -> None:
     import peft  # a second, for trials with adapters only
 
     if config.target_modules != "all-linear":
-        _check_targets(model, config.target_modules)
+        check_targets(model, config.target_modules)
     assert config.rank is not None
     model.add_adapter(  # type: ignore[operator]
         peft.LoraConfig(
@@ -140,7 +113,12 @@ def _add_lora(model: nn.Module, config: LoraConfig) -> None:
     )
 
 
-def _check_targets(model: nn.Module, names: tuple[str, ...]) -> None:
+def check_targets(model: nn.Module, names: tuple[str, ...]) -> None:
+    """Refuse names in `lora.target_modules` that no linear layer of the model has.
+
+    Raises:
+        UserError: a name matches no linear layer, or one that is tied to the embedding.
+    """
     from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer
 
     linear = {path: m for path, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
@@ -148,10 +126,7 @@ def _check_targets(model: nn.Module, names: tuple[str, ...]) -> None:
         found = [path for path in linear if path == name or path.endswith(f".{name}")]
         if not found:
             known = sorted({path.rsplit(".", 1)[-1] for path in linear})
-            raise UserError(
-                f"lora.target_modules must name linear layers of the model, but {name!r} is none; "
-                f"its linear layers are: {', '.join(known)}"
-            )
+            raise UserError(no_target(name, known))
         embedding = model.get_input_embeddings()  # type: ignore[operator]
         if any(linear[path].weight is embedding.weight for path in found):
             raise UserError(

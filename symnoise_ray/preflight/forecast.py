@@ -14,12 +14,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from symnoise_ray.config import ModelConfig, TrialConfig
-from symnoise_ray.errors import UserError
+from symnoise_ray.generation.room import prompt_room
+from symnoise_ray.models.folder import look
 from symnoise_ray.models.shape import ModelShape, read_shape
+from symnoise_ray.models.source import model_source
 from symnoise_ray.noise.types import num_draws, passes
 from symnoise_ray.preflight.memory import GIB, Memory, Pass, disk, memory
 from symnoise_ray.preflight.row_counts import Rows, read_rows
-from symnoise_ray.training.schedule import num_steps
+from symnoise_ray.training.schedule import num_steps, require_even_split
 
 QUESTION_TOKENS = 400
 """Assumption: tokens of the judge's question without the prompt and the two answers."""
@@ -74,11 +76,9 @@ def forecast(config: TrialConfig, num_workers: int, options: Options) -> Forecas
         UserError: the batch cannot be split over the workers, or data or model cannot be used.
     """
     batch = config.train.global_batch_size
-    if batch % num_workers:
-        raise UserError(
-            f"train.global_batch_size={batch} must be a multiple of the {num_workers} workers"
-        )
+    require_even_split(batch, num_workers)
     shape = read_model(config.model, options.model_config)
+    prompt_room(config.generate, shape.context)
     rows = read_rows(config, shape, options.num_rows, options.row_tokens)
     copies = tuple(len(group) for group in passes(config.noise))
     steps = None if rows.num_rows is None else num_steps(config, rows.num_rows)
@@ -103,8 +103,15 @@ def forecast(config: TrialConfig, num_workers: int, options: Options) -> Forecas
 
 @functools.lru_cache(maxsize=8)
 def read_model(config: ModelConfig, model_config: Path | None) -> ModelShape:
-    """The shape of a model, read once per process; see `read_shape`."""
-    return read_shape(config, model_config)
+    """The shape of a model, read once per process; its weights are checked where they lie here.
+
+    Raises:
+        UserError: as `read_shape` and `look` say.
+    """
+    shape = read_shape(config, model_config)
+    if model_config is None and any(Path(model_source(config)).glob("*.safetensors")):
+        look(config, tokenizer=False)
+    return shape
 
 
 def largest_pass(config: TrialConfig, rows: Rows, num_workers: int) -> Pass:

@@ -1,72 +1,101 @@
 """A quick check that everything a sweep reads exists and can be read, before anything starts.
 
 In: trial configurations. Out: nothing, or one error that names the file. It reads headers, rows and
-reference answers, and loads neither a model nor torch.
+reference answers, and loads no weights; torch only for models that need it to be understood. Every
+command that trains asks the same list, so that what one accepts, the others start.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
-from safetensors import SafetensorError, safe_open
-
-from symnoise_ray.config import DataConfig, JudgeConfig, ModelConfig, SweepConfig, TrialConfig
+from symnoise_ray.config import (
+    DataConfig,
+    JudgeConfig,
+    ModelConfig,
+    SweepConfig,
+    TrialConfig,
+    WorkersConfig,
+)
 from symnoise_ray.config.data import HELD_BACK
 from symnoise_ray.config.judge import needs_gold
-from symnoise_ray.config.loading import load_sweep
 from symnoise_ray.data.rows import read_prompts, read_texts, read_train
 from symnoise_ray.data.tokens import row_limit
-from symnoise_ray.errors import DataError, UserError, one_line
+from symnoise_ray.errors import DataError
 from symnoise_ray.generation.harness_tasks import task_index
-from symnoise_ray.models.source import context_length, hub_config, model_source
+from symnoise_ray.generation.room import prompt_room
+from symnoise_ray.judges.self_check import check_settings
+from symnoise_ray.models.folder import look
+from symnoise_ray.preflight.resources import require_machine
 from symnoise_ray.records.completions import read_completions
 from symnoise_ray.space.check import check_sweep
-from symnoise_ray.space.paths import anchor_paths, path_exists
+from symnoise_ray.space.paths import read_space
 from symnoise_ray.space.trials import SweepPlans, known_points
+from symnoise_ray.training.schedule import require_even_split
+
+Part = TypeVar("Part", bound=tuple[Any, ...])
 
 
-def _check_length(data: DataConfig, model: ModelConfig) -> None:
-    """Check rows against the context of a local model; training checks that of a hub model."""
-    file = Path(model_source(model)) / "config.json"
-    if file.exists():
-        row_limit(data, context_length(json.loads(file.read_text(encoding="utf-8"))))
-
-
-def check_inputs(configs: Iterable[TrialConfig], *, judged: bool = True) -> None:
-    """Check every distinct model, data set and reference of some trials.
+def check_inputs(
+    configs: Iterable[TrialConfig], workers: WorkersConfig | None = None, *, judged: bool = True
+) -> tuple[str, ...]:
+    """The checks of every command that trains: of settings together, data, models and judges.
 
     Args:
         configs: The trials.
+        workers: What runs each of them, in a sweep; None for one process.
         judged: Whether their answers will be judged. If not, neither gold answers nor a reference
             are needed.
 
+    Returns:
+        What a person should know though it is no mistake, a line each.
+
     Raises:
-        UserError: a model cannot be read, or is a folder that does not exist.
+        UserError: a model is not usable, settings do not go together, or the machine is too small.
         DataError: a data file is missing, broken or empty, or a reference lacks an answer.
     """
     configs = list(configs)
-    for data, gold in dict.fromkeys(
-        (config.data, judged and needs_gold(config.judge)) for config in configs
-    ):
+    if workers is not None:
+        for batch, judge in _distinct(configs, lambda c: (c.train.global_batch_size, c.judge)):
+            require_even_split(batch, workers.num_workers)
+            require_machine(workers, judge)
+    for data, gold in _distinct(configs, lambda c: (c.data, judged and needs_gold(c.judge))):
         _check_data(data, gold)
-    for model in dict.fromkeys(config.model for config in configs):
-        _check_model(model, "model.name")
-    for judge in dict.fromkeys(config.judge for config in configs):
-        if judge.api_key_file is not None and not path_exists(judge.api_key_file):
-            # The value is not shown: it may be the key.
-            raise UserError("judge.api_key_file: must name the key's file, but there is none")
-        if judge.type == "local":
-            _check_model(ModelConfig(name=str(judge.model), revision=judge.revision), "judge.model")
-    for data, model in dict.fromkeys((config.data, config.model) for config in configs):
-        _check_length(data, model)
-    for data, judge in dict.fromkeys((config.data, config.judge) for config in configs):
+    for (judge,) in _distinct(configs, lambda c: (c.judge,)):
+        check_settings(judge)
+    notes = _check_models(configs)
+    for data, judge in _distinct(configs, lambda c: (c.data, c.judge)):
         if judged:
             _check_reference(data, judge)
-    for harness in dict.fromkeys(config.harness for config in configs):
+    for (harness,) in _distinct(configs, lambda c: (c.harness,)):
         if harness.tasks:
             task_index(harness)
+    return notes
+
+
+def _distinct(configs: Iterable[TrialConfig], parts: Callable[[TrialConfig], Part]) -> list[Part]:
+    """Different parts of trials, each once, in their order."""
+    return list(dict.fromkeys(map(parts, configs)))
+
+
+def _check_models(configs: list[TrialConfig]) -> tuple[str, ...]:
+    """Every model with all that is asked of it, and the models of local judges."""
+    notes: list[str] = []
+    for (model,) in _distinct(configs, lambda c: (c.model,)):
+        own = [config for config in configs if config.model == model]
+        found = look(model, dict.fromkeys(config.lora for config in own))
+        notes += found.notes
+        for data, generate in _distinct(own, lambda c: (c.data, c.generate)):
+            row_limit(data, found.context)
+            prompt_room(generate, found.context)
+    for (judge,) in _distinct(configs, lambda c: (c.judge,)):
+        if judge.type == "local":
+            judging = ModelConfig(name=str(judge.model), revision=judge.revision)
+            notes += look(judging, setting="judge.model").notes
+    return tuple(notes)
 
 
 def _check_data(data: DataConfig, gold: bool) -> None:
@@ -82,42 +111,6 @@ def _check_data(data: DataConfig, gold: bool) -> None:
                 f"data.confirm_share and the limits of prompts leave {len(rows.examples)}; add "
                 "prompts or raise them"
             )
-
-
-def _check_model(config: ModelConfig, setting: str) -> None:
-    """Read the headers of a local model's files, or the configuration of a model on the hub."""
-    folder = Path(model_source(config))
-    if not folder.exists():
-        _check_hub_model(config, setting)
-        return
-    try:
-        adapter = folder / "adapter_config.json"
-        file = adapter if adapter.exists() else folder / "config.json"
-        key = "base_model_name_or_path" if adapter.exists() else "model_type"
-        if key not in json.loads(file.read_text(encoding="utf-8")):
-            raise ValueError(f"{file.name} has no {key}")
-        weights = sorted(folder.glob("*.safetensors"))
-        if not weights:
-            raise ValueError("it holds no *.safetensors")
-        for file in weights:
-            with safe_open(file, framework="numpy"):
-                pass
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(
-            f"{setting}={config.name}: must be readable, but {one_line(error)}"
-        ) from None
-
-
-def _check_hub_model(config: ModelConfig, setting: str) -> None:
-    try:
-        hub_config(config)
-    except Exception as error:
-        # One message for every cause: no such name, no access, no network and no cached copy.
-        raise UserError(
-            f"{setting}={config.name}: must be {'demo, ' if setting == 'model.name' else ''}a "
-            f"folder that exists, or the name of a model on the Hugging Face hub, but "
-            f"{one_line(error, 200)}"
-        ) from None
 
 
 def _check_reference(data: DataConfig, judge: JudgeConfig) -> None:
@@ -138,12 +131,14 @@ def _check_reference(data: DataConfig, judge: JudgeConfig) -> None:
 def prepare(space: str, overrides: Sequence[str]) -> SweepConfig:
     """Read and check everything that can be checked without starting anything.
 
+    What a person should know though it is no mistake goes to the standard error.
+
     Raises:
         UserError: the search space, a data file or a model is not usable.
     """
-    config, document = load_sweep(space, overrides)
+    config, document = read_space(space, overrides)
     check_sweep(config, document)
-    config = anchor_paths(config)
     plans = SweepPlans(config, Path())
-    check_inputs(plans.config(point) for point in known_points(config))
+    for note in check_inputs(map(plans.config, known_points(config)), config.workers):
+        print(note, file=sys.stderr)
     return config

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from symnoise_ray.config import SweepConfig, TrialConfig
-from symnoise_ray.config.loading import is_space, load_sweep, load_trial
+from symnoise_ray.config.loading import is_space
 from symnoise_ray.errors import UserError
 from symnoise_ray.preflight import power
 from symnoise_ray.preflight.forecast import (
@@ -29,7 +29,7 @@ from symnoise_ray.preflight.power import Confirmation
 from symnoise_ray.space.check import check_sweep
 from symnoise_ray.space.design import search_size
 from symnoise_ray.space.parameters import Space, corners, describe
-from symnoise_ray.space.paths import anchor_paths
+from symnoise_ray.space.paths import read_space, read_trial
 from symnoise_ray.space.trials import SweepPlans, most_confirmed, most_pairs, size_text
 
 RUNS = Path("runs")
@@ -73,15 +73,14 @@ def plan(source: str, overrides: Sequence[str], options: Options) -> Plan:
     """
     path = Path(source)
     if path.is_file() and not is_space(path):
-        config = load_trial(path, overrides)
+        config = read_trial(path, overrides)
         workers = options.num_workers or 1
         found = [(["trial"], config, forecast(config, workers, options))]
         return Plan(source, None, 1, options, found)
     if options.num_workers is not None:
         raise UserError("--workers is for a trial's file; a sweep has workers.num_workers")
-    sweep, document = load_sweep(source, overrides)
+    sweep, document = read_space(source, overrides)
     check_sweep(sweep, document)
-    sweep = anchor_paths(sweep)
     groups: list[tuple[list[str], TrialConfig, Forecast]] = []
     for name, config in _trials(sweep):
         need = forecast(config, sweep.workers.num_workers, options)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from symnoise_ray.errors import DataError, UserError, reason_of
 from symnoise_ray.records.files import read_json
 from symnoise_ray.records.layout import (
+    JOURNAL,
     RESULT,
     RESULTS,
     SWEEP,
@@ -234,6 +235,20 @@ def read_result(directory: Path) -> TrialResult | None:
     return TrialResult.from_json(read_json(path)) if path.exists() else None
 
 
+def _require_never_written(paths: SweepPaths) -> None:
+    """Refuse to take a sweep for an interrupted one because its results were lost.
+
+    Raises:
+        DataError: the journal says that they were written.
+    """
+    journal = paths.directory / JOURNAL
+    if journal.is_file() and f'"path": "{RESULTS}"' in journal.read_text("utf-8", "replace"):
+        raise DataError(
+            f"{paths.results}: must be there, since the sweep has come to its end, but is gone; "
+            "the command that ran the sweep writes it again with --resume"
+        )
+
+
 def _whole(path: Path) -> SweepResult:
     """What results.json holds.
 
@@ -257,7 +272,7 @@ def read_sweep(directory: Path) -> SweepResult:
 
     Raises:
         UserError: the directory holds no sweep.
-        DataError: a file of it is broken.
+        DataError: a file of it is broken, or its results were written and are gone.
     """
     directory = directory.absolute()
     paths = SweepPaths(directory)
@@ -269,6 +284,7 @@ def read_sweep(directory: Path) -> SweepResult:
     if paths.results.is_file():
         found = _whole(paths.results)
     else:
+        _require_never_written(paths)
         config = read_json(directory / SWEEP)
         found = SweepResult(
             paths,

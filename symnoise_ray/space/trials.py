@@ -15,7 +15,7 @@ from typing import Any
 
 from symnoise_ray.config import SweepConfig, TrialConfig
 from symnoise_ray.config.data import HELD_BACK
-from symnoise_ray.config.loading import is_space, load_sweep, load_trial
+from symnoise_ray.config.loading import is_space, load_trial
 from symnoise_ray.records.layout import COMPLETIONS, CONFIG, trial_directory
 from symnoise_ray.records.results import TrialResult
 from symnoise_ray.space.check import check_sweep
@@ -28,6 +28,7 @@ from symnoise_ray.space.design import (
     treatment_of,
 )
 from symnoise_ray.space.parameters import Params, Space, corners, describe, resolve
+from symnoise_ray.space.paths import read_space, read_trial
 
 _OF_SEED = re.compile(r"-seed\d+|-prompts\d+$")
 """What the name of a trial of the confirmation has beside its setting's."""
@@ -296,11 +297,11 @@ def settings(source: str | None, overrides: Sequence[str]) -> TrialConfig:
         UserError: there is no such file, or a setting is wrong.
     """
     if source is None:
-        return load_trial(None, overrides)
+        return read_trial(None, overrides)
     path = Path(source)
     if path.is_file() and not is_space(path):
-        return load_trial(path, overrides)
-    sweep, document = load_sweep(source, overrides)
+        return read_trial(path, overrides)
+    sweep, document = read_space(source, overrides)
     check_sweep(sweep, document)
     trial = {name: sweep.trial[name] for name in ("model", "data") if name in sweep.trial}
     return resolve(sweep.model_copy(update={"trial": trial}), {}, document)

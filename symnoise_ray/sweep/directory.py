@@ -11,9 +11,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from symnoise_ray.errors import UserError
+from symnoise_ray.preflight.resources import in_ray_job
 from symnoise_ray.records.layout import OWNER, SWEEP
 from symnoise_ray.sweep.lease import hold
-from symnoise_ray.workers.session import in_ray_job
 
 
 @contextmanager

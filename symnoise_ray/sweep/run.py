@@ -22,6 +22,7 @@ from symnoise_ray.config.loading import find_space
 from symnoise_ray.judges.choose import JudgeSource
 from symnoise_ray.judges.protocol import Judge
 from symnoise_ray.preflight.inputs import prepare
+from symnoise_ray.preflight.resources import count_slots
 from symnoise_ray.records.files import require_folder, short_path, write_json
 from symnoise_ray.records.layout import SLOTS
 from symnoise_ray.records.results import SweepResult, TrialResult
@@ -132,7 +133,6 @@ def _run_in(
     config = config.model_copy(update={"tracking": tracking})
     board = Board(console, f"{config.name}: {directory}")
     sweep = Sweep(config, directory, board, store, source, began)
-    _check_settings(sweep)  # before anything is written: a key in a wrong place must not be
     if has_begun(directory):
         sweep.begin()
     verb = f"part {sweep.past.parts + 1} of the sweep in" if sweep.past.parts else "results in"
@@ -168,14 +168,6 @@ def _judges(sweep: Sweep) -> Iterator[JudgeSource]:
         yield replace(source, local=judge)
 
 
-def _check_settings(sweep: Sweep) -> None:
-    """Read what can be read of the judge: its prompt, key or annotators."""
-    if sweep.judge.type != "reference":
-        from symnoise_ray.judges.self_check import check_settings  # clients, where needed
-
-        check_settings(sweep.judge)
-
-
 def _check_judge(sweep: Sweep, local: Judge | None = None) -> None:
     """Try the judge on planted pairs before anything is trained.
 
@@ -191,8 +183,6 @@ def _check_judge(sweep: Sweep, local: Judge | None = None) -> None:
 
 
 def _count_slots(sweep: Sweep, resources: dict[str, float]) -> int:
-    from symnoise_ray.workers.pool import count_slots  # ray, after the input is checked
-
     num_trials = len(sweep.config.baselines) + search_size(sweep.config)
     return count_slots(sweep.config.workers, resources, num_trials, sweep.judge)
 

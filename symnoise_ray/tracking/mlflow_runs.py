@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from symnoise_ray.config.redaction import without_password
-from symnoise_ray.errors import SymnoiseError, one_line
+from symnoise_ray.errors import DataError, SymnoiseError, one_line
 from symnoise_ray.records.files import read_lines, write_json
 from symnoise_ray.records.layout import APPLIED, JOURNAL, default_tracking_uri
 from symnoise_ray.tracking import views
@@ -299,10 +299,16 @@ def replay(directory: Path, uri: str, experiment: str) -> int:
     """Apply the journal's remaining events to MLflow; returns their number.
 
     Raises:
+        DataError: a file of the sweep is gone.
         SymnoiseError: the tracker refused or did not answer; what it has is noted.
     """
     try:
         return Applier(directory, uri, experiment).apply_new()
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{error.filename}: must be there to be sent to MLflow, but is gone; the command that "
+            "ran the sweep with --resume makes it again, if it can"
+        ) from None
     except Exception as error:
         # Not chained: the cause may name the address with its password.
         raise SymnoiseError(

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from symnoise_ray.config import JudgeConfig, TrialConfig
 from symnoise_ray.data.token_table import TokenTable
 from symnoise_ray.data.tokens import padding_id
-from symnoise_ray.errors import CancelledError, InfrastructureError, UserError
+from symnoise_ray.errors import CancelledError, InfrastructureError
 from symnoise_ray.models import deepspeed_engine
 from symnoise_ray.models.process import choose_device, give_memory_back, join_process_group
 from symnoise_ray.models.weights import adapt, load
@@ -37,7 +37,7 @@ from symnoise_ray.training.corpus import text_table, token_table
 from symnoise_ray.training.evaluation import Evaluation
 from symnoise_ray.training.meter import Meter
 from symnoise_ray.training.objective import Objective, require_finite
-from symnoise_ray.training.schedule import lr_at, num_steps
+from symnoise_ray.training.schedule import lr_at, num_steps, require_even_split
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -110,7 +110,7 @@ def train(
     with timed(seconds, "load"):
         device = choose_device()
         join_process_group(device)
-        _require_even_split(config.train.global_batch_size, dist.get_world_size())
+        require_even_split(config.train.global_batch_size, dist.get_world_size())
         _agree_on(config)
         seed_everything(config.train.seed)
         model, tokenizer, context = load(config.model)
@@ -128,13 +128,6 @@ def train(
         raise
     summary |= meter.rates(loop.progress.num_passed_tokens) | {"num_train_rows": len(table)}
     return Trained(engine, tokenizer, table.template, context, +table.counts, summary)
-
-
-def _require_even_split(batch_size: int, num_workers: int) -> None:
-    if batch_size % num_workers:
-        raise UserError(
-            f"train.global_batch_size={batch_size} must be a multiple of the {num_workers} workers"
-        )
 
 
 def identity(config: TrialConfig) -> str:

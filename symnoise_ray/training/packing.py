@@ -2,7 +2,7 @@
 
 In: the lengths of rows, or the positions of a batch. Out: which rows share a line, or the attention
 mask that keeps them apart. Some models mix the rows in spite of the mask (recurrent layers, a
-window of their own). A test pass finds such a model; its name does not matter.
+window of their own). The configuration and a test pass tell; the model's name does not matter.
 
 Shape letters: B lines, L positions, V vocabulary.
 """
@@ -16,6 +16,11 @@ import torch
 from torch import Tensor, nn
 
 _TOLERANCE = 1e-3
+_WITHOUT_MEMORY = {
+    *("full_attention", "sliding_attention", "chunked_attention"),
+    *("moe", "sparse", "dense"),
+}
+"""transformers' names of kinds of layers that pass nothing on but by attention."""
 PROBE = (5, 7)
 """Lengths of the two rows with which a model is tested."""
 
@@ -64,9 +69,8 @@ def keeps_rows_apart(model: nn.Module, longest: int, *, by_position: bool = Fals
         by_position: Whether the model gets positions that start again, and no mask.
     """
     config: Any = model.config
-    window = getattr(config.get_text_config(), "sliding_window", None)
-    if window is not None and window < longest and not by_position:
-        return False  # the mask for packing would replace that of the window
+    if not _layers_can(config.get_text_config(), longest, by_position):
+        return False
     was_training = model.training
     model.eval()
     try:
@@ -75,6 +79,21 @@ def keeps_rows_apart(model: nn.Module, longest: int, *, by_position: bool = Fals
         return False  # the model takes no positions or no mask of four axes
     finally:
         model.train(was_training)
+
+
+def _layers_can(config: Any, longest: int, by_position: bool) -> bool:
+    """Whether all layers are attention over the whole line, by what the configuration says of them.
+
+    Recurrent layers and convolutions carry one row into the next, though before training often less
+    than the test pass can tell. The mask for packing would replace that of a window or of chunks.
+    """
+    if not set(getattr(config, "layer_types", None) or ()) <= _WITHOUT_MEMORY:
+        return False
+    window = getattr(config, "sliding_window", None)
+    if window is not None and window < longest and not by_position:
+        return False
+    chunk = getattr(config, "attention_chunk_size", None)
+    return chunk is None or chunk >= longest
 
 
 def _probe(model: nn.Module, by_position: bool) -> bool:

@@ -1,6 +1,6 @@
 """How many optimizer steps a trial takes, the learning rate of each, and how many checkpoints stay.
 
-The training loop and the forecast use the same functions.
+The training loop, the forecast and the checks before a start use the same functions.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 from symnoise_ray.config import OptimConfig, TrialConfig
+from symnoise_ray.errors import UserError
 from symnoise_ray.noise.types import num_copies
 
 KEPT_CHECKPOINTS = 2
@@ -30,6 +31,18 @@ def num_steps(config: TrialConfig, num_rows: int) -> int:
     if train.compute_match == "samples":
         steps //= num_copies(config.noise)
     return max(1, steps)
+
+
+def require_even_split(batch_size: int, num_workers: int) -> None:
+    """Refuse a batch that the workers cannot share evenly.
+
+    Raises:
+        UserError: it leaves a rest.
+    """
+    if batch_size % num_workers:
+        raise UserError(
+            f"train.global_batch_size={batch_size} must be a multiple of the {num_workers} workers"
+        )
 
 
 def lr_at(step: int, num_steps: int, optim: OptimConfig) -> float:

@@ -19,6 +19,7 @@ from types import FrameType
 import psutil
 
 from symnoise_ray.errors import EXIT_SIGINT, EXIT_SIGTERM, InfrastructureError, one_line
+from symnoise_ray.preflight.resources import runs_alone
 
 START_SECONDS = 600
 """How long the parts of a private Ray wait for each other; a busy machine is slow."""
@@ -43,11 +44,6 @@ class Interrupted(KeyboardInterrupt):
         self.exit_code = exit_code
 
 
-def in_ray_job() -> bool:
-    """Whether this driver was started by `ray job submit`."""
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-
-
 @contextmanager
 def ray_session() -> Iterator[dict[str, float]]:
     """Connect to Ray, or use the connection that this process has; yields its resources.
@@ -62,7 +58,7 @@ def ray_session() -> Iterator[dict[str, float]]:
         yield ray.cluster_resources()
         return
     previous = signal.signal(signal.SIGTERM, _interrupt)
-    private = "RAY_ADDRESS" not in os.environ and not in_ray_job()
+    private = runs_alone()
     before = _children()
     try:
         _connect(private, before)

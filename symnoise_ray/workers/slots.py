@@ -113,12 +113,12 @@ def _warm_up(config: TrialConfig) -> None:
     """Pay first-time costs before the first trial: imports, weights, one small engine."""
     import torch
 
-    from symnoise_ray.models import deepspeed_engine, process, weights
+    from symnoise_ray.models import deepspeed_engine, pretrained, process, weights
 
     device = process.choose_device()
     process.join_process_group(device)
     weights.load(config.model)
-    dtype = weights.DTYPES[config.model.dtype]
+    dtype = pretrained.DTYPES[config.model.dtype]
     small = deepspeed_engine.start(torch.nn.Linear(2, 2).to(device, dtype), config)
     deepspeed_engine.stop(small)
     del small

@@ -185,12 +185,24 @@ def test_a_key_that_is_near_nothing_is_answered_with_what_is_known(
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("num_trials: 4", "num_trials: four", r":15: search.num_trials: .*integer.*got 'four'"),
-        ("num_trials: 4", "num_trials: 2.5", r":15: search.num_trials: .*integer.*got 2.5"),
-        ("scale: matched", "scale: no", r":4: noise.scale: .*'published'.*got 'no'"),
+        (
+            "num_trials: 4",
+            "num_trials: four",
+            r":15: search.num_trials: .*whole number.*got 'four'",
+        ),
+        (
+            "num_trials: 4",
+            "num_trials: 2.5",
+            r":15: search.num_trials: .*whole number.*got 2.5",
+        ),
+        ("scale: matched", "scale: no", r":4: noise.scale: must be .*published.*, but got 'no'"),
         ("low: 1e-4", "low: tiny", r":12: parameters.optim.lr.low: .*number.*got 'tiny'"),
         ("type: none", "type: non", r":14: noise.type: .*'none'.* got 'non'"),
-        ("model: {name: demo}", "model: demo", r":3: model: .*dictionary"),
+        (
+            "model: {name: demo}",
+            "model: demo",
+            r":3: model: must be a mapping of .*got 'demo'",
+        ),
         ("name: small", "name: a/b", r":1: name: .*pattern.* got 'a/b'"),
         ("name: small", "name: ''", r":1: name: .*pattern.* got ''"),
     ],
@@ -265,7 +277,7 @@ def test_overrides_reach_the_sweep_the_trial_and_the_parameters(
         ("name.first=x", r"name\.first: name is a value, not a section"),
         ("train.seed=[", r"train\.seed=\[:1: must be valid YAML, but"),
         ("parameters.noise.alpha.lwo=1", r"override .*'parameters\.noise\.alpha\.lwo' .* 'low'\?"),
-        ("train=5", r"override train=5: train: .*dictionary"),
+        ("train=5", r"override train=5: train: must be a mapping of its settings, but got 5"),
         ("noise=5", r"noise"),
     ],
 )

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from symnoise_ray.config import GenerateConfig, ModelConfig, TrialConfig
 from symnoise_ray.data.example import Example
 from symnoise_ray.data.tokens import tokenise_prompt
-from symnoise_ray.errors import CancelledError, DataError, UserError
+from symnoise_ray.errors import CancelledError, UserError
 from symnoise_ray.generation.answering import answer_from_disk, complete
 from symnoise_ray.generation.decoding import Decoding
 from symnoise_ray.models.deepspeed_engine import is_sharded
@@ -484,7 +484,9 @@ def test_a_prompt_that_is_too_long_loses_its_beginning_and_is_counted(loaded: Lo
 
 @pytest.mark.parametrize("max_new_tokens", [160, 1000])
 def test_no_room_for_a_prompt_is_an_error(loaded: Loaded, max_new_tokens: int) -> None:
-    with pytest.raises(DataError, match=r"smaller than the model's context of 160, but got 1"):
+    with pytest.raises(
+        UserError, match=r"smaller than the model's context of 160 tokens, but got 1"
+    ):
         answers(loaded, max_new_tokens=max_new_tokens)
 
 

@@ -18,9 +18,9 @@ from symnoise_ray.judges.local import local_judge
 from symnoise_ray.judges.protocol import Judge, Pair, by_item
 from symnoise_ray.judges.reader import batches
 from symnoise_ray.judges.remote import JudgeWorker, RemoteJudge, judge_workers
+from symnoise_ray.preflight.resources import count_slots
 from symnoise_ray.records.completions import Completion
 from symnoise_ray.records.files import read_json, read_lines
-from symnoise_ray.workers.pool import count_slots
 from tests.judges.test_local import folder, pairs, settings, values
 from tests.sweep.test_run import left_by, tune
 

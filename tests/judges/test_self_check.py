@@ -106,7 +106,7 @@ import symnoise_ray.judges.protocol
 assert "sacrebleu" not in sys.modules
 from symnoise_ray.judges.self_check import check_settings, self_check
 check_settings(JudgeConfig(type="local", model="m"))
-check_settings(JudgeConfig(type="api", model="m"))
+check_settings(JudgeConfig(type="api", model="m", base_url="http://127.0.0.1:9/v1"))
 self_check(JudgeConfig(), Path("nowhere"))
 print(sorted({"sacrebleu", "openai", "torch", "transformers", "ray"} & set(sys.modules)))
 """

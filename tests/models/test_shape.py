@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 from symnoise_ray.config import ModelConfig
 from symnoise_ray.demo.content import model_dir
 from symnoise_ray.models import shape as module
-from symnoise_ray.models.shape import ModelShape, _plain_shape, _stored, read_shape
+from symnoise_ray.models.shape import ModelShape, _plain_shape, read_shape, stored_shapes
 
 SIZES: dict[str, Any] = {
     "vocab_size": 96,
@@ -61,7 +61,7 @@ def saved(family: str, sizes: dict[str, Any], folder: Path) -> Path:
 
 def plain(folder: Path) -> ModelShape | None:
     """The shape without transformers, where there is one."""
-    stored = _stored(folder)
+    stored = stored_shapes(folder)
     assert stored is not None
     return _plain_shape(f"model.name={folder}", folder, stored)
 

@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
-    BloomConfig,
     GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
@@ -164,20 +163,6 @@ def test_exporting_leaves_the_model_as_it_was(
 
 
 # What cannot be read
-
-
-def test_a_model_without_that_attention_is_told_of_the_one_that_it_has(
-    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    config = BloomConfig(vocab_size=328, hidden_size=32, n_layer=2, n_head=4)
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    message = (
-        r"^model\.attention=sdpa: .* but BloomForCausalLM does not .*; set model\.attention=eager$"
-    )
-    with pytest.raises(UserError, match=message):
-        load(ModelConfig(name=str(tmp_path)))
-    load(ModelConfig(name=str(tmp_path), attention="eager"))
 
 
 def test_an_attention_whose_package_is_missing_is_told(tiny_model_dir: Path) -> None:

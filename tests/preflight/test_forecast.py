@@ -180,7 +180,7 @@ def test_a_wrong_adapter_target_or_configuration_is_refused(tmp_path: Path):
     shape = medium(tmp_path)
     with pytest.raises(UserError, match="must name linear layers of the model, but 'q_prj'"):
         shape.num_trained(LoraConfig(rank=2, target_modules=("q_prj",)))
-    with pytest.raises(UserError, match="readable configuration, but there is no such file"):
+    with pytest.raises(UserError, match=r"readable configuration, but there is no .*absent"):
         read_shape(ModelConfig(), tmp_path / "absent.json")
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="has no model_type"):

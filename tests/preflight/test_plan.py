@@ -78,7 +78,7 @@ def test_plan_has_help_with_an_example(capsys: pytest.CaptureFixture[str]):
         (["--gpu-memory", "0"], "--gpu-memory must be more than 0"),
         (["--workers", "2"], "a sweep has workers.num_workers"),
         (["noise.alhpa=3"], "'noise.alhpa' is not a trial setting"),
-        (["model.name=./absent"], "model.name=./absent: must have a readable configuration"),
+        (["model.name=./absent"], "absent: the folder of the model must exist, but there is none"),
         (["--model-config", "absent.json"], "--model-config absent.json"),
     ],
 )

@@ -1,5 +1,6 @@
 """What a sweep found is read from its files, whether it came to its end or not."""
 
+import json
 from dataclasses import FrozenInstanceError, asdict, replace
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 import symnoise_ray
+from symnoise_ray.cli.main import main
 from symnoise_ray.errors import DataError, UserError
 from symnoise_ray.records.files import write_json
 from symnoise_ray.records.layout import RESULT, RESULTS, SWEEP, SweepPaths
@@ -157,3 +159,20 @@ def test_a_folder_without_a_sweep_and_a_broken_file_are_refused(tmp_path: Path):
     (tmp_path / RESULTS).write_text("{")
     with pytest.raises(DataError, match=r"results\.json: must be a readable JSON file"):
         symnoise_ray.load(tmp_path)
+
+
+@pytest.mark.parametrize("verb", ["report", "sync", "verdict", "card"])
+def test_results_that_were_lost_are_told_and_not_taken_for_an_interruption(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    write_begun(tmp_path)
+    journal = {"kind": "file", "run": "small", "time_ms": 1, "path": RESULTS}
+    (tmp_path / "journal.jsonl").write_text(json.dumps(journal) + "\n")
+    before = sorted(tmp_path.iterdir())
+    assert main([verb, str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert told == (
+        f"error: {tmp_path}/{RESULTS}: must be there, since the sweep has come to its end, but is "
+        "gone; the command that ran the sweep writes it again with --resume\n"
+    )
+    assert sorted(tmp_path.iterdir()) == before

@@ -228,7 +228,10 @@ def test_an_integer_parameter_contains_integers_only() -> None:
         ({"type": "categorical"}, r"needs a non-empty list of choices"),
         ({"type": "categorical", "choices": []}, r"needs a non-empty list of choices"),
         ({"type": "categorical", "choices": [1], "low": 1}, r"takes choices, not low"),
-        ({"type": "loguniform", "low": 1, "high": 2}, r"type: .*'float'.* got 'loguniform'"),
+        (
+            {"type": "loguniform", "low": 1, "high": 2},
+            r"type: .*float, int or categorical, but got 'loguniform'",
+        ),
     ],
 )
 def test_a_range_that_cannot_be_is_told(parameter: dict[str, Any], message: str) -> None:

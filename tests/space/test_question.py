@@ -70,7 +70,7 @@ BROKEN: list[tuple[dict[str, str], str]] = [
     ),
     (
         {"question": "population: others"},
-        "question.population: input should be 'these_groups' or 'other_groups', but got 'others'",
+        "question.population: must be these_groups or other_groups, but got 'others'",
     ),
     (
         {"question": "treatement: noise.type"},

@@ -86,8 +86,43 @@ def test_the_usual_families_keep_rows_apart(name: str, attention: str) -> None:
     assert model.training
 
 
-def test_a_model_that_remembers_across_rows_is_found_out() -> None:
-    assert not keeps_rows_apart(family("mamba", state_size=8, num_hidden_layers=1), 12)
+HYBRIDS: dict[str, dict[str, Any]] = {
+    "mamba": {"state_size": 8, "num_hidden_layers": 1},
+    "jamba": {
+        **{"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2},
+        **{"expert_layer_offset": 1, "num_experts": 2, "num_experts_per_tok": 1},
+        **{"mamba_d_state": 4, "mamba_dt_rank": 4, "use_mamba_kernels": False},
+    },
+    "lfm2_moe": {
+        **{"moe_intermediate_size": 16, "num_experts": 2, "num_experts_per_tok": 1},
+        **{"num_dense_layers": 1, "layer_types": ["conv", "full_attention"]},
+    },
+    "falcon_h1": {
+        **{"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4},
+        "mamba_chunk_size": 8,
+    },
+}
+
+
+@pytest.mark.parametrize("name", HYBRIDS)
+@pytest.mark.parametrize("scale", [0.001, 1])
+def test_a_model_that_remembers_is_found_out_however_little_it_does_so(name: str, scale: float):
+    """Before training, such layers pass on so little that a test pass alone may not see it."""
+    model = family(name, **HYBRIDS[name])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(scale)
+    assert not keeps_rows_apart(model, 12)
+    assert not keeps_rows_apart(model, 12, by_position=True)
+
+
+def test_chunks_shorter_than_the_line_are_not_masked_over() -> None:
+    sizes = {"intermediate_size_mlp": 48, "num_local_experts": 2, "attention_chunk_size": 8}
+    model = family("llama4_text", **sizes, use_qk_norm=False)
+    assert set(model.config.layer_types) == {"chunked_attention"}  # type: ignore[operator]
+    assert keeps_rows_apart(model, 8)
+    assert not keeps_rows_apart(model, 9)
+    assert not keeps_rows_apart(model, 9, by_position=True)
 
 
 def test_a_window_shorter_than_the_line_is_not_masked_over() -> None:

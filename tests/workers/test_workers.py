@@ -14,10 +14,11 @@ import ray
 
 from symnoise_ray.config import TrialConfig, WorkersConfig
 from symnoise_ray.errors import CancelledError, DivergedError, InfrastructureError, UserError
+from symnoise_ray.preflight.resources import count_slots
 from symnoise_ray.records.files import read_lines
 from symnoise_ray.workers.hub import MAX_ATTEMPTS, MAX_START_FAILURES, Hub
 from symnoise_ray.workers.outcome import Outcome
-from symnoise_ray.workers.pool import Pool, count_slots
+from symnoise_ray.workers.pool import Pool
 
 
 @pytest.fixture(scope="module")
