@@ -29,9 +29,9 @@ from symnoise_ray.models import deepspeed_engine
 from symnoise_ray.models.process import choose_device, give_memory_back, join_process_group
 from symnoise_ray.models.weights import adapt, load
 from symnoise_ray.noise.embedding import NoisyEmbedding
-from symnoise_ray.noise.types import num_copies, passes
+from symnoise_ray.noise.types import Copy, compares, num_averaged, num_copies, passes
 from symnoise_ray.records.metrics import timed
-from symnoise_ray.training.batches import Batches
+from symnoise_ray.training.batches import Batch, Batches
 from symnoise_ray.training.checkpoints import Saver, agreed, restore
 from symnoise_ray.training.corpus import text_table, token_table
 from symnoise_ray.training.evaluation import Evaluation
@@ -193,6 +193,9 @@ class _Loop:
             packed=self.objective.packs(train.packing, max(table.lengths)),
         )
         self.num_copies = num_copies(config.noise)
+        self.groups = passes(config.noise)
+        if not compares(config.noise):
+            self.groups = self.objective.groups(self.groups)
         self.num_steps = num_steps(config, len(table))
         self.noisy = NoisyEmbedding(engine.module, config.noise, train.seed)
         self.saver: Saver | None = None
@@ -259,20 +262,21 @@ class _Loop:
 
         Every copy of the batch adds each token again, so the sum is divided by tokens times copies.
         The loss is thus a mean, and neither it nor the gradient grows with the number of copies.
+        Where copies are compared, the first alone adds its tokens.
         """
         samples = self.batches.next_step()
         num_tokens = self.batches.num_answer_tokens(samples)
         micro_batches = self.batches.micro_batches(samples, self.rank, self.world_size)
-        groups = self.objective.groups(passes(self.config.noise))
         self.num_passed_tokens = self.num_copies * self.batches.num_tokens(samples)
-        runs = [(batch, group) for batch in micro_batches for group in groups]
+        runs = [(batch, group) for batch in micro_batches for group in self.groups]
+        num_losses = num_tokens * num_averaged(self.config.noise)
         total = torch.zeros((), device=self.device)
         deepspeed_engine.set_lr(self.engine, lr)
         self.engine.train()
         for index, (batch, group) in enumerate(runs):
             batch = self.objective.layout(batch).to(self.device)
             with self.noisy.applied(group, batch.sample_BL, batch.position_BL, step):
-                loss = self.objective.token_loss(batch, len(group)) / (num_tokens * self.num_copies)
+                loss = self._loss(batch, group) / num_losses
                 # DeepSpeed averages gradients over the workers, but the loss is a sum over them.
                 deepspeed_engine.accumulate(
                     self.engine, loss * self.world_size, last=index == len(runs) - 1
@@ -282,6 +286,13 @@ class _Loop:
         grad_norm = deepspeed_engine.step(self.engine)
         require_finite("gradient norm", grad_norm, self._where(step))
         return mean_loss, grad_norm, num_tokens
+
+    def _loss(self, batch: Batch, group: tuple[Copy, ...]) -> Tensor:
+        """The summed loss of one pass."""
+        noise = self.config.noise
+        if compares(noise):
+            return self.objective.compared_loss(batch, len(group), noise.kl_weight)
+        return self.objective.token_loss(batch, len(group))
 
     def _agree(self, loss: Tensor, step: int, cancelled: Callable[[], bool]) -> float:
         """The loss over all workers; rank 0 sends with it whether to stop and whether to save."""

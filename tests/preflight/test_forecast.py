@@ -25,7 +25,7 @@ from symnoise_ray.models import deepspeed_engine as engine
 from symnoise_ray.models.shape import ModelShape, read_shape
 from symnoise_ray.models.weights import adapt
 from symnoise_ray.noise.embedding import NoisyEmbedding
-from symnoise_ray.noise.types import NOISES, num_copies, passes
+from symnoise_ray.noise.types import NOISES, compares, num_copies, passes
 from symnoise_ray.preflight.forecast import (
     Options,
     forecast,
@@ -127,8 +127,9 @@ class Bare:
         return self.module(**inputs)
 
 
-def saved_bytes(model: Any, rows: Batch, num_copies: int) -> int:
+def saved_bytes(model: Any, rows: Batch, noise: NoiseConfig) -> int:
     """Bytes of all storages that one forward pass keeps for its backward pass, weights left out."""
+    copies = num_copies(noise)
     own = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     saved: dict[int, torch.Tensor] = {}
 
@@ -137,7 +138,11 @@ def saved_bytes(model: Any, rows: Batch, num_copies: int) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = Objective(Bare(model)).token_loss(rows, num_copies)
+        objective = Objective(Bare(model))
+        if compares(noise):
+            loss = objective.compared_loss(rows, copies, noise.kl_weight)
+        else:
+            loss = objective.token_loss(rows, copies)
     assert loss.requires_grad
     return sum(t.untyped_storage().nbytes() for place, t in saved.items() if place not in own)
 
@@ -305,6 +310,7 @@ SETTINGS = {
     "a pair in one pass": {
         "noise__type": "symnoise", "noise__alpha": 5, "noise__execution": "concat",
     },
+    "copies that are compared": {"noise__type": "r3f", "noise__alpha": 5},
     "adapters": {"lora__rank": 8},
     "adapters with dropout": {"lora__rank": 8, "lora__dropout": 0.1},
     "adapters on queries": {"lora__rank": 8, "lora__target_modules": ["q_proj", "v_proj"]},
@@ -330,10 +336,12 @@ def test_activations_are_what_autograd_saves_within_15_percent(
     )
     copies = num_copies(config.noise)
     rows = batch(packed=name == "packed", padded=name == "padded")
-    measured = saved_bytes(built(tmp_path, config), rows, copies)
+    measured = saved_bytes(built(tmp_path, config), rows, config.noise)
     run = Pass(LINES * copies, LENGTH, len(rows.answer_N) * copies, 0)
-    log_probabilities = run.answers * shape.vocab_size * 4
-    forecast_bytes = activations(shape, config, run)["activations"] + log_probabilities
+    used = activations(shape, config, run)
+    # Of what the logits need, the last share arises in the backward pass.
+    kept_logits = used["logits"] - run.answers * shape.vocab_size * (4 if dtype == "fp32" else 6)
+    forecast_bytes = used["activations"] + kept_logits
     assert forecast_bytes == pytest.approx(measured, rel=0.15)
 
 
