@@ -27,7 +27,7 @@ FLOORS = [
 ]
 FACES = {
     "demo": {"content"},
-    "noise": {"types", "embedding"},
+    "noise": {"types", "embedding", "layers"},
     "config": {"config", "data", "deepspeed_json", "judge", "loading", "redaction"},
     "records": {
         *("completions", "files", "layout", "metrics", "preferences", "results", "schema"),

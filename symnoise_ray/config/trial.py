@@ -17,7 +17,7 @@ from symnoise_ray.config.model import LoraConfig, ModelConfig
 from symnoise_ray.config.noise import NoiseConfig
 from symnoise_ray.config.section import Section
 from symnoise_ray.config.train import OptimConfig, TrainConfig
-from symnoise_ray.noise.types import compares
+from symnoise_ray.noise.types import NOISES, compares
 
 
 class TrialConfig(Section):
@@ -61,6 +61,15 @@ class TrialConfig(Section):
                 f"noise.type={self.noise.type} needs train.packing=off under "
                 f"model.attention=flash_attention_2, but got {self.train.packing}: its copies run "
                 "together, and packed rows leave no room for a second copy in their line"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _noisy_layers_are_not_compiled(self) -> Self:
+        if NOISES[self.noise.type].at_layers and self.train.compile:
+            raise ValueError(
+                f"noise.type={self.noise.type} needs train.compile=false, but got true: the noise "
+                "is drawn inside the layers, where a compiled graph would end"
             )
         return self
 

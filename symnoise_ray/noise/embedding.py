@@ -65,9 +65,14 @@ def noise_scale(length: Tensor, width: int, config: NoiseSettings) -> Tensor:
     Source: alpha / sqrt(L * D), NEFTune experiment_code/train.py:149-156, with L the row's real
         tokens. `matched` follows 2605.23171: every law is divided to uniform noise's RMS norm.
     """
+    return strength(config) / torch.sqrt(length.float() * width)
+
+
+def strength(config: NoiseSettings) -> float:
+    """alpha, and under `matched` what gives every law the root mean square of uniform noise."""
     law = NOISES[config.type].law
     factor = UNIFORM.rms / law.rms if config.scale == "matched" and law else 1.0
-    return (config.alpha or 0.0) * factor / torch.sqrt(length.float() * width)
+    return (config.alpha or 0.0) * factor
 
 
 def _lengths(sample_BL: Tensor, position_BL: Tensor) -> Tensor:
@@ -99,14 +104,32 @@ def draw_noise(
     if config.length == "padded":
         position_BL = torch.arange(sample_BL.shape[1], device=sample_BL.device).expand_as(sample_BL)
         sample_BL = sample_BL.amax(1, keepdim=True).clamp_min(0).expand_as(sample_BL)
-    law = NOISES[config.type].law
     scale_BL = noise_scale(_lengths(sample_BL, position_BL), width, config)
     scale_BL1 = torch.where(sample_BL >= 0, scale_BL, 0.0)[..., None]
-    if law is None or not config.alpha:
+    if NOISES[config.type].law is None or not config.alpha:
         return torch.zeros(*sample_BL.shape, width, device=sample_BL.device), scale_BL1
+    noise_BLD = components(sample_BL, position_BL, step, draw, width, config.type, seed)
+    return noise_BLD, scale_BL1
+
+
+def components(
+    sample_BL: Tensor,
+    position_BL: Tensor,
+    step: int,
+    draw: int,
+    width: int,
+    noise_type: str,
+    seed: int,
+) -> Tensor:
+    """The components e of a type that has a law, in fp32, (B, L, D); on padding they mean nothing.
+
+    Shapes: as `draw_noise` takes them.
+    """
+    law = NOISES[noise_type].law
+    assert law is not None
     num_words = -(-width // law.per_word)
     words_BLW = random_words(sample_BL, position_BL, num_words, step=step, draw=draw, seed=seed)
-    return DRAWS[law](words_BLW)[..., :width], scale_BL1
+    return DRAWS[law](words_BLW)[..., :width]
 
 
 def _width(embedding: object) -> int | None:

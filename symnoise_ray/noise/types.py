@@ -33,12 +33,14 @@ class Noise(NamedTuple):
     """A noise type: its law (None: it adds no noise), and the copies of the batch.
 
     The loss is the mean over the copies. Where it `compares`, it is that of the first copy, and how
-    far the predictions of the other copies are from the first one's is added.
+    far the predictions of the other copies are from the first one's is added. The noise is added to
+    the embeddings, or, `at_layers`, to what every layer hands on.
     """
 
     law: Law | None
     copies: tuple[Copy, ...]
     compares: bool = False
+    at_layers: bool = False
 
 
 class NoiseSettings(Protocol):
@@ -91,6 +93,7 @@ NOISES: dict[str, Noise] = {
     "independent": Noise(RADEMACHER, (Copy(+1, 0), Copy(+1, 1))),
     "duplicate": Noise(None, _PAIR),
     "r3f": Noise(UNIFORM, (Copy(0), Copy(+1)), compares=True),
+    "hidden": Noise(GAUSSIAN, _PLAIN, at_layers=True),
 }
 
 
@@ -111,7 +114,8 @@ def compares(settings: NoiseSettings) -> bool:
 
 def only_adds(noise_type: str) -> bool:
     """Whether a type does nothing but add to the embeddings: its loss is that of plain training."""
-    return not NOISES[noise_type].compares
+    noise = NOISES[noise_type]
+    return not (noise.compares or noise.at_layers)
 
 
 def passes(settings: NoiseSettings) -> list[tuple[Copy, ...]]:

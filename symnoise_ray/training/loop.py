@@ -27,9 +27,10 @@ from symnoise_ray.data.tokens import padding_id
 from symnoise_ray.errors import CancelledError, InfrastructureError, UserError
 from symnoise_ray.models import deepspeed_engine
 from symnoise_ray.models.process import choose_device, give_memory_back, join_process_group
-from symnoise_ray.models.weights import adapt, load
+from symnoise_ray.models.weights import adapt, decoder_layers, load
 from symnoise_ray.noise.embedding import NoisyEmbedding
-from symnoise_ray.noise.types import Copy, compares, num_averaged, num_copies, passes
+from symnoise_ray.noise.layers import NoisyLayers
+from symnoise_ray.noise.types import NOISES, Copy, compares, num_averaged, num_copies, passes
 from symnoise_ray.records.metrics import timed
 from symnoise_ray.training.batches import Batch, Batches
 from symnoise_ray.training.checkpoints import Saver, agreed, restore
@@ -167,6 +168,13 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def _noise(model: nn.Module, config: TrialConfig) -> NoisyEmbedding | NoisyLayers:
+    """What adds the noise of a trial: to the embeddings, or to the layers."""
+    if NOISES[config.noise.type].at_layers:
+        return NoisyLayers(decoder_layers(model), config.noise, config.train.seed)
+    return NoisyEmbedding(model, config.noise, config.train.seed)
+
+
 class _Loop:
     """The training loop of one trial."""
 
@@ -197,7 +205,7 @@ class _Loop:
         if not compares(config.noise):
             self.groups = self.objective.groups(self.groups)
         self.num_steps = num_steps(config, len(table))
-        self.noisy = NoisyEmbedding(engine.module, config.noise, train.seed)
+        self.noisy = _noise(engine.module, config)
         self.saver: Saver | None = None
         self.saved_at, self.due, self.start = time.monotonic(), False, 0
         self.progress = Progress()
