@@ -37,7 +37,8 @@ class NoiseConfig(Section):
     type: NoiseType = "none"
     """Distribution of the noise, and the copies of the batch that are trained on. `none` is plain
     fine-tuning. `symnoise` trains on x+e and x-e with the same e. `r3f` trains on x, and draws the
-    predictions at x+e to those at x. `hidden` adds Gaussian noise to what every layer hands on."""
+    predictions at x+e to those at x. `hidden` adds Gaussian noise to what every layer hands on.
+    `adversarial` takes the signs of the loss's gradient for e, which costs one more pass."""
     alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Strength of the noise, dimensionless, at least 0. The noise on a row of L tokens of width d
     is multiplied by alpha/sqrt(L*d); that of `hidden`, by alpha times the standard deviation of the

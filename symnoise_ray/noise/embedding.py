@@ -164,6 +164,8 @@ class NoisyEmbedding:
         self._scale_CBL1: Tensor | None = None
         self._bound: float | None = None
         self._was_added = False
+        self._signs_BLD: Tensor | None = None
+        self._watched: list[Tensor] | None = None
         self._hook = embedding.register_forward_hook(self._add)
 
     @contextmanager
@@ -199,6 +201,26 @@ class NoisyEmbedding:
                 "called; inputs given as embeddings get no noise"
             )
 
+    def ascend(self, loss_of: Callable[[], Tensor]) -> None:
+        """Take the direction in which a loss rises as the noise of `applied`, in place of a draw.
+
+        e is the sign of the gradient in the embeddings: of all signs, to first order, those that
+        raise the loss the most. The weights get no gradient.
+
+        Args:
+            loss_of: Runs one forward pass of one copy of the rows, and gives a sum over rows.
+
+        Source: arXiv 1412.6572, section 4; on word embeddings arXiv 1605.07725, section 3, which
+            normalises the gradient to a length where this takes its signs.
+        """
+        self._watched = []
+        try:
+            loss = loss_of()
+            (slope_BLD,) = torch.autograd.grad(loss, self._watched)
+        finally:
+            self._watched = None
+        self._signs_BLD = slope_BLD.sign().float()
+
     def _draw(
         self, copies: tuple[Copy, ...], sample_BL: Tensor, position_BL: Tensor, step: int
     ) -> None:
@@ -208,12 +230,18 @@ class NoisyEmbedding:
             for draw in dict.fromkeys(copy.draw for copy in copies)
         }
         noises = [noise_BLD for noise_BLD, _ in drawn.values()]
+        if NOISES[self.config.type].ascends:
+            assert self._signs_BLD is not None, "ascend was not called"
+            noises = [self._signs_BLD]
         if len(drawn) > 1:
             noises = [drawn[copy.draw][0] for copy in copies]
         self._noise_CBLD = torch.stack(noises) if len(noises) > 1 else noises[0][None]
         self._scale_CBL1 = torch.stack([copy.sign * drawn[copy.draw][1] for copy in copies])
 
     def _add(self, _module: nn.Module, _inputs: object, embeds_BLD: Tensor) -> Tensor | None:
+        if self._watched is not None:
+            self._watched.append(embeds_BLD.detach().requires_grad_())
+            return self._watched[-1]
         if self._bound is not None:
             self._was_added = True
             noise_BLD = torch.zeros_like(embeds_BLD).uniform_(-self._bound, self._bound)

@@ -34,13 +34,15 @@ class Noise(NamedTuple):
 
     The loss is the mean over the copies. Where it `compares`, it is that of the first copy, and how
     far the predictions of the other copies are from the first one's is added. The noise is added to
-    the embeddings, or, `at_layers`, to what every layer hands on.
+    the embeddings, or, `at_layers`, to what every layer hands on. Where it `ascends`, the signs of
+    the loss's gradient take the place of the draw, and the rows pass once more to find them.
     """
 
     law: Law | None
     copies: tuple[Copy, ...]
     compares: bool = False
     at_layers: bool = False
+    ascends: bool = False
 
 
 class NoiseSettings(Protocol):
@@ -94,6 +96,7 @@ NOISES: dict[str, Noise] = {
     "duplicate": Noise(None, _PAIR),
     "r3f": Noise(UNIFORM, (Copy(0), Copy(+1)), compares=True),
     "hidden": Noise(GAUSSIAN, _PLAIN, at_layers=True),
+    "adversarial": Noise(RADEMACHER, _PLAIN, ascends=True),
 }
 
 
@@ -112,10 +115,15 @@ def compares(settings: NoiseSettings) -> bool:
     return NOISES[settings.type].compares and settings.alpha != 0
 
 
+def num_ascents(settings: NoiseSettings) -> int:
+    """Passes of every row in one optimizer step that find the noise, and train on nothing."""
+    return int(NOISES[settings.type].ascends and settings.alpha != 0)
+
+
 def only_adds(noise_type: str) -> bool:
     """Whether a type does nothing but add to the embeddings: its loss is that of plain training."""
     noise = NOISES[noise_type]
-    return not (noise.compares or noise.at_layers)
+    return not (noise.compares or noise.at_layers or noise.ascends)
 
 
 def passes(settings: NoiseSettings) -> list[tuple[Copy, ...]]:
@@ -135,6 +143,11 @@ def passes(settings: NoiseSettings) -> list[tuple[Copy, ...]]:
 def num_copies(settings: NoiseSettings) -> int:
     """Copies of every row that one optimizer step trains on."""
     return sum(len(group) for group in passes(settings))
+
+
+def num_passes(settings: NoiseSettings) -> int:
+    """Passes of every row through the model in one optimizer step: what `compute_match` counts."""
+    return num_copies(settings) + num_ascents(settings)
 
 
 def num_averaged(settings: NoiseSettings) -> int:

@@ -11,8 +11,9 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,15 @@ from symnoise_ray.models.process import choose_device, give_memory_back, join_pr
 from symnoise_ray.models.weights import adapt, decoder_layers, load
 from symnoise_ray.noise.embedding import NoisyEmbedding
 from symnoise_ray.noise.layers import NoisyLayers
-from symnoise_ray.noise.types import NOISES, Copy, compares, num_averaged, num_copies, passes
+from symnoise_ray.noise.types import (
+    NOISES,
+    Copy,
+    compares,
+    num_ascents,
+    num_averaged,
+    num_passes,
+    passes,
+)
 from symnoise_ray.records.metrics import timed
 from symnoise_ray.training.batches import Batch, Batches
 from symnoise_ray.training.checkpoints import Saver, agreed, restore
@@ -200,7 +209,7 @@ class _Loop:
             pad_id=pad_id,
             packed=self.objective.packs(train.packing, max(table.lengths)),
         )
-        self.num_copies = num_copies(config.noise)
+        self.num_passes = num_passes(config.noise)
         self.groups = passes(config.noise)
         if not compares(config.noise):
             self.groups = self.objective.groups(self.groups)
@@ -257,7 +266,7 @@ class _Loop:
             "first_clean_loss": progress.first["clean_loss"],
             "num_answer_tokens": progress.num_answer_tokens,
             "num_passed_tokens": progress.num_passed_tokens,
-            "num_passed_rows": self.num_steps * self.num_copies * train.global_batch_size,
+            "num_passed_rows": self.num_steps * self.num_passes * train.global_batch_size,
             "micro_batch_size": train.micro_batch_size,
         }
 
@@ -275,25 +284,32 @@ class _Loop:
         samples = self.batches.next_step()
         num_tokens = self.batches.num_answer_tokens(samples)
         micro_batches = self.batches.micro_batches(samples, self.rank, self.world_size)
-        self.num_passed_tokens = self.num_copies * self.batches.num_tokens(samples)
-        runs = [(batch, group) for batch in micro_batches for group in self.groups]
+        self.num_passed_tokens = self.num_passes * self.batches.num_tokens(samples)
         num_losses = num_tokens * num_averaged(self.config.noise)
         total = torch.zeros((), device=self.device)
         deepspeed_engine.set_lr(self.engine, lr)
         self.engine.train()
-        for index, (batch, group) in enumerate(runs):
-            batch = self.objective.layout(batch).to(self.device)
+        for batch, group, is_last in self._runs(micro_batches):
             with self.noisy.applied(group, batch.sample_BL, batch.position_BL, step):
                 loss = self._loss(batch, group) / num_losses
                 # DeepSpeed averages gradients over the workers, but the loss is a sum over them.
-                deepspeed_engine.accumulate(
-                    self.engine, loss * self.world_size, last=index == len(runs) - 1
-                )
+                deepspeed_engine.accumulate(self.engine, loss * self.world_size, last=is_last)
             total += loss.detach()
         mean_loss = self._agree(total, step, cancelled)
         grad_norm = deepspeed_engine.step(self.engine)
         require_finite("gradient norm", grad_norm, self._where(step))
         return mean_loss, grad_norm, num_tokens
+
+    def _runs(self, micro_batches: list[Batch]) -> Iterator[tuple[Batch, tuple[Copy, ...], bool]]:
+        """The passes of a step: each with its copies, and whether it is the last one."""
+        for batch in micro_batches:
+            is_last = batch is micro_batches[-1]
+            batch = self.objective.layout(batch).to(self.device)
+            if num_ascents(self.config.noise):
+                assert isinstance(self.noisy, NoisyEmbedding)
+                self.noisy.ascend(partial(self.objective.bare_loss, batch))
+            for group in self.groups:
+                yield batch, group, is_last and group is self.groups[-1]
 
     def _loss(self, batch: Batch, group: tuple[Copy, ...]) -> Tensor:
         """The summed loss of one pass."""

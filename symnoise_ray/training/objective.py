@@ -45,10 +45,17 @@ class Objective:
 
     def token_loss(self, batch: Batch, num_copies: int = 1) -> Tensor:
         """Summed cross-entropy of the answer tokens, over all copies in this pass."""
-        logits_NV = self._answer_logits(batch, num_copies)
-        return F.cross_entropy(
-            logits_NV.float(), batch.target_N.repeat(num_copies), reduction="sum"
-        )
+        return self._summed(self._answer_logits(self.engine, batch, num_copies), batch, num_copies)
+
+    def bare_loss(self, batch: Batch) -> Tensor:
+        """`token_loss` of one copy by the module without its engine, which allows no gradient but
+        that of its own backward pass."""
+        return self._summed(self._answer_logits(self.engine.module, batch, 1), batch, 1)
+
+    @staticmethod
+    def _summed(logits_NV: Tensor, batch: Batch, num_copies: int) -> Tensor:
+        target_N = batch.target_N.repeat(num_copies)
+        return F.cross_entropy(logits_NV.float(), target_N, reduction="sum")
 
     def compared_loss(self, batch: Batch, num_copies: int, weight: float) -> Tensor:
         """Summed cross-entropy of the first copy, and how far the others' predictions are from it.
@@ -59,19 +66,19 @@ class Objective:
         Source: R3F, arXiv 2008.03156, equation 4. Its code (fairseq, examples/rxf) sums over all
             tokens and divides by the rows; here it is per answer token, as the cross-entropy is.
         """
-        logits_NV = self._answer_logits(batch, num_copies)
+        logits_NV = self._answer_logits(self.engine, batch, num_copies)
         first_NV, *others = logits_NV.float().log_softmax(-1).chunk(num_copies)
         loss = F.nll_loss(first_NV, batch.target_N, reduction="sum")
         for other_NV in others:
             loss = loss + weight * symmetric_kl(first_NV, other_NV)
         return loss
 
-    def _answer_logits(self, batch: Batch, num_copies: int) -> Tensor:
+    def _answer_logits(self, model: Any, batch: Batch, num_copies: int) -> Tensor:
         """Logits of the answer tokens of all copies, copy by copy; shape (C * N, V)."""
         size = batch.input_ids_BL.numel()
         answer_N = torch.cat([batch.answer_N + copy * size for copy in range(num_copies)])
         with self.head.at(answer_N):
-            logits = self.engine(
+            logits = model(
                 input_ids=batch.input_ids_BL.repeat(num_copies, 1),
                 **self._attention(batch, num_copies),
                 use_cache=False,
