@@ -114,7 +114,7 @@ def _with_error(trial: TrialResult, name: str) -> str:
 
 COLUMNS = (
     "trial", "noise", "learning rate", "wins %", "95 % interval", "at equal lengths %",
-    "clean loss", "curvature", "answer length", "seconds",
+    "clean loss", "curvature", "first difference", "rows passed", "answer length", "seconds",
 )  # fmt: skip
 
 
@@ -129,7 +129,7 @@ def trial_tables(trials: Sequence[TrialResult], summary: str = "") -> tuple[Tabl
     if rated:
         tables.append(
             Table(
-                "llrrrrrrrr" + "r" * len(others),
+                "ll" + "r" * (len(COLUMNS) - 2 + len(others)),
                 (*COLUMNS, *others),
                 [_trial_row(trial, others) for trial in rated],
                 tuple(trial.arm for trial in rated),
@@ -165,6 +165,8 @@ def _trial_row(trial: TrialResult, others: Iterable[str]) -> tuple[str, ...]:
         ),
         DASH if after is None else f"{_fixed(before, 2)} \u2192 {_fixed(after, 2)}",
         number(trial.get("curvature"), 2),
+        number(trial.get("first_difference"), 2),
+        _fixed(trial.get("num_passed_rows"), 0),
         _fixed(trial.get("avg_length"), 0),
         _fixed(sum(seconds), 1) if seconds else DASH,
         *(str(trial.params.get(key, DASH)) for key in others),

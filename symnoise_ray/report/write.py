@@ -21,6 +21,7 @@ from symnoise_ray.records.results import SweepResult, TrialResult
 from symnoise_ray.report import charts, words
 from symnoise_ray.report.fit_chart import fitted
 from symnoise_ray.report.markup import clean, element
+from symnoise_ray.report.overfitting import overfitting
 from symnoise_ray.report.page import (
     Section,
     answers_as_html,
@@ -80,7 +81,10 @@ def markdown(results: SweepResult) -> str:
         escape_markdown(_status(results)),
         f"> **{escape_markdown(_sentence(results))}**",
     ]
-    sections = (confirmation, choice, search, together, departures, time, left_out, reading)
+    sections = (
+        *(confirmation, choice, search, together, overfitting),
+        *(departures, time, left_out, reading),
+    )
     for section in filter(None, (make(results) for make in sections)):
         parts.append(f"## {section.heading}")
         parts += [escape_markdown(paragraph) for paragraph in section.paragraphs]
@@ -121,6 +125,7 @@ def html(
         section_as_html(Section("Win rate against alpha", no_alpha), by_alpha),
         section_as_html(Section("Clean loss by step", (about_loss,)), by_step),
         section_as_html(Section("Curvature by step", (about_curvature,)), curvature),
+        _optional(overfitting(results)),
         section_as_html(time(results), time_spent),
         answers_as_html(examples),
         _optional(departures(results)),

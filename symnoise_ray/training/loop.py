@@ -43,7 +43,7 @@ from symnoise_ray.noise.types import (
 from symnoise_ray.records.metrics import timed
 from symnoise_ray.training.batches import Batch, Batches
 from symnoise_ray.training.checkpoints import Saver, agreed, restore
-from symnoise_ray.training.corpus import text_table, token_table
+from symnoise_ray.training.corpus import further_tables, token_table
 from symnoise_ray.training.evaluation import Evaluation
 from symnoise_ray.training.meter import Meter
 from symnoise_ray.training.objective import Objective, require_finite
@@ -124,11 +124,12 @@ def train(
         _agree_on(config)
         seed_everything(config.train.seed)
         model, tokenizer, context = load(config.model)
-        table, texts = token_table(config, context, caches), text_table(config, context)
+        table = token_table(config, context, caches)
+        further = further_tables(config, table.template, context)
         engine = deepspeed_engine.start(adapt(model, config).to(device), config)
     try:
         with timed(seconds, "load"):
-            loop = _Loop(config, engine, table, texts, padding_id(tokenizer), device)
+            loop = _Loop(config, engine, table, further, padding_id(tokenizer), device)
             if checkpoints is not None:
                 loop.resume(Saver(checkpoints, identity(config)))
         with timed(seconds, "train"), Meter(engine.module, device) as meter:
@@ -192,7 +193,7 @@ class _Loop:
         config: TrialConfig,
         engine: Any,
         table: TokenTable,
-        texts: TokenTable | None,
+        further: dict[str, TokenTable],
         pad_id: int,
         device: torch.device,
     ) -> None:
@@ -200,7 +201,7 @@ class _Loop:
         self.config, self.engine, self.device = config, engine, device
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self.objective = Objective(engine)
-        self.evaluation = Evaluation(self.objective, table, texts, train, pad_id, device)
+        self.evaluation = Evaluation(self.objective, table, further, train, pad_id, device)
         self.batches = Batches(
             table,
             global_batch_size=train.global_batch_size,

@@ -47,6 +47,13 @@ class Objective:
         """Summed cross-entropy of the answer tokens, over all copies in this pass."""
         return self._summed(self._answer_logits(self.engine, batch, num_copies), batch, num_copies)
 
+    def row_losses(self, batch: Batch) -> Tensor:
+        """Summed cross-entropy of each line's answer tokens, (B,); lines are not packed."""
+        logits_NV = self._answer_logits(self.engine, batch, 1)
+        losses_N = F.cross_entropy(logits_NV.float(), batch.target_N, reduction="none")
+        zeros_B = torch.zeros(len(batch.input_ids_BL), device=losses_N.device)
+        return zeros_B.index_add(0, batch.line_N, losses_N)
+
     def bare_loss(self, batch: Batch) -> Tensor:
         """`token_loss` of one copy by the module without its engine, which allows no gradient but
         that of its own backward pass."""

@@ -25,7 +25,7 @@ from symnoise_ray.models import deepspeed_engine as engine
 from symnoise_ray.models.shape import ModelShape, read_shape
 from symnoise_ray.models.weights import adapt
 from symnoise_ray.noise.embedding import NoisyEmbedding
-from symnoise_ray.noise.types import NOISES, compares, num_copies, passes
+from symnoise_ray.noise.types import NOISES, compares, num_ascents, num_copies, passes
 from symnoise_ray.preflight.forecast import (
     Options,
     forecast,
@@ -404,6 +404,9 @@ def test_copies_and_held_noise_are_those_of_training(
     rows_of = batch()
     noisy = NoisyEmbedding(tiny_model, noise, seed=0)
     held = []
+    if num_ascents(noise):
+        ids_BL = rows_of.input_ids_BL % tiny_model.config.vocab_size
+        noisy.ascend(lambda: tiny_model.get_input_embeddings()(ids_BL).sum())
     for group in groups:
         noisy._draw(group, rows_of.sample_BL, rows_of.position_BL, 1)
         assert noisy._noise_CBLD is not None
