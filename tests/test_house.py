@@ -36,7 +36,15 @@ FACES = {
     "data": {"example", "rows", "sources", "templates", "token_table", "tokens"},
     "models": {"deepspeed_engine", "process", "shape", "source", "tokenizer", "weights"},
     "statistics": {
-        *("answer_statistics", "blocks", "bootstrap", "crossed", "decision", "early_exit"),
+        *(
+            "agreement",
+            "answer_statistics",
+            "blocks",
+            "bootstrap",
+            "crossed",
+            "decision",
+            "early_exit",
+        ),
         *("early_stopping", "fit", "groups", "judged_models", "length_control", "looks"),
         *("pooling", "power", "two_way", "win_rate", "words"),
     },
@@ -50,7 +58,7 @@ FACES = {
     "preflight": {"forecast", "inputs", "plan", "power", "preview"},
     "workers": {"client", "outcome", "pool", "session", "task"},
     "tracking": {"events", "mlflow_runs", "origin", "store"},
-    "sweep": {"results", "run"},
+    "sweep": {"rejudge", "results", "run"},
     "cli": {"main"},
 }
 """Of each wing, the modules that other wings import; the rest is its own."""

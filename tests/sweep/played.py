@@ -107,17 +107,18 @@ def played_confirmation(
     watch = SimpleNamespace(
         board=board,
         take_up=lambda plan: read_result(plan.directory),
-        take_up_confirmed=lambda directory: None,  # _results reads all directories
+        take_up_confirmed=lambda directory: None,  # results_of reads all directories
         add=lambda plan: None,
     )
     judge = plans.config(own.point).judge
-    budget = Budget(plans.sweep, judge, lambda: _results(plans), num_slots=2)
+    budget = Budget(plans.sweep, judge, lambda: results_of(plans), num_slots=2)
     with QUICK:
         confirmation.run(workers, judges, watch, budget)  # type: ignore[arg-type]
     return confirmation
 
 
-def _results(plans: SweepPlans) -> list[TrialResult]:
+def results_of(plans: SweepPlans) -> list[TrialResult]:
+    """The results of all trials that lie in a sweep's directory."""
     found = (read_result(folder) for folder in sorted((plans.directory / TRIALS).glob("*")))
     return [result for result in found if result is not None]
 
