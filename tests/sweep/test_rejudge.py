@@ -22,7 +22,7 @@ from symnoise_ray.sweep.decide import decision
 from symnoise_ray.sweep.results import assemble
 from symnoise_ray.tracking.store import Store
 from tests.servers.endpoint import Endpoint, serving
-from tests.sweep.played import Played, results_of, chosen, played_confirmation, sweep
+from tests.sweep.played import Played, chosen, played_confirmation, results_of, sweep
 
 PLAIN = {"noise.type": "none", "optim.lr": 1e-4}
 NOISY = {"noise.type": "symnoise", "noise.alpha": 5, "optim.lr": 8e-4}
