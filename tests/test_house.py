@@ -27,7 +27,7 @@ FLOORS = [
 ]
 FACES = {
     "demo": {"content"},
-    "noise": {"types", "embedding"},
+    "noise": {"types", "embedding", "layers"},
     "config": {"config", "data", "deepspeed_json", "faults", "judge", "loading", "redaction"},
     "records": {
         *("completions", "files", "layout", "metrics", "preferences", "results", "schema"),
@@ -39,7 +39,15 @@ FACES = {
         "weights",
     },
     "statistics": {
-        *("answer_statistics", "blocks", "bootstrap", "crossed", "decision", "early_exit"),
+        *(
+            "agreement",
+            "answer_statistics",
+            "blocks",
+            "bootstrap",
+            "crossed",
+            "decision",
+            "early_exit",
+        ),
         *("early_stopping", "fit", "groups", "judged_models", "length_control", "looks"),
         *("pooling", "power", "two_way", "win_rate", "words"),
     },
@@ -53,7 +61,7 @@ FACES = {
     "preflight": {"forecast", "inputs", "plan", "power", "preview", "resources"},
     "workers": {"client", "outcome", "pool", "session", "task"},
     "tracking": {"events", "mlflow_runs", "origin", "store"},
-    "sweep": {"importance", "results", "run"},
+    "sweep": {"importance", "rejudge", "results", "run"},
     "cli": {"main"},
 }
 """Of each wing, the modules that other wings import; the rest is its own."""

@@ -113,6 +113,12 @@ class DataConfig(Section):
     max_length: int | None = Field(None, ge=8)
     """Most tokens per row, at least 8; a longer row is cut at its end. By default 512, or the
     model's context where that is shorter. More than the model's context is refused."""
+    heldout_share: float = Field(0.0, ge=0, lt=1)
+    """Share of the training rows, from 0 to below 1, that are kept out of training to see how much
+    a model overfits: whenever the clean loss is measured, so is the loss on at most
+    `train.num_clean_rows` of them, and on as many right answers to the prompts of the search. A
+    hash of what a row asks decides, so the share is met about, the rows are the same in all trials,
+    and rows that ask the same stay together. 0 keeps none out and measures neither."""
     max_train_rows: int | None = Field(None, ge=1)
     """Use only the first so many usable training rows of every source. By default all are used."""
     max_eval_prompts: int | None = Field(None, ge=1)

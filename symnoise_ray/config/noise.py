@@ -32,14 +32,17 @@ NoiseType = Annotated[str, AfterValidator(_known_type), _RowsOfTheTable()]
 
 
 class NoiseConfig(Section):
-    """The noise that training adds to the token embeddings, as the papers define it."""
+    """The noise that training adds to the token embeddings or, as `hidden`, to hidden states."""
 
     type: NoiseType = "none"
     """Distribution of the noise, and the copies of the batch that are trained on. `none` is plain
-    fine-tuning. `symnoise` trains on x+e and x-e with the same e."""
+    fine-tuning. `symnoise` trains on x+e and x-e with the same e. `r3f` trains on x, and draws the
+    predictions at x+e to those at x. `hidden` adds Gaussian noise to what every layer hands on.
+    `adversarial` takes the signs of the loss's gradient for e, which costs one more pass."""
     alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Strength of the noise, dimensionless, at least 0. The noise on a row of L tokens of width d
-    is multiplied by alpha/sqrt(L*d). Types that add noise need it; the others refuse it."""
+    is multiplied by alpha/sqrt(L*d); that of `hidden`, by alpha times the standard deviation of the
+    token's hidden state. Types that add noise need it; the others refuse it."""
     scale: Literal["published", "matched"] = "published"
     """`published` scales every distribution as its paper does. `matched` gives all distributions
     the root mean square norm of uniform noise, alpha/sqrt(3) per row."""
@@ -53,6 +56,9 @@ class NoiseConfig(Section):
     include_clean: bool = False
     """Train on the rows without noise as well, as one more copy of the batch: a pair then has three
     copies."""
+    kl_weight: float = Field(1.0, ge=0, allow_inf_nan=False)
+    """Weight in the loss of how far noise moves the predictions, at least 0: the symmetric KL
+    divergence per answer token. Only `r3f` has it; it always runs its two copies together."""
     generator: Literal["counter", "torch"] = "counter"
     """Where the random numbers come from. `counter` makes them a function of seed, step, sample and
     position alone. `torch` draws from torch's own stream as the hook of Hugging Face does; it works
@@ -84,6 +90,31 @@ class NoiseConfig(Section):
                 "noise.generator=torch copies the Hugging Face hook, so it needs "
                 "noise.type=neftune and noise.length=padded, but got "
                 f"noise.type={self.type} and noise.length={self.length}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _hidden_states_have_no_length(self) -> Self:
+        if NOISES[self.type].at_layers and self.length != "true":
+            raise ValueError(
+                f"noise.length has no meaning for noise.type={self.type}, whose scale is that of "
+                f"the hidden states, but got {self.length}; leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _comparison_has_its_weight(self) -> Self:
+        compared = NOISES[self.type].compares
+        if compared and self.include_clean:
+            raise ValueError(
+                f"noise.include_clean has no meaning for noise.type={self.type}, which trains on "
+                "the clean rows already; leave it out"
+            )
+        default = type(self).model_fields["kl_weight"].default
+        if not compared and self.kl_weight != default:
+            raise ValueError(
+                f"noise.kl_weight has no meaning for noise.type={self.type}, which compares no "
+                f"predictions, but got {self.kl_weight:g}; leave it out, or vary it under a `when:`"
             )
         return self
 

@@ -42,7 +42,7 @@ class TrainConfig(Section):
     compute_match: Literal["steps", "samples"] = "steps"
     """What is equal for all noise types. `steps`: all take the same number of steps, so a pair
     needs twice the compute. `samples`: the same number of rows passes through the model, so a pair
-    takes half the steps."""
+    takes half the steps, and so does `adversarial`, whose noise takes a pass to find."""
     global_batch_size: int = Field(128, ge=1)
     """Rows per optimizer step over all workers, a multiple of their number. The copies of a row
     count once."""

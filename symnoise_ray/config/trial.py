@@ -17,6 +17,7 @@ from symnoise_ray.config.model import LoraConfig, ModelConfig
 from symnoise_ray.config.noise import NoiseConfig
 from symnoise_ray.config.section import Section
 from symnoise_ray.config.train import OptimConfig, TrainConfig
+from symnoise_ray.noise.types import NOISES, compares
 
 
 class TrialConfig(Section):
@@ -49,6 +50,26 @@ class TrialConfig(Section):
             raise ValueError(
                 f"lora.quantize={self.lora.quantize} needs train.zero_stage to be 0, 1 or 2, but "
                 "got 3, which cannot shard weights of 4 bits"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _compared_copies_share_a_pass(self) -> Self:
+        flash = self.model.attention == "flash_attention_2"
+        if compares(self.noise) and flash and self.train.packing != "off":
+            raise ValueError(
+                f"noise.type={self.noise.type} needs train.packing=off under "
+                f"model.attention=flash_attention_2, but got {self.train.packing}: its copies run "
+                "together, and packed rows leave no room for a second copy in their line"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _noisy_layers_are_not_compiled(self) -> Self:
+        if NOISES[self.noise.type].at_layers and self.train.compile:
+            raise ValueError(
+                f"noise.type={self.noise.type} needs train.compile=false, but got true: the noise "
+                "is drawn inside the layers, where a compiled graph would end"
             )
         return self
 

@@ -28,7 +28,9 @@ NOTHING_TO_TRAIN_ON = "rows with nothing to train on"
 NO_GOLD = "prompts without a gold answer"
 UNWANTED = "rows with the label false, which are not trained on"
 
+HELD_OUT = "rows kept out of training"
 _WEIGHT_SEED = 52002
+_HELDOUT_SALT = "held out"  # so that it has nothing to do with the parts of the prompts
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,47 @@ def read_train(data: DataConfig) -> Rows:
     """Training rows with an answer to learn, of all sources one after the other.
 
     Rows without such an answer are left out and counted. Rows that overlap with the prompts are
-    counted, and left out with `data.drop_overlap`.
+    counted, and left out with `data.drop_overlap`. With `data.heldout_share` the rows of
+    `read_heldout` are left out and counted.
 
     Raises:
         DataError: a source cannot be read, a row is broken, or no row is left.
         UserError: `data.template` names a file that cannot be used.
     """
+    rows = _read_train(data)
+    if not data.heldout_share:
+        return rows
+    held = _heldout(rows.examples, data.heldout_share)
+    kept = [example for example in rows.examples if example.requests not in held]
+    out = Counter({HELD_OUT: len(rows.examples) - len(kept)})
+    return Rows(kept, rows.left_out + out)
+
+
+def read_heldout(data: DataConfig) -> list[Example]:
+    """The rows that `data.heldout_share` keeps out of training; none where it is 0.
+
+    Raises:
+        DataError: a source cannot be read, or all its rows ask the same.
+    """
+    if not data.heldout_share:
+        return []
+    examples = _read_train(data).examples
+    held = _heldout(examples, data.heldout_share)
+    return [example for example in examples if example.requests in held]
+
+
+def _heldout(examples: list[Example], share: float) -> set[tuple[str, ...]]:
+    """What the rows ask that are kept out: at least one request, and never all."""
+    if len({example.requests for example in examples}) < 2:
+        raise DataError(
+            f"data.heldout_share={share:g} needs training rows that ask at least 2 different "
+            "things, but they all ask the same; set it to 0"
+        )
+    return _last_part(examples, 1 - share, salt=_HELDOUT_SALT)
+
+
+def _read_train(data: DataConfig) -> Rows:
+    """All rows that teach, those that are kept out included."""
     if data.template.endswith((".yaml", ".yml")):
         find_template(data.template)
     reading = _Reading(data.fields, data.on_bad_row, prompts=False, limit=data.max_train_rows)
@@ -150,17 +187,22 @@ def _part(examples: list[Example], part: str, share: float) -> list[Example]:
     of other groups, and prompts that are added or moved change nothing for the others. Few prompts
     may all fall on one side: the one nearest to the border is then on the other.
     """
-    draws = {example.requests: _draw(example.requests) for example in examples}
-    ordered = sorted(draws, key=draws.__getitem__)
-    drawn = sum(draw >= share for draw in draws.values())
-    num_search = max(1, min(drawn, len(ordered) - 1))
-    search = set(ordered[-num_search:])
+    search = _last_part(examples, share)
     return [example for example in examples if (example.requests in search) == (part == "eval")]
 
 
-def _draw(requests: tuple[str, ...]) -> float:
+def _last_part(examples: list[Example], share: float, salt: str = "") -> set[tuple[str, ...]]:
+    """What is asked by those whose draw is `share` or more; at least one request, and never all."""
+    draws = {example.requests: _draw(example.requests, salt) for example in examples}
+    ordered = sorted(draws, key=draws.__getitem__)
+    drawn = sum(draw >= share for draw in draws.values())
+    number = max(1, min(drawn, len(ordered) - 1))
+    return set(ordered[-number:])
+
+
+def _draw(requests: tuple[str, ...], salt: str) -> float:
     """A number in [0, 1) that looks random and is the same wherever a prompt is asked."""
-    digest = hashlib.sha256(json.dumps(requests).encode()).digest()
+    digest = hashlib.sha256((salt + json.dumps(requests)).encode()).digest()
     return int.from_bytes(digest[:6]) / 2**48
 
 

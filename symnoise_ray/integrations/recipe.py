@@ -16,6 +16,7 @@ from symnoise_ray.config import TrialConfig
 from symnoise_ray.errors import UserError
 from symnoise_ray.integrations.winner import Winner
 from symnoise_ray.models.source import model_source
+from symnoise_ray.noise.types import only_adds
 
 
 class Batches(NamedTuple):
@@ -86,6 +87,12 @@ def require_said(winner: Winner) -> None:
         UserError: the winner has such a setting.
     """
     config = winner.config
+    if not only_adds(config.noise.type):
+        raise UserError(
+            "export: the noise must only add to the embeddings, but the setting of "
+            f"{winner.arm} has noise.type={config.noise.type}, which changes the loss or the "
+            "passes too; train with `symnoise-ray train`, or take --arm for another setting"
+        )
     if config.train.deepspeed is not None:
         raise UserError(
             "export: train.deepspeed must not be set, since its keys may change the result and "

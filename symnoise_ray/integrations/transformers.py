@@ -23,7 +23,7 @@ from symnoise_ray.config import NoiseConfig
 from symnoise_ray.config.loading import Document, build
 from symnoise_ray.errors import UserError
 from symnoise_ray.noise.embedding import NoisyEmbedding
-from symnoise_ray.noise.types import adds_noise, num_copies, passes
+from symnoise_ray.noise.types import adds_noise, num_copies, only_adds, passes
 
 SAMPLE = "noise_sample"
 """Key of a batch, (B, L), int64: the number of the row that each token comes from, -1 on padding.
@@ -50,6 +50,11 @@ def with_noise(trainer_class: TrainerClass, **settings: Any) -> TrainerClass:
             way that the noise does not know, and in training, if a batch does not tell its rows.
     """
     config = build(NoiseConfig, Document(dict(settings), {}, "with_noise"))
+    if not only_adds(config.type):
+        raise UserError(
+            f"with_noise: type must only add noise to the embeddings, but {config.type} changes "
+            "the loss or the passes as well; train with `symnoise-ray train`"
+        )
     if config.execution != "sequential":
         raise UserError(
             "with_noise: execution must be sequential, since the trainer counts the tokens of a "

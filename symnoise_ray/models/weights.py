@@ -86,7 +86,7 @@ def adapt(model: nn.Module, config: TrialConfig) -> nn.Module:
         )
     if config.train.compile:
         _check_compiler()
-        for layer in _layers(model):
+        for layer in decoder_layers(model):
             layer.compile()
     return model
 
@@ -180,14 +180,16 @@ def _check_compiler() -> None:
         )
 
 
-def _layers(model: nn.Module) -> list[nn.Module]:
-    """The layers of the decoder: the longest list of modules.
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
+    """The layers of the decoder: the outermost list of as many modules as the configuration names.
 
     They are compiled one by one: so they share their code, and the embedding and its noise are left
-    out.
+    out. Empty if there is no such list.
     """
-    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
-    return max(lists, key=len, default=[])
+    config: Any = model.config
+    count = config.get_text_config().num_hidden_layers
+    lists = (list(module) for module in model.modules() if isinstance(module, nn.ModuleList))
+    return next((layers for layers in lists if len(layers) == count), [])
 
 
 @contextmanager

@@ -65,9 +65,14 @@ def noise_scale(length: Tensor, width: int, config: NoiseSettings) -> Tensor:
     Source: alpha / sqrt(L * D), NEFTune experiment_code/train.py:149-156, with L the row's real
         tokens. `matched` follows 2605.23171: every law is divided to uniform noise's RMS norm.
     """
+    return strength(config) / torch.sqrt(length.float() * width)
+
+
+def strength(config: NoiseSettings) -> float:
+    """alpha, and under `matched` what gives every law the root mean square of uniform noise."""
     law = NOISES[config.type].law
     factor = UNIFORM.rms / law.rms if config.scale == "matched" and law else 1.0
-    return (config.alpha or 0.0) * factor / torch.sqrt(length.float() * width)
+    return (config.alpha or 0.0) * factor
 
 
 def _lengths(sample_BL: Tensor, position_BL: Tensor) -> Tensor:
@@ -99,14 +104,32 @@ def draw_noise(
     if config.length == "padded":
         position_BL = torch.arange(sample_BL.shape[1], device=sample_BL.device).expand_as(sample_BL)
         sample_BL = sample_BL.amax(1, keepdim=True).clamp_min(0).expand_as(sample_BL)
-    law = NOISES[config.type].law
     scale_BL = noise_scale(_lengths(sample_BL, position_BL), width, config)
     scale_BL1 = torch.where(sample_BL >= 0, scale_BL, 0.0)[..., None]
-    if law is None or not config.alpha:
+    if NOISES[config.type].law is None or not config.alpha:
         return torch.zeros(*sample_BL.shape, width, device=sample_BL.device), scale_BL1
+    noise_BLD = components(sample_BL, position_BL, step, draw, width, config.type, seed)
+    return noise_BLD, scale_BL1
+
+
+def components(
+    sample_BL: Tensor,
+    position_BL: Tensor,
+    step: int,
+    draw: int,
+    width: int,
+    noise_type: str,
+    seed: int,
+) -> Tensor:
+    """The components e of a type that has a law, in fp32, (B, L, D); on padding they mean nothing.
+
+    Shapes: as `draw_noise` takes them.
+    """
+    law = NOISES[noise_type].law
+    assert law is not None
     num_words = -(-width // law.per_word)
     words_BLW = random_words(sample_BL, position_BL, num_words, step=step, draw=draw, seed=seed)
-    return DRAWS[law](words_BLW)[..., :width], scale_BL1
+    return DRAWS[law](words_BLW)[..., :width]
 
 
 def _width(embedding: object) -> int | None:
@@ -141,6 +164,8 @@ class NoisyEmbedding:
         self._scale_CBL1: Tensor | None = None
         self._bound: float | None = None
         self._was_added = False
+        self._signs_BLD: Tensor | None = None
+        self._watched: list[Tensor] | None = None
         self._hook = embedding.register_forward_hook(self._add)
 
     @contextmanager
@@ -176,6 +201,26 @@ class NoisyEmbedding:
                 "called; inputs given as embeddings get no noise"
             )
 
+    def ascend(self, loss_of: Callable[[], Tensor]) -> None:
+        """Take the direction in which a loss rises as the noise of `applied`, in place of a draw.
+
+        e is the sign of the gradient in the embeddings: of all signs, to first order, those that
+        raise the loss the most. The weights get no gradient.
+
+        Args:
+            loss_of: Runs one forward pass of one copy of the rows, and gives a sum over rows.
+
+        Source: arXiv 1412.6572, section 4; on word embeddings arXiv 1605.07725, section 3, which
+            normalises the gradient to a length where this takes its signs.
+        """
+        self._watched = []
+        try:
+            loss = loss_of()
+            (slope_BLD,) = torch.autograd.grad(loss, self._watched)
+        finally:
+            self._watched = None
+        self._signs_BLD = slope_BLD.sign().float()
+
     def _draw(
         self, copies: tuple[Copy, ...], sample_BL: Tensor, position_BL: Tensor, step: int
     ) -> None:
@@ -185,12 +230,18 @@ class NoisyEmbedding:
             for draw in dict.fromkeys(copy.draw for copy in copies)
         }
         noises = [noise_BLD for noise_BLD, _ in drawn.values()]
+        if NOISES[self.config.type].ascends:
+            assert self._signs_BLD is not None, "ascend was not called"
+            noises = [self._signs_BLD]
         if len(drawn) > 1:
             noises = [drawn[copy.draw][0] for copy in copies]
         self._noise_CBLD = torch.stack(noises) if len(noises) > 1 else noises[0][None]
         self._scale_CBL1 = torch.stack([copy.sign * drawn[copy.draw][1] for copy in copies])
 
     def _add(self, _module: nn.Module, _inputs: object, embeds_BLD: Tensor) -> Tensor | None:
+        if self._watched is not None:
+            self._watched.append(embeds_BLD.detach().requires_grad_())
+            return self._watched[-1]
         if self._bound is not None:
             self._was_added = True
             noise_BLD = torch.zeros_like(embeds_BLD).uniform_(-self._bound, self._bound)

@@ -30,10 +30,19 @@ class Copy(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """A noise type: its law (None: it adds no noise), and the copies of the batch."""
+    """A noise type: its law (None: it adds no noise), and the copies of the batch.
+
+    The loss is the mean over the copies. Where it `compares`, it is that of the first copy, and how
+    far the predictions of the other copies are from the first one's is added. The noise is added to
+    the embeddings, or, `at_layers`, to what every layer hands on. Where it `ascends`, the signs of
+    the loss's gradient take the place of the draw, and the rows pass once more to find them.
+    """
 
     law: Law | None
     copies: tuple[Copy, ...]
+    compares: bool = False
+    at_layers: bool = False
+    ascends: bool = False
 
 
 class NoiseSettings(Protocol):
@@ -85,6 +94,9 @@ NOISES: dict[str, Noise] = {
     "symgaussian": Noise(GAUSSIAN, _PAIR),
     "independent": Noise(RADEMACHER, (Copy(+1, 0), Copy(+1, 1))),
     "duplicate": Noise(None, _PAIR),
+    "r3f": Noise(UNIFORM, (Copy(0), Copy(+1)), compares=True),
+    "hidden": Noise(GAUSSIAN, _PLAIN, at_layers=True),
+    "adversarial": Noise(RADEMACHER, _PLAIN, ascends=True),
 }
 
 
@@ -98,21 +110,49 @@ def is_paired(noise_type: str) -> bool:
     return noise_type in NOISES and len(NOISES[noise_type].copies) > 1
 
 
+def compares(settings: NoiseSettings) -> bool:
+    """Whether the loss compares the predictions of copies; at alpha 0 they are equal."""
+    return NOISES[settings.type].compares and settings.alpha != 0
+
+
+def num_ascents(settings: NoiseSettings) -> int:
+    """Passes of every row in one optimizer step that find the noise, and train on nothing."""
+    return int(NOISES[settings.type].ascends and settings.alpha != 0)
+
+
+def only_adds(noise_type: str) -> bool:
+    """Whether a type does nothing but add to the embeddings: its loss is that of plain training."""
+    noise = NOISES[noise_type]
+    return not (noise.compares or noise.at_layers or noise.ascends)
+
+
 def passes(settings: NoiseSettings) -> list[tuple[Copy, ...]]:
     """Copies of the batch grouped by forward pass: one each, or all in one.
 
+    Copies whose predictions are compared are always in one.
     At alpha 0 the copies of a pair are equal, so only one is trained on: loss and gradient are then
     those of `none`, bit for bit. `duplicate` is the control that trains on two equal copies.
     """
     copies = NOISES[settings.type].copies + (Copy(0),) * settings.include_clean
     if settings.alpha == 0:
         copies = _PLAIN
-    return [copies] if settings.execution == "concat" else [(copy,) for copy in copies]
+    together = settings.execution == "concat" or compares(settings)
+    return [copies] if together else [(copy,) for copy in copies]
 
 
 def num_copies(settings: NoiseSettings) -> int:
     """Copies of every row that one optimizer step trains on."""
     return sum(len(group) for group in passes(settings))
+
+
+def num_passes(settings: NoiseSettings) -> int:
+    """Passes of every row through the model in one optimizer step: what `compute_match` counts."""
+    return num_copies(settings) + num_ascents(settings)
+
+
+def num_averaged(settings: NoiseSettings) -> int:
+    """Copies over which the cross-entropy is a mean: all, or the first where they are compared."""
+    return 1 if compares(settings) else num_copies(settings)
 
 
 def num_draws(group: tuple[Copy, ...]) -> int:

@@ -18,7 +18,7 @@ from symnoise_ray.generation.room import prompt_room
 from symnoise_ray.models.folder import look
 from symnoise_ray.models.shape import ModelShape, read_shape
 from symnoise_ray.models.source import model_source
-from symnoise_ray.noise.types import num_draws, passes
+from symnoise_ray.noise.types import num_ascents, num_copies, num_draws, passes
 from symnoise_ray.preflight.memory import GIB, Memory, Pass, disk, memory
 from symnoise_ray.preflight.row_counts import Rows, read_rows
 from symnoise_ray.training.schedule import num_steps, require_even_split
@@ -55,6 +55,7 @@ class Forecast:
     num_steps: int | None
     rows: Rows
     copies: tuple[int, ...]
+    ascents: int
     micro_batches: int
     memory: Memory
     disk: dict[str, float]
@@ -66,7 +67,7 @@ class Forecast:
     @property
     def passes_per_step(self) -> int:
         """Most forward and backward passes of one worker per optimizer step."""
-        return self.micro_batches * len(self.copies)
+        return self.micro_batches * (len(self.copies) + self.ascents)
 
 
 def forecast(config: TrialConfig, num_workers: int, options: Options) -> Forecast:
@@ -89,12 +90,13 @@ def forecast(config: TrialConfig, num_workers: int, options: Options) -> Forecas
         num_steps=steps,
         rows=rows,
         copies=copies,
+        ascents=num_ascents(config.noise),
         micro_batches=-(-(batch // num_workers) // config.train.micro_batch_size),
         memory=memory(
             shape, config, num_workers, largest_pass(config, rows, num_workers), rows.longest_prompt
         ),
         disk=disk(shape, config),
-        flops=None if steps is None else flops(shape, config, rows, steps, sum(copies)),
+        flops=None if steps is None else flops(shape, config, rows, steps),
         judge_calls=_judge_calls(config, rows),
         judge_cost=judge_cost(config, rows),
         notes=_notes(shape, config),
@@ -126,26 +128,26 @@ def largest_pass(config: TrialConfig, rows: Rows, num_workers: int) -> Pass:
     return Pass(lines * copies, rows.longest, lines * copies * answers, noises)
 
 
-def flops(
-    shape: ModelShape, config: TrialConfig, rows: Rows, steps: int, copies: int
-) -> float | None:
+def flops(shape: ModelShape, config: TrialConfig, rows: Rows, steps: int) -> float | None:
     """Floating-point operations of training, over all workers; None if the tokens are not known.
 
     A token takes 2 operations per weight in the forward pass and 4 in the backward pass (2 if the
     weights are frozen), and 2 more with checkpointing; attention adds 4 L D per layer and
     direction. Source: equation 3 of arXiv 2205.05198, with the head on answer tokens only. Padding
-    and evaluation are left out.
+    and evaluation are left out. A pass that finds the noise costs as much as with frozen weights.
     """
     if rows.num_rows is None or rows.num_tokens is None or rows.num_answer_tokens is None:
         return None
-    seen = steps * config.train.global_batch_size / rows.num_rows * copies
-    backward = 1 if config.lora.rank is not None else 2
-    times = 1 + backward + config.train.gradient_checkpointing
     width, mean = shape.num_heads * shape.head_width, rows.num_tokens / rows.num_rows
     attention = 4 * shape.num_layers * width * mean * (3 + config.train.gradient_checkpointing)
-    per_token = 2 * shape.num_linear * times + attention
-    head = 2 * shape.vocab_size * shape.width * (1 + backward)
-    return seen * (rows.num_tokens * per_token + rows.num_answer_tokens * head)
+    trained = 1 if config.lora.rank is not None else 2
+    total = 0.0
+    for count, backward in ((num_copies(config.noise), trained), (num_ascents(config.noise), 1)):
+        times = 1 + backward + config.train.gradient_checkpointing
+        per_token = 2 * shape.num_linear * times + attention
+        head = 2 * shape.vocab_size * shape.width * (1 + backward)
+        total += count * (rows.num_tokens * per_token + rows.num_answer_tokens * head)
+    return steps * config.train.global_batch_size / rows.num_rows * total
 
 
 def gpu_hours(need: Forecast, options: Options) -> float | None:

@@ -19,6 +19,7 @@ from typing import Any
 from symnoise_ray.config import TrialConfig
 from symnoise_ray.config.deepspeed_json import merged
 from symnoise_ray.models.shape import ModelShape
+from symnoise_ray.noise.types import compares
 from symnoise_ray.training.schedule import KEPT_CHECKPOINTS
 
 GIB = 2**30
@@ -159,12 +160,14 @@ def activations(shape: ModelShape, config: TrialConfig, run: Pass) -> dict[str, 
 
     With checkpointing every layer keeps only its input, and one layer at a time is computed again
     (arXiv 2205.05198, section 5, full recomputation). Logits exist on answer tokens only: the
-    cross-entropy keeps fp32 log-probabilities, and its backward pass needs as much again. They are
+    cross-entropy keeps fp32 log-probabilities, and its backward pass needs as much again. Where
+    copies are compared, the divergence keeps two more fp32 numbers per logit. They are
     freed before the backward pass of the layers, so they do not add to what a layer's backward pass
     needs (gradients of its widest vectors, which is an estimate of our own).
     """
     element = ELEMENT[config.model.dtype]
     tokens = run.lines * run.length
+    logit = (8 if element == 4 else 10) + 8 * compares(config.noise)
     layer = layer_activations(shape, config, run)
     entry = tokens * shape.width * float(element)
     inner = shape.width * (norm_bytes(shape, config) * tokens + run.answers * element)
@@ -177,7 +180,7 @@ def activations(shape: ModelShape, config: TrialConfig, run: Pass) -> dict[str, 
         "activations": kept + shared_masks(config, run),
         "recomputed layer": again,
         "passing gradients": tokens * widest * element + _dequantized(shape, config),
-        "logits": run.answers * shape.vocab_size * (8 if element == 4 else 10),
+        "logits": run.answers * shape.vocab_size * logit,
         "noise": 4 * run.noise_lines * run.length * shape.width,
     }
 

@@ -202,11 +202,12 @@ def _block(config: TrialConfig, need: Forecast, plan: Plan) -> Iterator[str]:
     tokens = "unknown" if rows.num_tokens is None else f"{rows.num_tokens:,}"
     yield f"rows: {count}; tokens: {tokens}; longest row: {rows.longest} tokens"
     yield from (f"not known: {why}" for why in rows.unknown)
+    ascents = f"; to find the noise: {need.ascents}" if need.ascents else ""
     steps = "unknown" if need.num_steps is None else f"{need.num_steps:,}"
     yield (
         f"steps: {steps} of {train.global_batch_size} rows; per step and worker "
         f"{need.passes_per_step} forward and backward passes (micro-batches: {need.micro_batches}, "
-        f"copies of the batch: {' + '.join(map(str, need.copies))})"
+        f"copies of the batch: {' + '.join(map(str, need.copies))}{ascents})"
     )
     yield from _memory_lines(config, need, plan.options)
     yield f"disk: {_sizes(need.disk)}"

@@ -35,6 +35,8 @@ SLOTS = ".slots"
 TUNE = ".tune"
 """What Ray Tune writes down of the search."""
 TRIALS = "trials"
+REJUDGED = "rejudged"
+"""Of every second judge a folder with its preferences and its verdict."""
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"

@@ -37,6 +37,7 @@ from symnoise_ray.report.frames import (
     varied_numbers,
 )
 from symnoise_ray.report.heading import footer, sentence, status
+from symnoise_ray.report.overfitting import overfitting
 from symnoise_ray.report.response import fitted_lines
 from symnoise_ray.report.section import Section, printable
 
@@ -129,6 +130,7 @@ def _parts(
         (lambda _: lengths(drawn.count("length")), drawn.lengths()),
         (lambda _: _learning(drawn.curves()), drawn.curves()),
         (lambda _: importance(found, FEWEST_TRIALS), drawn.importances()),
+        (overfitting, ()),
         (sections.time, drawn.time()),
         (cost, ()),
         (early_exits, ()),

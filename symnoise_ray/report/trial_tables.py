@@ -116,7 +116,7 @@ def _with_error(trial: TrialResult, name: str) -> str:
 
 COLUMNS = (
     "trial", "noise", "learning rate", "wins %", "95 % interval", "at equal lengths %",
-    "clean loss", "curvature", "answer length", "seconds",
+    "clean loss", "curvature", "first difference", "rows passed", "answer length", "seconds",
 )  # fmt: skip
 
 
@@ -136,7 +136,7 @@ def rated_tables(trials: Sequence[TrialResult], summary: str = "") -> tuple[Tabl
         return ()
     return (
         Table(
-            "llrrrrrrrr" + "r" * len(others),
+            "ll" + "r" * (len(COLUMNS) - 2 + len(others)),
             (*COLUMNS, *others),
             [_trial_row(trial, others) for trial in rated],
             tuple(trial.arm for trial in rated),
@@ -178,6 +178,8 @@ def _trial_row(trial: TrialResult, others: Iterable[str]) -> tuple[str, ...]:
         ),
         DASH if after is None else f"{_fixed(before, 2)} \u2192 {_fixed(after, 2)}",
         number(trial.get("curvature"), 2),
+        number(trial.get("first_difference"), 2),
+        _fixed(trial.get("num_passed_rows"), 0),
         _fixed(trial.get("avg_length"), 0),
         _fixed(sum(seconds), 1) if seconds else DASH,
         *(str(trial.params.get(key, DASH)) for key in others),

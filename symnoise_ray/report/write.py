@@ -18,6 +18,7 @@ from symnoise_ray.report.design_sections import Importances
 from symnoise_ray.report.frames import Curves
 from symnoise_ray.report.heading import footer, sentence, status
 from symnoise_ray.report.markdown import escape_markdown, table_as_markdown
+from symnoise_ray.report.overfitting import overfitting
 from symnoise_ray.report.page import page
 from symnoise_ray.report.sections import (
     choice,
@@ -69,7 +70,10 @@ def markdown(results: SweepResult) -> str:
         escape_markdown(status(results)),
         f"> **{escape_markdown(sentence(results))}**",
     ]
-    sections = (confirmation, choice, search, together, departures, time, left_out, reading)
+    sections = (
+        *(confirmation, choice, search, together, overfitting),
+        *(departures, time, left_out, reading),
+    )
     for section in filter(None, (make(results) for make in sections)):
         parts.append(f"## {section.heading}")
         parts += [escape_markdown(paragraph) for paragraph in section.paragraphs]

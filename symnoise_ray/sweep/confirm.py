@@ -10,7 +10,7 @@ the same ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
@@ -35,6 +35,10 @@ from symnoise_ray.sweep.watch import Watch
 from symnoise_ray.workers.client import Workers
 from symnoise_ray.workers.session import THREAD_PREFIX
 
+Key = tuple[str, str]
+"""What tells questions apart: an arm, and the arm it is compared with or an empty text."""
+Pair = tuple[TrialPlan, TrialPlan]
+
 
 class Confirmation:
     """Trains, judges and decides, look by look.
@@ -53,7 +57,7 @@ class Confirmation:
         self.num_prompts = [num_prompts(part) for part in parts]
         self.effect = plans.sweep.question.effect
         self.by_groups = plans.sweep.question.population == "other_groups"
-        self.rulings: dict[tuple[str, str], Ruling] = {}
+        self.rulings: dict[Key, Ruling] = {}
         self._trained: set[str] = set()
 
     def run(self, workers: Workers, judges: JudgeSource, watch: Watch, budget: Budget) -> None:
@@ -136,6 +140,36 @@ class Confirmation:
                 if plan.name not in self._trained:
                     yield plan
 
+    def judged_pairs(self, seen: Mapping[Key, Sequence[int]]) -> Iterator[Pair]:
+        """Trials whose answers were judged against each other, once each.
+
+        Args:
+            seen: Question -> the numbers of seeds at the looks that it had.
+        """
+        told: set[tuple[str, str]] = set()
+        for question in self.asked:
+            for look in self._looks_seen(question, seen)[-1:]:
+                for met in question.meetings(self.own):
+                    for _, *pair in self._pairs(met, look.num_seeds, self._prompts(look)):
+                        one, other = pair
+                        if (one.name, other.name) not in told:
+                            told.add((one.name, other.name))
+                            yield one, other
+
+    def look_again(self, seen: Mapping[Key, Sequence[int]], judges: JudgeSource) -> None:
+        """Rule on the evidence of the last looks alone, where all is trained and judged."""
+        for question in self.asked:
+            looks = self._looks_seen(question, seen)
+            if looks:
+                question.seen = looks[:-1]
+                self._look(question, looks[-1], judges)
+        self.rulings = self._rulings()
+
+    @staticmethod
+    def _looks_seen(question: Question, seen: Mapping[Key, Sequence[int]]) -> list[Look]:
+        """The looks that a question had: the first ones of those that were planned for it."""
+        return question.looks[: len(seen.get(question.key, ()))]
+
     def _look(self, question: Question, look: Look, judges: JudgeSource) -> None:
         question.seen.append(look)
         question.evidence = self._evidence(question, look, judges)
@@ -178,17 +212,7 @@ class Confirmation:
         return sum(not is_judged(*pair) for pair in pairs)
 
     def _rule_and_stop(self, looking: Sequence[tuple[Question, Look]]) -> None:
-        self.rulings = rule(
-            {
-                each.key: (
-                    [found.test(by_groups=self.by_groups) for found in each.evidence],
-                    each.seen[-1].share,
-                    self.effect_on(each),
-                )
-                for each in self.asked
-                if each.evidence
-            }
-        )
+        self.rulings = self._rulings()
         for question, look in looking:
             if question.evidence:
                 same = [one for one in question.looks if self._prompts(one) == self._prompts(look)]
@@ -200,6 +224,19 @@ class Confirmation:
                     self.effect_on(question),
                     len(self.asked),
                 )
+
+    def _rulings(self) -> dict[Key, Ruling]:
+        return rule(
+            {
+                each.key: (
+                    [found.test(by_groups=self.by_groups) for found in each.evidence],
+                    each.seen[-1].share,
+                    self.effect_on(each),
+                )
+                for each in self.asked
+                if each.evidence
+            }
+        )
 
     def effect_on(self, question: Question) -> float:
         """The effect, on the scale of the evidence: that of a contrast is halved."""
@@ -242,8 +279,10 @@ def _over(plan: TrialPlan, rival: TrialPlan, judges: JudgeSource) -> Scored:
     if not all(result is not None and result.is_done for result in ended):
         return {}
     answers = rival.directory / COMPLETIONS
-    if plan.reference == answers:  # a trial is judged against the reference's best when it ends
-        return scored(read_annotations(plan.directory / PREFERENCES))
+    usual = plan.directory / PREFERENCES
+    # A trial is judged against the reference's best when it ends; by a second judge, afterwards.
+    if plan.reference == answers and usual.exists():
+        return scored(read_annotations(usual))
     try:
         return scored(judge_pair(plan.directory, answers, judges, plan.config.judge))
     except JudgeError:

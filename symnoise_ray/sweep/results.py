@@ -64,7 +64,7 @@ def assemble(
         looks: How often it gave a verdict and was made larger, this verdict included.
     """
     ordered = sorted(trials, key=lambda trial: (trial.part != "search", trial.trial))
-    verdict = _verdict(sweep, ordered, decisions, looks, interrupted=interrupted)
+    verdict = verdict_of(sweep, ordered, decisions, looks, interrupted=interrupted)
     return SweepResult(
         paths=SweepPaths(directory),
         name=sweep.name,
@@ -84,14 +84,15 @@ def assemble(
     )
 
 
-def _verdict(
+def verdict_of(
     sweep: SweepConfig,
     trials: Sequence[TrialResult],
     decisions: Sequence[Decision],
     looks: int,
     *,
-    interrupted: bool,
+    interrupted: bool = False,
 ) -> Verdict:
+    """The verdict of some decisions, with its sentence; the arguments are those of `assemble`."""
     question, arms = sweep.question, Arms.of(sweep)
     verdict = Verdict(
         looks=looks,

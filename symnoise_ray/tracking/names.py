@@ -18,7 +18,15 @@ from symnoise_ray.records.verdict import Comparison
 
 CURVES = {
     "train": ("loss", "grad_norm", "lr"),
-    "eval": ("clean_loss", "noisy_loss", "curvature", "text_loss"),
+    "eval": (
+        "clean_loss",
+        "noisy_loss",
+        "curvature",
+        "first_difference",
+        "text_loss",
+        "heldout_loss",
+        "gold_loss",
+    ),
 }
 """Group -> values that are measured by step, the lines of metrics.jsonl."""
 RESULTS = {

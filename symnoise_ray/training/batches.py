@@ -67,6 +67,16 @@ class Batch:
         """1 at tokens, 0 at padding."""
         return (self.sample_BL >= 0).long()
 
+    @property
+    def line_N(self) -> Tensor:  # noqa: N802 - shape letters, as everywhere
+        """The line that each answer token is in."""
+        return self.answer_N // self.input_ids_BL.shape[1]
+
+    def row_counts(self) -> Tensor:
+        """Answer tokens of each line, (B,), in fp64."""
+        lines = len(self.input_ids_BL)
+        return torch.bincount(self.line_N, minlength=lines).double()
+
     def in_one_line(self) -> Batch:
         """The same tokens in one line; the flattened batch, and so the answers, stay the same."""
         return replace(

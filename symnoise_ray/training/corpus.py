@@ -1,15 +1,18 @@
 """A trial's training rows as one token table: read, tokenised once, mapped by every worker.
 
 In: a `TrialConfig` and the model's context. Out: a `TokenTable`, from the memory of this process,
-from the caches on disk, or newly made. It counts the rows that were left out or cut.
+from the caches on disk, or newly made. It counts the rows that were left out or cut. Beside it, the
+tables of what is measured and not trained on.
 """
 
 from __future__ import annotations
 
 import functools
+import random
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,8 @@ import torch.distributed as dist
 
 from symnoise_ray import __version__
 from symnoise_ray.config import DataConfig, ModelConfig, TrialConfig
-from symnoise_ray.data.rows import read_texts, read_train
+from symnoise_ray.data.example import Example
+from symnoise_ray.data.rows import read_heldout, read_prompts, read_texts, read_train
 from symnoise_ray.data.sources import locate
 from symnoise_ray.data.templates import choose_template
 from symnoise_ray.data.token_table import TokenTable, cached
@@ -27,6 +31,7 @@ from symnoise_ray.models.source import model_source
 from symnoise_ray.models.tokenizer import load_tokenizer
 from symnoise_ray.records.files import contents
 
+_DRAW_SEED = 29
 _ANSWERED = {"prompts", "max_eval_prompts", "max_confirm_prompts"}
 """Settings of the prompts that no training row depends on."""
 
@@ -65,6 +70,46 @@ def text_table(config: TrialConfig, context: int | None) -> TokenTable | None:
     if not rows:
         raise DataError(f"{data.texts}: at least one text must have two tokens, but none has")
     return TokenTable.of(TokenRows(rows, Counter()))
+
+
+def further_tables(
+    config: TrialConfig, template: str, context: int | None
+) -> dict[str, TokenTable]:
+    """What is measured beside the clean loss and not trained on, by the name of its loss.
+
+    `text_loss`: the plain texts. `heldout_loss`: rows that `data.heldout_share` keeps out.
+    `gold_loss`: with such rows, prompts of the search with their right answers, if they have some.
+
+    Args:
+        config: The trial.
+        template: That of the training rows.
+        context: Most tokens that the model takes, or None.
+
+    Raises:
+        DataError: texts or rows cannot be read, or none keeps a token to predict.
+    """
+    data, most = config.data, config.train.num_clean_rows
+    texts = text_table(config, context)
+    tables = {} if texts is None else {"text_loss": texts}
+    if not data.heldout_share:
+        return tables
+    asked = read_prompts(data, "eval", gold=False).examples
+    parts = {
+        "heldout_loss": read_heldout(data),
+        "gold_loss": [_last_answer(prompt) for prompt in asked if prompt.gold.strip()],
+    }
+    tokenizer, limit = load_tokenizer(config.model), row_limit(data, context)
+    for name, rows in parts.items():
+        if rows:
+            drawn = random.Random(_DRAW_SEED).sample(rows, min(most, len(rows)))
+            tables[name] = TokenTable.of(tokenise(drawn, tokenizer, template, limit))
+    return tables
+
+
+def _last_answer(prompt: Example) -> Example:
+    """A prompt whose last answer alone counts: earlier ones may be empty."""
+    earlier = (False,) * (len(prompt.turns) - 1)
+    return replace(prompt, trained=(*earlier, True))
 
 
 @functools.lru_cache(maxsize=4)

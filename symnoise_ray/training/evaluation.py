@@ -1,6 +1,6 @@
-"""Losses on fixed rows, without noise and with the noise of a probe, and on plain texts.
+"""Losses on fixed rows, without noise and with the noise of a probe, and on what is not trained on.
 
-In: an `Objective` and a token table. Out: one small dictionary per evaluation, the same on every
+In: an `Objective` and token tables. Out: one small dictionary per evaluation, the same on every
 worker. Rows and noise are the same for every trial and step, so the values can be compared.
 """
 
@@ -31,13 +31,13 @@ class _Share(NamedTuple):
 
 
 class Evaluation:
-    """The clean loss, the curvature of the loss in the embeddings, and the loss on plain texts."""
+    """The clean loss, the slope and curvature of the loss in the embeddings, and further losses."""
 
     def __init__(
         self,
         objective: Objective,
         table: TokenTable,
-        texts: TokenTable | None,
+        further: dict[str, TokenTable],
         train: TrainConfig,
         pad_id: int,
         device: torch.device,
@@ -48,9 +48,10 @@ class Evaluation:
         count = min(train.num_clean_rows, len(table))
         chosen = random.Random(_ROWS_SEED).sample(range(len(table)), count)
         self.rows = _share(table, chosen, train.micro_batch_size, pad_id)
-        self.texts = None
-        if texts is not None:
-            self.texts = _share(texts, list(range(len(texts))), train.micro_batch_size, pad_id)
+        self.further = {
+            name: _share(other, list(range(len(other))), train.micro_batch_size, pad_id)
+            for name, other in further.items()
+        }
 
     @torch.no_grad()
     def measure(self, step: int) -> dict[str, float]:
@@ -59,36 +60,47 @@ class Evaluation:
         The probe is a pair of sign noises, the same for every noise type and at every step. The
         second difference L(x+e) + L(x-e) - 2 L(x) is e'He up to fourth order, H the Hessian of
         the loss in the embeddings (Hutchinson's estimator of s**2 tr H): the curvature that
-        symmetric noise is said to lower.
+        symmetric noise is said to lower. The first difference |L(x+e) - L(x-e)| / 2|e|, of each row
+        for itself and then averaged, is the condition of arXiv 2312.01523; |e| is `probe_alpha`,
+        the L2 norm of a row's sign noise.
 
         Raises:
             DivergedError: the clean loss is not finite.
         """
         self.objective.engine.eval()
-        noisy_copies = NOISES[self.probe.config.type].copies if self.probe.config.alpha else ()
-        copies = [Copy(0), *noisy_copies]
-        clean, *noisy = self._means(self.rows, copies)
+        alpha = self.probe.config.alpha
+        copies = [Copy(0), *(NOISES[self.probe.config.type].copies if alpha else ())]
+        (clean, *noisy), difference = self._means(self.rows, copies)
         require_finite("clean loss", clean, f"step {step}")
         losses = {"clean_loss": clean}
-        if noisy:
-            losses |= {"noisy_loss": sum(noisy) / 2, "curvature": sum(noisy) - 2 * clean}
-        if self.texts is not None:
-            losses["text_loss"] = self._means(self.texts, [Copy(0)])[0]
+        if alpha:
+            losses |= {
+                "noisy_loss": sum(noisy) / 2,
+                "curvature": sum(noisy) - 2 * clean,
+                "first_difference": difference / (2 * alpha),
+            }
+        for name, share in self.further.items():
+            losses[name] = self._means(share, [Copy(0)])[0][0]
         return losses
 
-    def _means(self, share: _Share, copies: list[Copy]) -> list[float]:
-        """Mean loss per answer token under each copy's noise, over all workers."""
-        total = torch.zeros(len(copies) + 1, device=self.device, dtype=torch.float64)
+    def _means(self, share: _Share, copies: list[Copy]) -> tuple[list[float], float]:
+        """Mean loss per answer token under each copy's noise, over all workers; and the mean over
+        rows of how far the last two copies' losses of the row are apart."""
+        sums = torch.zeros(len(copies) + 3, device=self.device, dtype=torch.float64)
         for batch in share.batches:
             batch = batch.to(self.device)
-            for index, copy in enumerate(copies):
+            losses_CB = []
+            for copy in copies:
                 with self.probe.applied((copy,), batch.sample_BL, batch.position_BL, step=0):
-                    total[index] += share.weight * self.objective.token_loss(batch)
-            total[-1] += share.weight * len(batch.target_N)
+                    losses_CB.append(self.objective.row_losses(batch).double())
+            tokens_B = batch.row_counts()
+            apart_B = (losses_CB[-1] - losses_CB[-min(2, len(copies))]).abs() / tokens_B
+            found = [*(loss_B.sum() for loss_B in losses_CB), tokens_B.sum(), apart_B.sum()]
+            sums += share.weight * torch.stack([*found, torch.ones_like(tokens_B).sum()])
         if dist.get_world_size() > 1:
-            dist.all_reduce(total)
-        means: list[float] = (total[:-1] / total[-1]).tolist()
-        return means
+            dist.all_reduce(sums)
+        *totals, num_tokens, apart, num_rows = sums.tolist()
+        return [total / num_tokens for total in totals], apart / num_rows
 
     def remove(self) -> None:
         """Detach from the model."""

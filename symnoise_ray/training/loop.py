@@ -11,8 +11,9 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,22 @@ from symnoise_ray.data.tokens import padding_id
 from symnoise_ray.errors import CancelledError, InfrastructureError
 from symnoise_ray.models import deepspeed_engine
 from symnoise_ray.models.process import choose_device, give_memory_back, join_process_group
-from symnoise_ray.models.weights import adapt, load
+from symnoise_ray.models.weights import adapt, decoder_layers, load
 from symnoise_ray.noise.embedding import NoisyEmbedding
-from symnoise_ray.noise.types import num_copies, passes
+from symnoise_ray.noise.layers import NoisyLayers
+from symnoise_ray.noise.types import (
+    NOISES,
+    Copy,
+    compares,
+    num_ascents,
+    num_averaged,
+    num_passes,
+    passes,
+)
 from symnoise_ray.records.metrics import timed
-from symnoise_ray.training.batches import Batches
+from symnoise_ray.training.batches import Batch, Batches
 from symnoise_ray.training.checkpoints import Saver, agreed, restore
-from symnoise_ray.training.corpus import text_table, token_table
+from symnoise_ray.training.corpus import further_tables, token_table
 from symnoise_ray.training.evaluation import Evaluation
 from symnoise_ray.training.meter import Meter
 from symnoise_ray.training.objective import Objective, require_finite
@@ -114,11 +124,12 @@ def train(
         _agree_on(config)
         seed_everything(config.train.seed)
         model, tokenizer, context = load(config.model)
-        table, texts = token_table(config, context, caches), text_table(config, context)
+        table = token_table(config, context, caches)
+        further = further_tables(config, table.template, context)
         engine = deepspeed_engine.start(adapt(model, config).to(device), config)
     try:
         with timed(seconds, "load"):
-            loop = _Loop(config, engine, table, texts, padding_id(tokenizer), device)
+            loop = _Loop(config, engine, table, further, padding_id(tokenizer), device)
             if checkpoints is not None:
                 loop.resume(Saver(checkpoints, identity(config)))
         with timed(seconds, "train"), Meter(engine.module, device) as meter:
@@ -160,6 +171,13 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def _noise(model: nn.Module, config: TrialConfig) -> NoisyEmbedding | NoisyLayers:
+    """What adds the noise of a trial: to the embeddings, or to the layers."""
+    if NOISES[config.noise.type].at_layers:
+        return NoisyLayers(decoder_layers(model), config.noise, config.train.seed)
+    return NoisyEmbedding(model, config.noise, config.train.seed)
+
+
 class _Loop:
     """The training loop of one trial."""
 
@@ -168,7 +186,7 @@ class _Loop:
         config: TrialConfig,
         engine: Any,
         table: TokenTable,
-        texts: TokenTable | None,
+        further: dict[str, TokenTable],
         pad_id: int,
         device: torch.device,
     ) -> None:
@@ -176,7 +194,7 @@ class _Loop:
         self.config, self.engine, self.device = config, engine, device
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self.objective = Objective(engine)
-        self.evaluation = Evaluation(self.objective, table, texts, train, pad_id, device)
+        self.evaluation = Evaluation(self.objective, table, further, train, pad_id, device)
         self.batches = Batches(
             table,
             global_batch_size=train.global_batch_size,
@@ -185,9 +203,12 @@ class _Loop:
             pad_id=pad_id,
             packed=self.objective.packs(train.packing, max(table.lengths)),
         )
-        self.num_copies = num_copies(config.noise)
+        self.num_passes = num_passes(config.noise)
+        self.groups = passes(config.noise)
+        if not compares(config.noise):
+            self.groups = self.objective.groups(self.groups)
         self.num_steps = num_steps(config, len(table))
-        self.noisy = NoisyEmbedding(engine.module, config.noise, train.seed)
+        self.noisy = _noise(engine.module, config)
         self.saver: Saver | None = None
         self.saved_at, self.due, self.start = time.monotonic(), False, 0
         self.progress = Progress()
@@ -239,7 +260,7 @@ class _Loop:
             "first_clean_loss": progress.first["clean_loss"],
             "num_answer_tokens": progress.num_answer_tokens,
             "num_passed_tokens": progress.num_passed_tokens,
-            "num_passed_rows": self.num_steps * self.num_copies * train.global_batch_size,
+            "num_passed_rows": self.num_steps * self.num_passes * train.global_batch_size,
             "micro_batch_size": train.micro_batch_size,
         }
 
@@ -252,29 +273,44 @@ class _Loop:
 
         Every copy of the batch adds each token again, so the sum is divided by tokens times copies.
         The loss is thus a mean, and neither it nor the gradient grows with the number of copies.
+        Where copies are compared, the first alone adds its tokens.
         """
         samples = self.batches.next_step()
         num_tokens = self.batches.num_answer_tokens(samples)
         micro_batches = self.batches.micro_batches(samples, self.rank, self.world_size)
-        groups = self.objective.groups(passes(self.config.noise))
-        self.num_passed_tokens = self.num_copies * self.batches.num_tokens(samples)
-        runs = [(batch, group) for batch in micro_batches for group in groups]
+        self.num_passed_tokens = self.num_passes * self.batches.num_tokens(samples)
+        num_losses = num_tokens * num_averaged(self.config.noise)
         total = torch.zeros((), device=self.device)
         deepspeed_engine.set_lr(self.engine, lr)
         self.engine.train()
-        for index, (batch, group) in enumerate(runs):
-            batch = self.objective.layout(batch).to(self.device)
+        for batch, group, is_last in self._runs(micro_batches):
             with self.noisy.applied(group, batch.sample_BL, batch.position_BL, step):
-                loss = self.objective.token_loss(batch, len(group)) / (num_tokens * self.num_copies)
+                loss = self._loss(batch, group) / num_losses
                 # DeepSpeed averages gradients over the workers, but the loss is a sum over them.
-                deepspeed_engine.accumulate(
-                    self.engine, loss * self.world_size, last=index == len(runs) - 1
-                )
+                deepspeed_engine.accumulate(self.engine, loss * self.world_size, last=is_last)
             total += loss.detach()
         mean_loss = self._agree(total, step, cancelled)
         grad_norm = deepspeed_engine.step(self.engine)
         require_finite("gradient norm", grad_norm, self._where(step))
         return mean_loss, grad_norm, num_tokens
+
+    def _runs(self, micro_batches: list[Batch]) -> Iterator[tuple[Batch, tuple[Copy, ...], bool]]:
+        """The passes of a step: each with its copies, and whether it is the last one."""
+        for batch in micro_batches:
+            is_last = batch is micro_batches[-1]
+            batch = self.objective.layout(batch).to(self.device)
+            if num_ascents(self.config.noise):
+                assert isinstance(self.noisy, NoisyEmbedding)
+                self.noisy.ascend(partial(self.objective.bare_loss, batch))
+            for group in self.groups:
+                yield batch, group, is_last and group is self.groups[-1]
+
+    def _loss(self, batch: Batch, group: tuple[Copy, ...]) -> Tensor:
+        """The summed loss of one pass."""
+        noise = self.config.noise
+        if compares(noise):
+            return self.objective.compared_loss(batch, len(group), noise.kl_weight)
+        return self.objective.token_loss(batch, len(group))
 
     def _agree(self, loss: Tensor, step: int, cancelled: Callable[[], bool]) -> float:
         """The loss over all workers; rank 0 sends with it whether to stop and whether to save."""

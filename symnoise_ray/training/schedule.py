@@ -9,7 +9,7 @@ import math
 
 from symnoise_ray.config import OptimConfig, TrialConfig
 from symnoise_ray.errors import UserError
-from symnoise_ray.noise.types import num_copies
+from symnoise_ray.noise.types import num_passes
 
 KEPT_CHECKPOINTS = 2
 """Whole checkpoints that stay: the newest, and one to fall back to."""
@@ -21,15 +21,15 @@ def num_steps(config: TrialConfig, num_rows: int) -> int:
     """Optimizer steps of a trial on so many training rows.
 
     As many as `num_epochs` has whole batches, at most `max_steps`, and at least one. Under
-    `compute_match: samples` a noise type with k copies of every row takes a k-th of the steps, so
-    that the same number of rows passes through the model for all types.
+    `compute_match: samples` a noise type that passes every row k times takes a k-th of the steps,
+    so that the same number of rows passes through the model for all types.
     """
     train = config.train
     steps = int(train.num_epochs * num_rows + _ROUNDING) // train.global_batch_size
     if train.max_steps is not None:
         steps = min(steps, train.max_steps)
     if train.compute_match == "samples":
-        steps //= num_copies(config.noise)
+        steps //= num_passes(config.noise)
     return max(1, steps)
 
 

@@ -19,10 +19,11 @@ from symnoise_ray.data.rows import read_train
 from symnoise_ray.data.tokens import TokenRow, tokenise
 from symnoise_ray.models.weights import load
 from symnoise_ray.noise.embedding import NoisyEmbedding, draw_noise
-from symnoise_ray.noise.types import NOISES, Copy, passes
+from symnoise_ray.noise.types import NOISES, Copy, only_adds, passes
 from symnoise_ray.training.loop import train
 
-TYPES = list(NOISES)
+TYPES = [name for name in NOISES if only_adds(name)]
+"""The types whose loss is the mean over copies with something added to the embeddings."""
 NOISELESS = [name for name in TYPES if NOISES[name].law is None]
 NOISY = [name for name in TYPES if name not in NOISELESS]
 LAWS = list({NOISES[name].law: name for name in reversed(NOISY)}.values())[::-1]

@@ -229,8 +229,9 @@ def test_sharded_weights_train_under_the_same_noise(trial: Trial, execution: str
         records_of(trial(train__zero_stage=stage, **settings)) for stage in (0, 3)
     )
     for one, other in zip(replicated, sharded, strict=True):
-        one.pop("curvature", None)  # a difference of nearly equal losses
-        other.pop("curvature", None)
+        for record in (one, other):
+            for name in ("curvature", "first_difference"):  # differences of nearly equal losses
+                record.pop(name, None)
         assert other == pytest.approx(one, rel=1e-5)
     plain = losses(trial(train__zero_stage=3, train__max_steps=1))
     assert abs(sharded[1]["loss"] - plain[0]) > 1e-2
@@ -364,6 +365,16 @@ def test_the_probe_is_the_second_difference_on_the_clean_rows(trial: Trial) -> N
     assert first["clean_loss"] == pytest.approx(float(clean), rel=1e-6)
     assert first["noisy_loss"] == pytest.approx(float(plus + minus) / 2, rel=1e-6)
     assert abs(first["curvature"]) > 1e-2
+    apart = []
+    for number in range(12):
+        row = padded(rows, [number])
+        with torch.no_grad():
+            plus, minus = losses_by_hand(model, row, probe, step=0, seed=PROBE_SEED)
+        apart.append(abs(float(plus - minus)))
+    # The L2 norm of a row's sign noise is alpha, whatever its length.
+    assert draw(probe, MASK_BL).flatten(1).norm(dim=1).tolist() == pytest.approx([8.0] * 4)
+    assert first["first_difference"] == pytest.approx(sum(apart) / 12 / (2 * 8), rel=1e-4)
+    assert first["first_difference"] > 1e-3
 
 
 @pytest.mark.usefixtures("process_group")
@@ -388,6 +399,7 @@ def test_a_probe_of_strength_zero_is_left_out_and_changes_no_training(trial: Tri
         records_of(trial(train__probe_alpha=alpha, **settings)) for alpha in (0, 5)
     )
     for one, other in zip(without, with_probe, strict=True):
-        measured = {name: other.pop(name) for name in ("noisy_loss", "curvature") if name in other}
+        probed = ("noisy_loss", "curvature", "first_difference")
+        measured = {name: other.pop(name) for name in probed if name in other}
         assert bool(measured) == ("clean_loss" in one)
         assert one == other

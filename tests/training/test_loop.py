@@ -78,7 +78,9 @@ def test_the_loss_falls_and_every_step_is_reported(trial: Trial) -> None:
     config = trial(train__max_steps=12)
     records, summary = run(config)
     assert [record["step"] for record in records] == list(range(13))
-    assert set(records[0]) == {"step", "clean_loss", "noisy_loss", "curvature"}
+    assert set(records[0]) == {
+        *("step", "clean_loss", "noisy_loss", "curvature", "first_difference")
+    }
     for record in records[1:]:
         assert {"step", "loss", "lr"} <= set(record)
     assert [r["step"] for r in records if "clean_loss" in r] == [0, 6, 12]
