@@ -14,11 +14,9 @@ those that wait for them, so they go on from their checkpoints.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -27,6 +25,7 @@ from ray import cloudpickle
 from symnoise_ray.errors import OutOfMemoryError
 from symnoise_ray.workers.ledger import Slot, Task
 from symnoise_ray.workers.outcome import Outcome
+from symnoise_ray.workers.waiting import Waiting
 
 POLL_SECONDS = 20.0
 """Longest a slot's question for work stays open before it asks again."""
@@ -36,6 +35,10 @@ MAX_START_FAILURES = 3
 """Failed starts in a row, over all slots, after which no slot is waited for any more."""
 GRACE_SECONDS = 5.0
 """How long a rank that ended waits for its peers before the group is given up."""
+
+
+TASK, SLOT, POOL = "task", "slot", "pool"
+"""What one may wait for, each with its name."""
 
 
 class Hub:
@@ -52,19 +55,8 @@ class Hub:
         self.closing = False
         self.ever_up = False
         self.largest_micro_batch = sys.maxsize
-        self._changed = asyncio.Condition()
+        self.waiting = Waiting()
         self._watcher: asyncio.Task[None] | None = None
-
-    async def _notify(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
-
-    async def _until(self, ready: Callable[[], bool], timeout: float) -> bool:
-        """Wait for a condition; False on time-out."""
-        async with self._changed:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait_for(ready), timeout)
-        return ready()
 
     # What trials ask.
 
@@ -84,7 +76,7 @@ class Hub:
         self.queues.setdefault(pool, deque()).append(name)
         if self.closing or self.start_failures >= MAX_START_FAILURES:
             self._give_up()
-        await self._notify()
+        self.waiting.wake((POOL, pool))
 
     async def events(
         self, name: str, after: int, timeout: float
@@ -96,8 +88,13 @@ class Hub:
         if name not in self.tasks:
             return None
         task = self.tasks[name]
-        await self._until(lambda: len(task.events) > after or task.outcome is not None, timeout)
-        return task.events[after:], task.outcome
+        await self.waiting.until(
+            lambda: len(task.events) > after or task.outcome is not None, timeout, (TASK, name)
+        )
+        found = task.events[after:]
+        if task.outcome is not None:  # nobody asks again; thousands of trials may follow
+            task.events = []
+        return found, task.outcome
 
     async def cancel(self, name: str) -> None:
         """Stop a trial: at once when it waits, at the next step when it runs."""
@@ -108,7 +105,7 @@ class Hub:
         if not task.slot:
             self.queues[task.pool].remove(name)
             self._end(name, Outcome.cancelled("cancelled"))
-        await self._notify()
+        self.waiting.wake((TASK, name))
 
     async def close(self) -> None:
         """Send every slot home; waiting trials end."""
@@ -116,7 +113,7 @@ class Hub:
         for task in self.tasks.values():
             task.cancelled = True
         self._give_up()
-        await self._notify()
+        self.waiting.wake_all()
 
     async def state(self) -> dict[str, Any]:
         """Slots and tasks, for status lines and tests."""
@@ -164,7 +161,7 @@ class Hub:
             self.ever_up = True
         if self._watcher is None:
             self._watcher = asyncio.create_task(self._watch())
-        await self._notify()
+        self.waiting.wake((SLOT, name))
         return not self.closing
 
     async def take(self, name: str, incarnation: str, number: int) -> dict[str, Any] | None:
@@ -175,14 +172,14 @@ class Hub:
         def ready() -> bool:
             return self.closing or number in slot.bound or bool(queue)
 
-        await self._until(ready, POLL_SECONDS)
+        await self.waiting.until(ready, POLL_SECONDS, (POOL, slot.pool), (SLOT, name))
         if self.closing or slot.incarnation != incarnation or self.slots[name] is not slot:
             return {"stop": True}
         if number not in slot.bound:
             if not queue:
                 return None
             self._bind(name, slot, number, queue.popleft())
-            await self._notify()
+            self.waiting.wake((SLOT, name))
         task_name = slot.bound[number]
         task = self.tasks[task_name]
         return {"name": task_name, "attempt": task.attempt, **task.payload}
@@ -201,7 +198,9 @@ class Hub:
         """Resolves when the trial is to stop, or has ended."""
         task = self.tasks[task_name]
         while not (task.cancelled or task.outcome is not None):
-            await self._until(lambda: task.cancelled or task.outcome is not None, POLL_SECONDS)
+            await self.waiting.until(
+                lambda: task.cancelled or task.outcome is not None, POLL_SECONDS, (TASK, task_name)
+            )
         return task.cancelled
 
     async def event(
@@ -214,7 +213,7 @@ class Hub:
         if record["step"] > task.last_step:
             task.last_step = record["step"]
             task.events.append(record)
-            await self._notify()
+            self.waiting.wake((TASK, task_name))
 
     async def beat(self, name: str, incarnation: str, progress_age: float) -> bool:
         """A sign of life every second; False when this group is not the current one."""
@@ -234,17 +233,18 @@ class Hub:
             return "die"
         slot.ended[rank] = outcome
         attempt = self.tasks[task_name].attempt
-        await self._notify()
-        whole = await self._until(
+        self.waiting.wake((SLOT, name))
+        whole = await self.waiting.until(
             lambda: len(slot.ended) == slot.world_size or self.slots[name] is not slot,
             GRACE_SECONDS,
+            (SLOT, name),
         )
         if self.slots[name] is not slot:
             return "die"
         if slot.task == task_name and self.tasks[task_name].attempt == attempt:
             slot.task = ""  # the first rank that comes here settles it for all
             self._settle(task_name, self._worst(slot.ended))
-            await self._notify()
+            self.waiting.wake((SLOT, name))
         return "ok" if whole else "die"
 
     def _settle(self, task_name: str, outcome: Outcome) -> None:
@@ -260,7 +260,7 @@ class Hub:
         half = train["micro_batch_size"] // 2
         self.largest_micro_batch = min(self.largest_micro_batch, half)
         task.slot, task.submitted, task.attempt = "", time.monotonic(), task.attempt - 1
-        self.queues[task.pool].appendleft(task_name)
+        self._queue_again(task_name, task)
 
     @staticmethod
     def _worst(ended: dict[int, Outcome]) -> Outcome:
@@ -273,6 +273,11 @@ class Hub:
     def _end(self, task_name: str, outcome: Outcome) -> None:
         task = self.tasks[task_name]
         task.outcome = outcome.after(task.waited_seconds, task.attempt)
+        self.waiting.wake((TASK, task_name))
+
+    def _queue_again(self, task_name: str, task: Task) -> None:
+        self.queues[task.pool].appendleft(task_name)
+        self.waiting.wake((POOL, task.pool))
 
     # When things break.
 
@@ -287,7 +292,7 @@ class Hub:
                 self._give_up()
         self._drop(name, reason)
         self.slots[name] = Slot(pool)
-        await self._notify()
+        self.waiting.wake((SLOT, name))
 
     def _drop(self, name: str, reason: str) -> None:
         """Hand a lost slot's trial back to the queue, or end it after too many attempts."""
@@ -302,7 +307,7 @@ class Hub:
             self._end(slot.task, Outcome.lost(reason))
         else:
             task.slot, task.submitted = "", time.monotonic()
-            self.queues[task.pool].appendleft(slot.task)
+            self._queue_again(slot.task, task)
 
     def _give_up(self) -> None:
         """End every waiting trial: no slot will come for it."""
@@ -330,4 +335,4 @@ class Hub:
                     for handle in slot.ranks.values():
                         actor = cloudpickle.loads(handle)
                         ray.kill(actor, no_restart=True)
-                    await self._notify()
+                    self.waiting.wake((SLOT, name))
