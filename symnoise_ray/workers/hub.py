@@ -5,24 +5,27 @@ Every message carries the slot's incarnation, so that messages of a worker group
 has replaced are ignored. A trial whose slot died goes back to the head of the queue, a bounded
 number of times; a slot that is silent or makes no progress is killed and comes back through Ray
 Train.
+
+Ray starts a hub again whose process died, and `pool.py` ends one that is silent. The new hub knows
+nothing: ranks of the old one leave and come back through Ray Train, and trials are queued again by
+those that wait for them, so they go on from their checkpoints.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray import cloudpickle
 
 from symnoise_ray.errors import OutOfMemoryError
+from symnoise_ray.workers.ledger import Slot, Task
 from symnoise_ray.workers.outcome import Outcome
+from symnoise_ray.workers.waiting import Waiting
 
 POLL_SECONDS = 20.0
 """Longest a slot's question for work stays open before it asks again."""
@@ -34,42 +37,8 @@ GRACE_SECONDS = 5.0
 """How long a rank that ended waits for its peers before the group is given up."""
 
 
-@dataclass
-class Task:
-    """A trial on its way through the hub."""
-
-    payload: dict[str, Any]
-    pool: str
-    submitted: float = field(default_factory=time.monotonic)
-    attempt: int = 0
-    slot: str = ""
-    events: list[dict[str, Any]] = field(default_factory=list)
-    last_step: int = -1
-    cancelled: bool = False
-    outcome: Outcome | None = None
-    waited_seconds: float = 0.0
-
-
-@dataclass
-class Slot:
-    """A worker group as the hub knows it."""
-
-    pool: str
-    incarnation: str = ""
-    world_size: int = 0
-    ranks: dict[int, bytes] = field(default_factory=dict)
-    """Handle of each rank's actor, pickled."""
-    pids: dict[int, int] = field(default_factory=dict)
-    bound: dict[int, str] = field(default_factory=dict)
-    task: str = ""
-    ended: dict[int, Outcome] = field(default_factory=dict)
-    last_beat: float = 0.0
-    last_progress: float = 0.0
-
-    @property
-    def up(self) -> bool:
-        """All ranks have reported."""
-        return bool(self.world_size) and len(self.ranks) == self.world_size
+TASK, SLOT, POOL = "task", "slot", "pool"
+"""What one may wait for, each with its name."""
 
 
 class Hub:
@@ -86,39 +55,46 @@ class Hub:
         self.closing = False
         self.ever_up = False
         self.largest_micro_batch = sys.maxsize
-        self._changed = asyncio.Condition()
+        self.waiting = Waiting()
         self._watcher: asyncio.Task[None] | None = None
-
-    async def _notify(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
-
-    async def _until(self, ready: Callable[[], bool], timeout: float) -> bool:
-        """Wait for a condition; False on time-out."""
-        async with self._changed:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait_for(ready), timeout)
-        return ready()
 
     # What trials ask.
 
-    async def submit(self, name: str, payload: dict[str, Any], pool: str) -> None:
-        """Queue a trial; a name is used once."""
+    async def submit(
+        self, name: str, payload: dict[str, Any], pool: str, last_step: int | None = None
+    ) -> None:
+        """Queue a trial; a name is used once.
+
+        One that was queued at a hub that is gone comes with the last step that was told of it, and
+        is not told of that again; where this hub has it already, it stays as it is.
+        """
         if name in self.tasks:
+            if last_step is not None:
+                return
             raise ValueError(f"the trial name {name!r} was submitted before")
-        self.tasks[name] = Task(payload, pool)
+        self.tasks[name] = Task(payload, pool, last_step=-1 if last_step is None else last_step)
         self.queues.setdefault(pool, deque()).append(name)
         if self.closing or self.start_failures >= MAX_START_FAILURES:
             self._give_up()
-        await self._notify()
+        self.waiting.wake((POOL, pool))
 
     async def events(
         self, name: str, after: int, timeout: float
-    ) -> tuple[list[dict[str, Any]], Outcome | None]:
-        """Events from number `after` on, and the outcome once there is one."""
+    ) -> tuple[list[dict[str, Any]], Outcome | None] | None:
+        """Events from number `after` on, and the outcome once there is one.
+
+        None for a trial that this hub does not know, since it was queued at one that is gone.
+        """
+        if name not in self.tasks:
+            return None
         task = self.tasks[name]
-        await self._until(lambda: len(task.events) > after or task.outcome is not None, timeout)
-        return task.events[after:], task.outcome
+        await self.waiting.until(
+            lambda: len(task.events) > after or task.outcome is not None, timeout, (TASK, name)
+        )
+        found = task.events[after:]
+        if task.outcome is not None:  # nobody asks again; thousands of trials may follow
+            task.events = []
+        return found, task.outcome
 
     async def cancel(self, name: str) -> None:
         """Stop a trial: at once when it waits, at the next step when it runs."""
@@ -129,7 +105,7 @@ class Hub:
         if not task.slot:
             self.queues[task.pool].remove(name)
             self._end(name, Outcome.cancelled("cancelled"))
-        await self._notify()
+        self.waiting.wake((TASK, name))
 
     async def close(self) -> None:
         """Send every slot home; waiting trials end."""
@@ -137,7 +113,7 @@ class Hub:
         for task in self.tasks.values():
             task.cancelled = True
         self._give_up()
-        await self._notify()
+        self.waiting.wake_all()
 
     async def state(self) -> dict[str, Any]:
         """Slots and tasks, for status lines and tests."""
@@ -153,6 +129,14 @@ class Hub:
         }
 
     # What slots ask.
+
+    async def expect(self, name: str, pool: str) -> None:
+        """A slot is about to start; if it goes down before it is up, its start has failed.
+
+        Of a slot that was not expected, a hub that took another's place hears first that its ranks
+        have left, and that is no failed start.
+        """
+        self.slots.setdefault(name, Slot(pool))
 
     async def slot_up(
         self,
@@ -177,7 +161,7 @@ class Hub:
             self.ever_up = True
         if self._watcher is None:
             self._watcher = asyncio.create_task(self._watch())
-        await self._notify()
+        self.waiting.wake((SLOT, name))
         return not self.closing
 
     async def take(self, name: str, incarnation: str, number: int) -> dict[str, Any] | None:
@@ -188,14 +172,14 @@ class Hub:
         def ready() -> bool:
             return self.closing or number in slot.bound or bool(queue)
 
-        await self._until(ready, POLL_SECONDS)
+        await self.waiting.until(ready, POLL_SECONDS, (POOL, slot.pool), (SLOT, name))
         if self.closing or slot.incarnation != incarnation or self.slots[name] is not slot:
             return {"stop": True}
         if number not in slot.bound:
             if not queue:
                 return None
             self._bind(name, slot, number, queue.popleft())
-            await self._notify()
+            self.waiting.wake((SLOT, name))
         task_name = slot.bound[number]
         task = self.tasks[task_name]
         return {"name": task_name, "attempt": task.attempt, **task.payload}
@@ -214,7 +198,9 @@ class Hub:
         """Resolves when the trial is to stop, or has ended."""
         task = self.tasks[task_name]
         while not (task.cancelled or task.outcome is not None):
-            await self._until(lambda: task.cancelled or task.outcome is not None, POLL_SECONDS)
+            await self.waiting.until(
+                lambda: task.cancelled or task.outcome is not None, POLL_SECONDS, (TASK, task_name)
+            )
         return task.cancelled
 
     async def event(
@@ -227,7 +213,7 @@ class Hub:
         if record["step"] > task.last_step:
             task.last_step = record["step"]
             task.events.append(record)
-            await self._notify()
+            self.waiting.wake((TASK, task_name))
 
     async def beat(self, name: str, incarnation: str, progress_age: float) -> bool:
         """A sign of life every second; False when this group is not the current one."""
@@ -247,17 +233,18 @@ class Hub:
             return "die"
         slot.ended[rank] = outcome
         attempt = self.tasks[task_name].attempt
-        await self._notify()
-        whole = await self._until(
+        self.waiting.wake((SLOT, name))
+        whole = await self.waiting.until(
             lambda: len(slot.ended) == slot.world_size or self.slots[name] is not slot,
             GRACE_SECONDS,
+            (SLOT, name),
         )
         if self.slots[name] is not slot:
             return "die"
         if slot.task == task_name and self.tasks[task_name].attempt == attempt:
             slot.task = ""  # the first rank that comes here settles it for all
             self._settle(task_name, self._worst(slot.ended))
-            await self._notify()
+            self.waiting.wake((SLOT, name))
         return "ok" if whole else "die"
 
     def _settle(self, task_name: str, outcome: Outcome) -> None:
@@ -273,7 +260,7 @@ class Hub:
         half = train["micro_batch_size"] // 2
         self.largest_micro_batch = min(self.largest_micro_batch, half)
         task.slot, task.submitted, task.attempt = "", time.monotonic(), task.attempt - 1
-        self.queues[task.pool].appendleft(task_name)
+        self._queue_again(task_name, task)
 
     @staticmethod
     def _worst(ended: dict[int, Outcome]) -> Outcome:
@@ -286,20 +273,26 @@ class Hub:
     def _end(self, task_name: str, outcome: Outcome) -> None:
         task = self.tasks[task_name]
         task.outcome = outcome.after(task.waited_seconds, task.attempt)
+        self.waiting.wake((TASK, task_name))
+
+    def _queue_again(self, task_name: str, task: Task) -> None:
+        self.queues[task.pool].appendleft(task_name)
+        self.waiting.wake((POOL, task.pool))
 
     # When things break.
 
     async def slot_down(self, name: str, pool: str, reason: str) -> None:
         """Ray Train has seen a worker group die, or fail to start."""
+        expected = name in self.slots
         slot = self.slots.setdefault(name, Slot(pool))
         self.last_failure = reason
-        if not slot.up:
+        if expected and not slot.up:
             self.start_failures += 1
             if self.start_failures >= MAX_START_FAILURES:
                 self._give_up()
         self._drop(name, reason)
         self.slots[name] = Slot(pool)
-        await self._notify()
+        self.waiting.wake((SLOT, name))
 
     def _drop(self, name: str, reason: str) -> None:
         """Hand a lost slot's trial back to the queue, or end it after too many attempts."""
@@ -314,7 +307,7 @@ class Hub:
             self._end(slot.task, Outcome.lost(reason))
         else:
             task.slot, task.submitted = "", time.monotonic()
-            self.queues[task.pool].appendleft(slot.task)
+            self._queue_again(slot.task, task)
 
     def _give_up(self) -> None:
         """End every waiting trial: no slot will come for it."""
@@ -342,4 +335,4 @@ class Hub:
                     for handle in slot.ranks.values():
                         actor = cloudpickle.loads(handle)
                         ray.kill(actor, no_restart=True)
-                    await self._notify()
+                    self.waiting.wake((SLOT, name))
