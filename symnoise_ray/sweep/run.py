@@ -146,7 +146,7 @@ def _run_in(
         board.say(f"not as in its first part, so that numbers may differ a little: {changed}")
     if sweep.judge.type != "local":
         _check_judge(sweep)
-    with ray_session() as resources:
+    with ray_session(board.say) as resources:
         num_slots = _count_slots(sweep, resources)
         with _judges(sweep) as judges:
             result, page = _run(sweep, num_slots, judges)
