@@ -81,7 +81,7 @@ class Run:
         return []
 
     def kill(self, victim: str, moment: float) -> bool:
-        """Kill a process at a moment, or as soon as there is one; False if the sweep ended first."""
+        """Kill a process at a moment, or once there is one; False if the sweep ended first."""
         while self.process.poll() is None:
             found = [each for each in self.note() if _is(each, VICTIMS[victim])]
             if time.monotonic() - self.began >= moment:
