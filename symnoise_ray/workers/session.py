@@ -21,8 +21,9 @@ import psutil
 from symnoise_ray.errors import EXIT_SIGINT, EXIT_SIGTERM, InfrastructureError, one_line
 from symnoise_ray.workers.guard import Guard
 
-START_SECONDS = 600
-"""How long the parts of a private Ray wait for each other; a busy machine is slow."""
+START_SECONDS = 120
+"""How long the parts of a private Ray wait for each other; a busy machine is slow. A raylet that dies
+meanwhile is noticed no earlier."""
 TIMED_OUT = "timed out during startup"
 """In the message of a Ray whose node took over 30 s to start, which no setting of Ray changes."""
 OBJECT_STORE_BYTES = 200 * 2**20
@@ -111,7 +112,7 @@ def _connect(private: bool, before: set[psutil.Process], say: Callable[[str], No
             raise InfrastructureError(f"Ray must start or answer, but {one_line(error)}") from None
     else:
         return
-    say("this machine is too busy to start Ray in time; it is started once more")
+    say("Ray did not start in time, as on a machine that is too busy; it is started once more")
     _kill(_children() - before)
     try:
         _init(private)  # once more: what is on disk now is read faster

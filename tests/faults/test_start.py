@@ -57,6 +57,35 @@ def test_row_7_a_kill_during_the_start_leaves_no_process(last: str):
     assert [each.name() for each in left if is_there(each)] == []
 
 
+@pytest.mark.slow
+def test_row_6_a_ray_whose_raylet_dies_while_it_starts_is_started_once_more():
+    """As one that is too slow: the driver cannot tell these apart."""
+    other = psutil.Popen(["sleep", "600"])
+    driver = subprocess.Popen(
+        [sys.executable, "-c", START],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "RAY_raylet_start_wait_time_s": "5"},
+    )
+    try:
+        assert driver.stdout is not None
+        while not (found := [each for each in descendants(driver.pid) if each.name() == "raylet"]):
+            assert driver.poll() is None, "the driver ended by itself"
+        found[0].kill()
+        assert driver.stdout.readline() == (
+            "Ray did not start in time, as on a machine that is too busy; it is started once more\n"
+        )
+        assert driver.stdout.readline() == "up\n"
+        assert is_there(other), "a process that is not of this Ray is left alone"
+    finally:
+        started = descendants(driver.pid)
+        for process in (driver, other):
+            process.kill()
+            process.wait()
+        psutil.wait_procs(started, timeout=2 * END_SECONDS)
+
+
 def test_a_guard_ends_what_carries_its_mark_and_nothing_else():
     code = (
         "import subprocess, sys, time\n"

@@ -25,22 +25,6 @@ def fail_first(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_ray_that_was_too_slow_to_start_starts_once_more(monkeypatch: pytest.MonkeyPatch):
-    fail_first(monkeypatch, 1)
-    other = psutil.Popen(["sleep", "600"])
-    try:
-        said: list[str] = []
-        with ray_session(said.append) as resources:
-            assert resources["CPU"] >= 1
-        assert said == ["this machine is too busy to start Ray in time; it is started once more"]
-        assert other.is_running(), "a process that is not of the sweep's Ray is left alone"
-    finally:
-        other.kill()
-        other.wait()
-    assert psutil.Process().children() == []
-
-
-@pytest.mark.slow
 def test_a_ray_that_never_starts_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch):
     fail_first(monkeypatch, 2)
     with pytest.raises(InfrastructureError, match=r"Ray must start, but failed twice: .*too busy"):
