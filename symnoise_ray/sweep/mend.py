@@ -18,7 +18,14 @@ from typing import Any
 
 from symnoise_ray.errors import reason_of
 from symnoise_ray.records.completions import read_completions
-from symnoise_ray.records.files import digest, read_json, read_lines, short_path, write_lines
+from symnoise_ray.records.files import (
+    digest,
+    read_json,
+    read_lines,
+    short_path,
+    write_json,
+    write_lines,
+)
 from symnoise_ray.records.layout import (
     APPLIED,
     CHECKPOINTS,
@@ -113,9 +120,11 @@ def _mend_journal(directory: Path) -> list[str]:
     told = []
     applied = _damage(directory / APPLIED, lambda path: read_json(path)["num_applied"])
     journal = _damage(directory / JOURNAL, lambda path: [*map(_event, _lines(path))])
-    if applied or journal:
-        # Without it all events are sent again, and MLflow gets none of them twice.
+    # All events are sent again, of which MLflow takes none twice.
+    if applied:
         _set_aside(directory / APPLIED)
+    elif journal and (directory / APPLIED).exists():
+        write_json({**read_json(directory / APPLIED), "num_applied": 0}, directory / APPLIED)
     if journal:
         whole = [event for line in _lines(directory / JOURNAL) if (event := _event_or_none(line))]
         _set_aside(directory / JOURNAL)

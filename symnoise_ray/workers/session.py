@@ -22,8 +22,8 @@ from symnoise_ray.errors import EXIT_SIGINT, EXIT_SIGTERM, InfrastructureError, 
 from symnoise_ray.workers.guard import Guard
 
 START_SECONDS = 120
-"""How long the parts of a private Ray wait for each other; a busy machine is slow. A raylet that dies
-meanwhile is noticed no earlier."""
+"""How long the parts of a private Ray wait for each other, since a busy machine is slow. A raylet
+that dies meanwhile is noticed no earlier."""
 TIMED_OUT = "timed out during startup"
 """In the message of a Ray whose node took over 30 s to start, which no setting of Ray changes."""
 OBJECT_STORE_BYTES = 200 * 2**20

@@ -158,11 +158,12 @@ def test_a_damaged_journal_keeps_its_whole_events_and_all_are_sent_again(
     events = read_lines(journal.path)
     lines = journal.path.read_bytes().split(b"\n")
     journal.path.write_bytes(b"\n".join([lines[0], line, *lines[1:]]))
-    write_json({"num_applied": 2}, tmp_path / "journal.applied.json")
+    known = {"num_applied": 2, "runs": {"first": "1", "second": "2"}}
+    write_json(known, tmp_path / "journal.applied.json")
     (told,) = mend(tmp_path)
     assert told.endswith("its 2 whole events are kept")
     assert read_lines(journal.path) == events
-    assert not (tmp_path / "journal.applied.json").exists()
+    assert read_json(tmp_path / "journal.applied.json") == {**known, "num_applied": 0}
 
 
 def test_a_lost_count_of_sent_events_is_made_anew(tmp_path: Path):
