@@ -144,18 +144,31 @@ class Applier:
             return None
         return (Path(self.uri.removeprefix(_SQLITE)).resolve().parent / "mlartifacts").as_uri()
 
+    def _find_run(self, client: Any, name: str, key: str) -> str:
+        """The run of a name, if there is one; empty without.
+
+        One that is remembered may have been moved with its sweep, and then has the key of the
+        earlier place. One that is not may exist: a crash may lie between making and remembering it.
+        """
+        from mlflow.exceptions import MlflowException
+
+        with contextlib.suppress(MlflowException):  # unknown to a store that was made anew
+            known = self._runs.get(name)
+            if known and client.get_run(known).info.lifecycle_stage == "active":
+                return known
+        found = client.search_runs(
+            [self.experiment_id], filter_string=f"tags.`{KEY_TAG}` = '{key}'", max_results=1
+        )
+        return str(found[0].info.run_id) if found else ""
+
     def _start(self, event: dict[str, Any]) -> None:
         client = self._connect()
         key = f"{self.directory.resolve()}#{event['run']}"
         tags = {"mlflow.runName": event["run"], **event["tags"], KEY_TAG: key}
         if event["parent"]:
             tags["mlflow.parentRunId"] = self._runs[event["parent"]]
-        # A crash may lie between creating the run and remembering it: look before creating.
-        found = client.search_runs(
-            [self.experiment_id], filter_string=f"tags.`{KEY_TAG}` = '{key}'", max_results=1
-        )
-        if found:
-            run_id = found[0].info.run_id
+        run_id = self._find_run(client, event["run"], key)
+        if run_id:
             client.update_run(run_id, status="RUNNING")
         else:
             run = client.create_run(self.experiment_id, start_time=event["time_ms"], tags=tags)

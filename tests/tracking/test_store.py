@@ -149,6 +149,9 @@ def test_runs_that_were_moved_with_their_store_are_not_sent_again(
     (tmp_path / "runs").rename(tmp_path / "moved")
     uri = f"sqlite:///{tmp_path / 'moved' / 'mlflow.db'}"
     assert replay(tmp_path / "moved" / "small", uri, "tests") == 0
+    Journal(tmp_path / "moved" / "small").append("start", "small", parent="", params={}, tags={})
+    assert replay(tmp_path / "moved" / "small", uri, "tests") == 1
+    assert len(mlflow.MlflowClient(uri).search_runs(["1"])) == 1, "the sweep goes on with its run"
 
 
 PAGE = "#/experiments/1/runs?viewStateShareKey=k"

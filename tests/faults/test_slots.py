@@ -1,4 +1,4 @@
-"""The hub, the one actor between trials and workers, dies or falls silent: rows of its own."""
+"""The hub, the one actor between trials and workers, dies or falls silent."""
 
 import os
 import signal
