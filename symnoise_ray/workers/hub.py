@@ -155,7 +155,7 @@ class Hub:
             self.slots[name] = slot = Slot(pool, incarnation)
         slot.world_size = world_size
         slot.ranks[rank], slot.pids[rank] = actor, pid
-        slot.last_beat = slot.last_progress = time.monotonic()
+        slot.beats[rank] = slot.last_progress = time.monotonic()
         if slot.up:
             self.start_failures = 0
             self.ever_up = True
@@ -215,13 +215,13 @@ class Hub:
             task.events.append(record)
             self.waiting.wake((TASK, task_name))
 
-    async def beat(self, name: str, incarnation: str, progress_age: float) -> bool:
-        """A sign of life every second; False when this group is not the current one."""
+    async def beat(self, name: str, incarnation: str, rank: int, progress_age: float) -> bool:
+        """A rank's sign of life every second; False when this group is not the current one."""
         slot = self.slots.get(name)
         if slot is None or slot.incarnation != incarnation:
             return False
-        slot.last_beat = time.monotonic()
-        slot.last_progress = max(slot.last_progress, slot.last_beat - progress_age)
+        slot.beats[rank] = time.monotonic()
+        slot.last_progress = max(slot.last_progress, slot.beats[rank] - progress_age)
         return True
 
     async def finish(
@@ -326,7 +326,7 @@ class Hub:
             await asyncio.sleep(1.0)
             now = time.monotonic()
             for name, slot in list(self.slots.items()):
-                silent = now - slot.last_beat > self.silent_seconds
+                silent = slot.up and now - min(slot.beats.values()) > self.silent_seconds
                 stuck = bool(slot.task) and now - slot.last_progress > self.stuck_seconds
                 if slot.up and (silent or stuck):
                     why = "it was silent" if silent else "it made no progress"

@@ -38,7 +38,8 @@ class Slot:
     bound: dict[int, str] = field(default_factory=dict)
     task: str = ""
     ended: dict[int, Outcome] = field(default_factory=dict)
-    last_beat: float = 0.0
+    beats: dict[int, float] = field(default_factory=dict)
+    """When each rank gave its last sign of life: those that hang in a collective hide none."""
     last_progress: float = 0.0
 
     @property

@@ -207,7 +207,8 @@ class _Rank:
                 os._exit(_ORPHANED)
             try:
                 age = time.monotonic() - self.progress
-                known = ray.get(self.hub.beat.remote(self.slot, self.incarnation, age), timeout=60)
+                beat = self.hub.beat.remote(self.slot, self.incarnation, self.rank, age)
+                known = ray.get(beat, timeout=60)
             except ray.exceptions.GetTimeoutError:
                 continue  # its silence is noticed where it was started
             except ray.exceptions.RayActorError:

@@ -314,7 +314,7 @@ def test_words_of_an_earlier_life_are_not_heard():
         await hub.slot_down("slot", "pool", "killed")
         await hub.slot_up("slot", "pool", "second", 0, 1, 1, None)
         await hub.event("slot", "first", "trial", {"step": 1})
-        assert await hub.beat("slot", "first", 0.0) is False
+        assert await hub.beat("slot", "first", 0, 0.0) is False
         return await hub.finish("slot", "first", "trial", 0, Outcome("done"))
 
     assert asyncio.run(restart_and_talk()) == "die"
@@ -330,7 +330,7 @@ def test_a_hub_that_took_anothers_place_asks_for_the_trials_again_and_tells_no_s
         payload = {"config": {"train": {"micro_batch_size": 4}}, "directory": ""}
         for _ in range(2):  # the first answer may be lost
             await hub.submit("trial", payload, "pool", last_step=2)
-        assert await hub.beat("slot", "old", 0.0) is False, "ranks of the old one are sent home"
+        assert await hub.beat("slot", "old", 0, 0.0) is False, "ranks of the old one are sent home"
         await hub.slot_up("slot", "pool", "new", 0, 1, 1, None)
         await hub.take("slot", "new", 0)
         for step in range(5):
