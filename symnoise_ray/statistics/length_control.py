@@ -34,6 +34,7 @@ GAMED_WEIGHT = 0.2 / 2  # AlpacaEval's weight of 0.2, shared by its two gamed mo
 _CHUNK = 128  # replicates at once: what fits the processor's cache
 _MAX_STEPS, _MAX_HALVINGS = 100, 30
 _TOLERANCE = 1e-7  # of the stationarity condition, whose scale is C * N
+_STILL = 1e-9  # a move of the coefficients that changes no rate by more
 
 
 class GamedRows(NamedTuple):
@@ -180,7 +181,8 @@ def _minimise(rows: _Rows, weights_RN: Floats, strength: float, start_RK: Floats
     """Minimise |beta| + C * weighted cross-entropy, for all replicates at once.
 
     Proximal Newton: each step minimises the penalty plus the quadratic model, and is halved as long
-    as the objective would grow. It ends when the subgradient condition holds to 1e-7.
+    as the objective would grow. It ends when the subgradient condition holds to 1e-7, or, where two
+    columns are nearly equal and the objective cannot tell them apart, when no step moves any more.
     """
     features, targets = rows.features, rows.targets
     num_coefficients = features.shape[1]
@@ -204,11 +206,14 @@ def _minimise(rows: _Rows, weights_RN: Floats, strength: float, start_RK: Floats
     current_R, chances_RN = value(beta_RK)
     for _ in range(_MAX_STEPS):
         gradient_RK = strength * ((weights_RN * chances_RN) @ features - pull_RK)
-        if _unsettled(beta_RK, gradient_RK) < _TOLERANCE:
+        settled_R = _unsettled(beta_RK, gradient_RK) < _TOLERANCE
+        if settled_R.all():
             return beta_RK
         curvature = strength * ((weights_RN * chances_RN * (1 - chances_RN)) @ products)
         shape = (-1, num_coefficients, num_coefficients)
         move_RK = _newton_step(beta_RK, gradient_RK, curvature.reshape(shape))
+        if (settled_R | (np.abs(move_RK).max(axis=1) < _STILL)).all():
+            return beta_RK
         allowed_R = current_R + 1e-12 * np.abs(current_R)
         for _ in range(_MAX_HALVINGS):
             next_R, next_chances_RN = value(beta_RK + move_RK)
@@ -221,11 +226,11 @@ def _minimise(rows: _Rows, weights_RN: Floats, strength: float, start_RK: Floats
     )
 
 
-def _unsettled(beta_RK: Floats, gradient_RK: Floats) -> float:
-    """Largest violation of the condition that 0 is a subgradient."""
+def _unsettled(beta_RK: Floats, gradient_RK: Floats) -> Floats:
+    """Each replicate's largest violation of the condition that 0 is a subgradient."""
     at_zero = np.maximum(np.abs(gradient_RK) - 1, 0)
     elsewhere = np.abs(gradient_RK + np.sign(beta_RK))
-    return float(np.where(beta_RK == 0, at_zero, elsewhere).max())
+    return np.asarray(np.where(beta_RK == 0, at_zero, elsewhere).max(axis=1))
 
 
 def _newton_step(beta_RK: Floats, gradient_RK: Floats, curvature_RKK: Floats) -> Floats:

@@ -245,3 +245,18 @@ def test_what_was_not_seen_has_a_p_value_that_agrees_with_its_interval(rate: flo
 def test_of_equal_verdicts_it_is_the_sign_test() -> None:
     assert unseen_p_value(1.0, 7) == pytest.approx(stats.binomtest(7, 7).pvalue)
     assert unseen(1.0, 7) == pytest.approx(stats.binomtest(7, 7).proportion_ci(method="exact"))
+
+
+def test_one_win_that_is_the_only_longer_answer_has_a_rate_at_equal_lengths() -> None:
+    # Its length and the bias explain it equally well, to seven digits, so neither is preferred.
+    scores, deltas = np.full(61, 0.5), np.zeros(61)
+    scores[16], deltas[16] = 1.0, 51.0
+    items = Items(scores, deltas)
+    model = fit_length(items)
+    drawn = np.ones((2, 61))
+    drawn[1, 16] = 3.0
+    assert model.win_rate == pytest.approx(0.5, abs=1e-6)
+    assert replicate(items, drawn, model) == pytest.approx([0.5, 0.5], abs=1e-6)
+    for seed in range(5):
+        draws = np.random.default_rng(seed).multinomial(61, np.full(61, 1 / 61), size=200)
+        assert replicate(items, draws.astype(float), model) == pytest.approx(0.5, abs=1e-6)
