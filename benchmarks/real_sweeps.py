@@ -3,7 +3,7 @@
     python benchmarks/real_sweeps.py FOLDER [--sweeps 10] [--only same,planted] [--json]
 
 `same`: plain fine-tuning under two names. The treatment is the training seed, so that both arms are
-tuned, trained and judged apart, and nothing distinguishes them but chance. `planted`: 28 steps of
+tuned, trained and judged apart, and nothing distinguishes them but chance. `planted`: 20 steps of
 training against 72. Every sweep has seeds of its own. It runs as a user would start it, on the
 embedded demo; what lies in the folder is not run again. Told are all verdicts, and for the planted
 effect the power that `plan` gives for it.
@@ -40,11 +40,11 @@ def same(number: int) -> dict[str, Any]:
 
 
 def planted(number: int) -> dict[str, Any]:
-    """Seventy-two steps against twenty-eight."""
+    """Seventy-two steps against twenty."""
     return {
-        "parameters": {"train.max_steps": {"type": "categorical", "choices": [28, 72]}},
-        "baselines": [{"train.max_steps": 28, "optim.lr": 1.6e-3}],
-        "question": {"treatment": "train.max_steps", "reference": 28, "effect": 0.11},
+        "parameters": {"train.max_steps": {"type": "categorical", "choices": [20, 72]}},
+        "baselines": [{"train.max_steps": 20, "optim.lr": 1.6e-3}],
+        "question": {"treatment": "train.max_steps", "reference": 20, "effect": 0.11},
         "trial": {"train": {"seed": number * APART}},
     }
 
