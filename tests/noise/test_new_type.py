@@ -1,7 +1,7 @@
 """A noise type is one row of the table: with a row added, everything else takes it as it is."""
 
+import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from symnoise_ray.config.loading import load_sweep, load_trial, schema
 from symnoise_ray.errors import UserError
 from symnoise_ray.noise.types import NOISES, UNIFORM, Copy, Noise, is_paired, num_copies
 from symnoise_ray.preflight.forecast import Options, forecast
-from symnoise_ray.records.results import TrialResult
-from symnoise_ray.report import charts
+from symnoise_ray.report import rate_figures
+from symnoise_ray.report.colours import arms_of
 from symnoise_ray.space.check import check_sweep
 from symnoise_ray.training.loop import train
 
@@ -86,15 +86,10 @@ def test_it_is_trained_as_it_was_forecast(trial: Trial, execution: str) -> None:
 
 
 def test_the_report_draws_it_with_the_mark_of_pairs() -> None:
-    params, values = {"noise.type": NEW, "noise.alpha": 5.0}, {"win_rate": 0.6}
-    row = TrialResult(f"001-{NEW}", arm=NEW, label=NEW, params=params, values=values)
-    single = replace(row, trial="002-neftune", arm="neftune")
     assert is_paired(NEW)
-    assert "pair" in charts.dot(NEW)
-    assert "pair" not in charts.dot("neftune")
-    for draw in (charts.win_rates, charts.by_alpha):
-        figure = draw([row], "new")
-        assert "<path" in figure
-        assert "<circle" not in figure
-        assert NEW in figure
-        assert "<path" not in draw([single], "known")
+    arms = arms_of(["neftune", NEW])
+    assert {arm.name: arm.mark for arm in arms} == {"neftune": "circle", NEW: "diamond"}
+    for drawn in (rate_figures.searched(arms, 2), rate_figures.by_setting(arms, 0, "alpha", 2)):
+        text = json.dumps(drawn.chart)
+        assert NEW in text
+        assert "diamond" in text
