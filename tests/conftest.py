@@ -97,6 +97,8 @@ def byte_tokenizer(**special_tokens: str) -> PreTrainedTokenizerFast:
 LONGEST = (
     *("sweep/test_resume_sweep", "sweep/test_run", "sweep/test_quickstart", "judges/test_remote"),
     *("docs/test_first_sweep", "examples/test_examples"),
+    *("faults/test_damaged_files", "faults/test_slots", "faults/test_lost_workers"),
+    *("faults/test_start", "faults/test_storage"),
     *("workers/test_workers", "training/test_checkpoints", "cluster/test_job"),
     *("judges/test_local", "generation/test_answering", "statistics/test_simulated_sweeps"),
     *("noise/test_settings", "models/test_deepspeed_engine", "judges/test_alpaca_eval"),

@@ -3,17 +3,20 @@
 In: token rows, or a folder and a description of what the tokens are made from. Out: a `TokenTable`.
 On disk a table's folder has the hash of that description as its name. It is written under another
 name and then renamed, so it is complete or absent, however many processes write it; the process
-that comes second deletes its own.
+that comes second deletes its own. Training on other tokens would pass unnoticed, so the folder
+holds the digest of every array, and a table that has changed on disk is made again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,11 +26,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from symnoise_ray.data.tokens import IGNORE_INDEX, TokenRow, TokenRows
-from symnoise_ray.records.files import read_json, write_json
+from symnoise_ray.errors import DataError, InfrastructureError
+from symnoise_ray.records.files import digest, read_sealed, write_sealed
+
+log = logging.getLogger(__name__)
 
 _ARRAYS = ("input_ids", "labels", "starts")
-_FORMAT = 1
-"""Raised by one whenever the arrays on disk change their meaning."""
+_FORMAT = 2
+"""Raised by one whenever the files of a table change their meaning."""
+_ATTEMPTS = 3
+"""Other processes may set the same damaged table aside at the same time."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +87,25 @@ def cached(folder: Path, origin: dict[str, Any], make: Callable[[], TokenTable])
     Args:
         folder: Folder of all caches, on storage that the workers share.
         origin: Everything that the tokens depend on, as JSON values.
-        make: Makes the table; it is called only if the cache does not hold it.
+        make: Makes the table; it is called only if the cache does not hold it whole.
+
+    Raises:
+        InfrastructureError: the storage gives back other bytes than were written.
     """
     text = json.dumps({"format": _FORMAT, **origin}, sort_keys=True)
     place = folder / hashlib.sha256(text.encode()).hexdigest()[:32]
-    if not place.is_dir():
-        _write(make(), place, origin)
-    return _read(place)
+    for _ in range(_ATTEMPTS):
+        if not place.is_dir():
+            _write(make(), place, origin)
+        try:
+            return _read(place)
+        except DataError as error:
+            log.warning("%s; the table is made again", error.message)
+            _remove(place)
+    raise InfrastructureError(
+        f"{place}: a table of tokens must be as it was written, but was damaged {_ATTEMPTS} times; "
+        "look at the storage"
+    )
 
 
 def _write(table: TokenTable, place: Path, origin: dict[str, Any]) -> None:
@@ -93,8 +113,13 @@ def _write(table: TokenTable, place: Path, origin: dict[str, Any]) -> None:
     partial = Path(tempfile.mkdtemp(prefix=f".{place.name[:8]}-", dir=place.parent))
     for name in _ARRAYS:
         np.save(partial / f"{name}.npy", getattr(table, name))
-    about = {"template": table.template, "counts": dict(table.counts), "origin": origin}
-    write_json(about, partial / "about.json")
+    about = {
+        "template": table.template,
+        "counts": dict(table.counts),
+        "origin": origin,
+        "digests": {name: digest(partial / f"{name}.npy") for name in _ARRAYS},
+    }
+    write_sealed(about, partial / "about.json")
     partial.chmod(0o755)
     try:
         partial.rename(place)
@@ -105,6 +130,23 @@ def _write(table: TokenTable, place: Path, origin: dict[str, Any]) -> None:
 
 
 def _read(place: Path) -> TokenTable:
-    about = read_json(place / "about.json")
+    """Map a table.
+
+    Raises:
+        DataError: it is not as it was written.
+    """
+    about = read_sealed(place / "about.json")
+    for name, written in about["digests"].items():
+        file = place / f"{name}.npy"
+        if not file.exists() or digest(file) != written:
+            raise DataError(f"{file}: must be as it was written, but has changed since")
     arrays = {name: np.load(place / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
     return TokenTable(**arrays, counts=Counter(about["counts"]), template=about["template"])
+
+
+def _remove(place: Path) -> None:
+    """Take a damaged table away, at once for all who look; arrays that are mapped stay mapped."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{place.name[:8]}-damaged-", dir=place.parent))
+    with suppress(FileNotFoundError):  # another process was first
+        place.rename(aside / place.name)
+    shutil.rmtree(aside)

@@ -100,6 +100,32 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: must be a readable JSON file, but {error}") from None
 
 
+_SEAL = "seal"
+
+
+def write_sealed(value: dict[str, Any], path: Path) -> None:
+    """Write a JSON object with a digest of its own content, for `read_sealed`."""
+    plain = json.loads(json.dumps(value))  # as it is read: every key is a text
+    write_json({**plain, _SEAL: _seal_of(plain)}, path)
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read what `write_sealed` wrote.
+
+    Raises:
+        DataError: the file is missing, or its content is not what was written.
+    """
+    value = read_json(path)
+    seal = value.pop(_SEAL, None) if isinstance(value, dict) else None
+    if seal is None or seal != _seal_of(value):
+        raise DataError(f"{path}: must be as it was written, but has changed since")
+    return dict(value)
+
+
+def _seal_of(value: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Read JSON lines; a last line without its end (a writer was killed) is left out."""
     if not path.exists():
@@ -124,6 +150,12 @@ def read_rows(path: Path, what: str) -> list[Any]:
         raise DataError(f"{path}: must be readable {what}, but {error}") from None
 
 
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf")
 
 
@@ -140,6 +172,5 @@ def contents(names: Iterable[str]) -> dict[str, str]:
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         for file in files:
             if file.is_file() and file.suffix not in _WEIGHTS:
-                with file.open("rb") as opened:
-                    found[str(file)] = hashlib.file_digest(opened, "sha256").hexdigest()
+                found[str(file)] = digest(file)
     return found

@@ -45,6 +45,8 @@ PREFERENCES = "preferences.jsonl"
 SCORE = "score.json"
 RESULT = "trial.json"
 """Written last: the trial's result, whatever it is."""
+DIGESTS = "digests.json"
+"""Of the files of a trial that has ended, written just before its result."""
 KEPT = "kept.json"
 """The directory of the same training with fewer answers, whose model answers in this trial."""
 CHECKPOINTS = "checkpoints"
@@ -57,6 +59,11 @@ DATABASE = "mlflow.db"
 def trial_directory(sweep: Path, name: str) -> Path:
     """The directory of one trial of a sweep."""
     return sweep / TRIALS / name
+
+
+def damaged_name(name: str) -> str:
+    """What a file is called once it was found damaged and set aside."""
+    return f"{name}.damaged"
 
 
 def preferences_against(opponent: str) -> str:

@@ -129,6 +129,10 @@ class SweepPlans:
             arm_name=arm,
         )
 
+    def search_directory(self, index: int) -> Path:
+        """Where the index-th trial of the search writes, whatever its point."""
+        return self._trial_directory(_search_name(index, self.arms.name(self.cells[index].arm)))
+
     def confirm(
         self,
         point: Params,

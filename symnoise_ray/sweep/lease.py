@@ -105,7 +105,11 @@ def _require_gone(path: Path, own: dict[str, Any]) -> None:
         return
     if not here and age > STALE_SECONDS:
         return
-    whose = f"{owner.get('user')} on {owner.get('host')} (process {owner.get('pid')})"
+    whose = (
+        f"{owner.get('user')} on {owner.get('host')} (process {owner.get('pid')})"
+        if owner
+        else f"somebody whose name in {OWNER} cannot be read"
+    )
     raise UserError(
         f"{path.parent}: must have one sweep at a time, but {whose} has one in it, whose last sign "
         f"of life is {age:.0f} s old; wait for its end or stop it"

@@ -66,6 +66,13 @@ class Proposals:
         self.space(drawn)
         return self._record(index, drawn.params, drawn.distributions)
 
+    def recall(self, index: int, point: Params) -> None:
+        """Put a trial that has ended into a study that lost it."""
+        if index not in self._ids and self.space.contains(point):
+            drawn = optuna.trial.FixedTrial(point)
+            self.space(drawn)
+            self._record(index, drawn.params, drawn.distributions)
+
     def _record(
         self, index: int, point: Params, distributions: Mapping[str, BaseDistribution]
     ) -> Params:

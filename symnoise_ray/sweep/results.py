@@ -13,16 +13,19 @@ from pathlib import Path
 
 from symnoise_ray import __version__
 from symnoise_ray.config import SweepConfig
-from symnoise_ray.errors import EXIT_FAILED, EXIT_OK, EXIT_PARTIAL
-from symnoise_ray.records.layout import SweepPaths
+from symnoise_ray.errors import EXIT_FAILED, EXIT_OK, EXIT_PARTIAL, DataError
+from symnoise_ray.records.files import read_json, write_json
+from symnoise_ray.records.layout import TRIALS, SweepPaths
 from symnoise_ray.records.metrics import PHASES
 from symnoise_ray.records.results import (
     INTERRUPTED,
     NO_END,
     SweepResult,
     TrialResult,
+    read_result,
 )
 from symnoise_ray.records.verdict import Choice, Decision, Verdict
+from symnoise_ray.report.write import write_report
 from symnoise_ray.space.design import Arms
 from symnoise_ray.statistics.words import arm_words, verdict_sentence
 from symnoise_ray.sweep.registration import departures
@@ -63,7 +66,7 @@ def assemble(
         parts: How often the sweep was started.
         looks: How often it gave a verdict and was made larger, this verdict included.
     """
-    ordered = sorted(trials, key=lambda trial: (trial.part != "search", trial.trial))
+    ordered = sorted(trials, key=_order)
     verdict = _verdict(sweep, ordered, decisions, looks, interrupted=interrupted)
     return SweepResult(
         paths=SweepPaths(directory),
@@ -82,6 +85,49 @@ def assemble(
         tracking_uri=store.shown,
         experiment=store.experiment,
     )
+
+
+def settle(result: SweepResult, *, ended: bool) -> SweepResult:
+    """Write results.json and the report; returns what they hold now.
+
+    Of a sweep that did not come to its end, all trials that have ended are told, whether or not
+    this part of it has met them. It never takes the place of one that did, or that gave a verdict:
+    that was seen, and later verdicts are corrected for it.
+    """
+    if not ended:
+        before = _seen(result.paths)
+        if before is not None:
+            return before
+        met = {trial.trial for trial in result.trials}
+        folders = sorted((result.paths.directory / TRIALS).glob("*"))
+        others = [found for each in folders if each.name not in met if (found := _result(each))]
+        trials = sorted((*result.trials, *others), key=_order)
+        result = replace(result, trials=tuple(trials), by_phase=_by_phase(trials))
+    write_json(result.to_json(), result.paths.results)
+    write_report(result)
+    return result
+
+
+def _seen(paths: SweepPaths) -> SweepResult | None:
+    """The results on disk, if they are of a sweep that came to its end."""
+    if not paths.results.exists():
+        return None
+    try:
+        found = SweepResult.from_json(read_json(paths.results), paths.directory)
+    except (DataError, LookupError, TypeError, ValueError, AttributeError):
+        return None  # damaged: set aside when the sweep goes on
+    return found if found.comparisons or found.status == "whole" else None
+
+
+def _result(folder: Path) -> TrialResult | None:
+    try:
+        return read_result(folder)
+    except (DataError, LookupError, TypeError, ValueError, AttributeError):
+        return None  # as above
+
+
+def _order(trial: TrialResult) -> tuple[bool, str]:
+    return trial.part != "search", trial.trial
 
 
 def _verdict(

@@ -8,6 +8,7 @@ change, a search, a confirmation or its prompts may grow, and the range of a num
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -15,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from symnoise_ray.config import SweepConfig
-from symnoise_ray.errors import UserError
+from symnoise_ray.errors import DataError, UserError
 from symnoise_ray.records.files import contents, read_json, write_json
-from symnoise_ray.records.layout import LOCK, RESULTS, SWEEP
+from symnoise_ray.records.layout import CHOICES, DESIGN, LOCK, RESULTS, SWEEP, damaged_name
 from symnoise_ray.records.verdict import Verdict
 from symnoise_ray.space.paths import input_files
 from symnoise_ray.space.trials import SweepPlans, known_points
@@ -46,6 +47,8 @@ GROWING = ("search.num_trials", "confirm.arms", "confirm.looks", PROMPTS)
 """Settings that may grow."""
 GROWN = "prompts of the confirmation"
 """What a part of the sweep is said to have changed where it has more of them."""
+_NEEDED = {LOCK: {"directory", "versions", "files", "resumed"}, SWEEP: {"name", "trial"}}
+"""What `--resume` reads of a file."""
 _EXTENDING = ("search.", "confirm.", "budget.")
 
 
@@ -106,18 +109,23 @@ def begin(
 def _go_on(
     directory: Path, values: dict[str, Any], files: dict[str, str], prompts: Prompts | None
 ) -> Past:
-    lock = read_json(directory / LOCK)
-    changed = _changed(read_json(directory / SWEEP), lock["directory"], values, directory)
+    lock, before = (_whole(directory / name) for name in (LOCK, SWEEP))
+    for name in (DESIGN, CHOICES):
+        if (directory / name).exists():
+            _whole(directory / name)
+    changed = _changed(before, lock["directory"], values, directory)
     kept = Prompts.from_json(lock["prompts"]) if lock.get("prompts") else None
     _require_same_files(lock, files, directory, prompts if kept else None)
     prompts = _asked(kept, prompts, changed, directory)
     first = lock["versions"]
     other = {name: now for name, now in _versions().items() if now != first.get(name)}
+    verdict_of = _verdict_part(directory)
     larger = any(name.startswith(_EXTENDING) or name == GROWN for name in changed)
     part = {
         "time": _now(),
         "changed": changed,
-        "after_verdict": larger and _has_verdict(directory),
+        "after_verdict": larger and verdict_of > 0,
+        "verdict_of": verdict_of,
         "versions": other,
     }
     lock["resumed"].append(part)
@@ -127,7 +135,7 @@ def _go_on(
     write_json(values, directory / SWEEP)
     return Past(
         parts=len(lock["resumed"]),
-        looks=sum(each["after_verdict"] for each in lock["resumed"]),
+        looks=_num_looks(lock["resumed"]),
         prompts=prompts,
         other_versions=tuple(f"{name} {first.get(name)} -> {now}" for name, now in other.items()),
     )
@@ -245,6 +253,46 @@ def _seen_from(root: str, value: Any) -> Any:
     return value
 
 
-def _has_verdict(directory: Path) -> bool:
+def _num_looks(resumed: Sequence[Mapping[str, Any]]) -> int:
+    """How many verdicts the sweep was made larger after; a later growth after the same one is none.
+
+    A part of an older version does not say which verdict it followed on, and counts as its own.
+    """
+    grown = [(each, number) for number, each in enumerate(resumed) if each["after_verdict"]]
+    return len({each.get("verdict_of", -number) for each, number in grown})
+
+
+def _verdict_part(directory: Path) -> int:
+    """The part of the sweep that gave its newest verdict; 0 without one.
+
+    Of results that cannot be read it is taken that they held one: the next verdict is then given
+    on a part of the level too small rather than too large.
+    """
     path = directory / RESULTS
-    return path.exists() and bool(Verdict.from_json(read_json(path)["verdict"]).comparisons)
+    seen = int((directory / damaged_name(RESULTS)).exists())
+    if not path.exists():
+        return seen
+    try:
+        found = read_json(path)
+        given = Verdict.from_json(found["verdict"]).comparisons
+        return int(found.get("parts", 1)) if given else seen
+    except (DataError, LookupError, TypeError, ValueError, AttributeError):
+        return 1
+
+
+def _whole(path: Path) -> dict[str, Any]:
+    """What a file holds that nothing else could tell.
+
+    Raises:
+        UserError: it is damaged; the way on is in the message.
+    """
+    try:
+        value = read_json(path)
+        if not isinstance(value, dict) or not _NEEDED.get(path.name, set()) <= set(value):
+            raise DataError(f"{path}: must be as the sweep wrote it, but something is missing")
+    except DataError as error:
+        raise UserError(
+            f"{error.message}; put a copy of it back, or start anew without --resume in another "
+            "directory"
+        ) from None
+    return dict(value)

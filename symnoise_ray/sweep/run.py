@@ -22,12 +22,11 @@ from symnoise_ray.config.loading import find_space
 from symnoise_ray.judges.choose import JudgeSource
 from symnoise_ray.judges.protocol import Judge
 from symnoise_ray.preflight.inputs import prepare
-from symnoise_ray.records.files import require_folder, short_path, write_json
+from symnoise_ray.records.files import require_folder, short_path
 from symnoise_ray.records.layout import SLOTS
 from symnoise_ray.records.results import SweepResult, TrialResult
 from symnoise_ray.records.verdict import Choice, Decision
 from symnoise_ray.report.board import Board
-from symnoise_ray.report.write import write_report
 from symnoise_ray.space.design import search_size
 from symnoise_ray.space.trials import (
     FRESH_SEED,
@@ -39,11 +38,12 @@ from symnoise_ray.space.trials import (
 from symnoise_ray.sweep.budget import Budget
 from symnoise_ray.sweep.directory import claim_directory
 from symnoise_ray.sweep.earlier import used_prompts
+from symnoise_ray.sweep.mend import mend
 from symnoise_ray.sweep.pairs import spent_on_pairs
 from symnoise_ray.sweep.prompts import prompts_of
 from symnoise_ray.sweep.questions import questions
 from symnoise_ray.sweep.registration import register
-from symnoise_ray.sweep.results import assemble
+from symnoise_ray.sweep.results import assemble, settle
 from symnoise_ray.sweep.resume import Past, begin, has_begun, seeds_of
 from symnoise_ray.sweep.summary import summarise
 from symnoise_ray.sweep.watch import Watch
@@ -134,6 +134,8 @@ def _run_in(
     _check_settings(sweep)  # before anything is written: a key in a wrong place must not be
     if has_begun(directory):
         sweep.begin()
+        for line in mend(directory):
+            board.say(line)
     verb = f"part {sweep.past.parts + 1} of the sweep in" if sweep.past.parts else "results in"
     board.say(f"sweep {config.name}: {size_text(config)}; {verb} {short_path(directory)}")
     board.say(f"runs are logged in MLflow at {store.shown}, experiment {store.experiment}")
@@ -144,7 +146,7 @@ def _run_in(
         board.say(f"not as in its first part, so that numbers may differ a little: {changed}")
     if sweep.judge.type != "local":
         _check_judge(sweep)
-    with ray_session() as resources:
+    with ray_session(board.say) as resources:
         num_slots = _count_slots(sweep, resources)
         with _judges(sweep) as judges:
             result, page = _run(sweep, num_slots, judges)
@@ -230,9 +232,10 @@ def _run(sweep: Sweep, num_slots: int, judges: JudgeSource) -> tuple[SweepResult
             _search_and_confirm(sweep, pool.workers, judges, watch, num_slots)
     except BaseException as error:
         watch.abandon()
-        _finish(sweep, watch, tracker, interrupted=isinstance(error, KeyboardInterrupt))
+        patient = not isinstance(error, KeyboardInterrupt)
+        _finish(sweep, watch, tracker, ended=False, patient=patient)
         raise
-    result = _finish(sweep, watch, tracker, interrupted=False)
+    result = _finish(sweep, watch, tracker, ended=True, patient=True)
     return result, events.page(tracker, result)
 
 
@@ -302,7 +305,9 @@ def _warn_of_reuse(sweep: Sweep) -> None:
         )
 
 
-def _finish(sweep: Sweep, watch: Watch, tracker: Tracker, *, interrupted: bool) -> SweepResult:
+def _finish(
+    sweep: Sweep, watch: Watch, tracker: Tracker, *, ended: bool, patient: bool
+) -> SweepResult:
     """Write results.json and the report, and end the sweep's run in MLflow."""
     started = time.monotonic()
     trials = [_with_tracking_time(result, watch, tracker) for result in watch.results]
@@ -316,16 +321,13 @@ def _finish(sweep: Sweep, watch: Watch, tracker: Tracker, *, interrupted: bool) 
         {name: round(value, 2) for name, value in sweep.seconds.items()},
         notes=sweep.notes,
         store=sweep.store,
-        interrupted=interrupted,
+        interrupted=not ended,
         parts=sweep.past.parts + 1,
         looks=sweep.past.looks + 1,
     )
-    write_json(result.to_json(), result.paths.results)
-    write_report(result)
+    result = settle(result, ended=ended)
     events.end_sweep(tracker, sweep.config, result, watch.settings, time.monotonic() - started)
-    problem = (
-        tracker.close(INTERRUPTED_CLOSE_SECONDS) if interrupted else tracker.close(patient=True)
-    )
+    problem = tracker.close(patient=True) if patient else tracker.close(INTERRUPTED_CLOSE_SECONDS)
     if problem:
         sweep.board.say(
             f"not everything reached MLflow ({problem}); the journal has it: "

@@ -21,6 +21,7 @@ from symnoise_ray.errors import CancelledError, InfrastructureError
 from symnoise_ray.judges.choose import JudgeSource
 from symnoise_ray.records.layout import STUDY, TUNE
 from symnoise_ray.records.results import TrialResult, read_result
+from symnoise_ray.space.parameters import Params
 from symnoise_ray.space.trials import SweepPlans, TrialPlan
 from symnoise_ray.statistics.early_exit import CLEAN_LOSS
 from symnoise_ray.sweep.budget import Budget
@@ -141,12 +142,13 @@ def _take_up(
     stopped: dict[int, tuple[int, float]] = {}
     for index in range(len(plans.cells)):
         # A range that shrank since moves no trial that was proposed before.
-        point = known[index].params if index in known else proposals.given(index)
+        point = known[index].params if index in known else _given(plans, proposals, index)
         if point is None:
             continue  # not proposed yet
         plan = plans.search(index, point)
         result = watch.take_up(plan)
         if result is not None:
+            proposals.recall(index, point)
             scores[index] = result.win_rate
             if result.is_stopped:
                 stopped[index] = result.last_step, result[CLEAN_LOSS]
@@ -154,6 +156,15 @@ def _take_up(
                 early_exit.take_up(plan, result)
     proposals.settle(scores, stopped)
     return [index for index in range(len(plans.cells)) if index not in scores]
+
+
+def _given(plans: SweepPlans, proposals: Proposals, index: int) -> Params | None:
+    """The point of a trial that the study does not know: the design's, or that of its result."""
+    point = proposals.given(index)
+    if point is None:
+        ended = read_result(plans.search_directory(index))
+        point = None if ended is None else dict(ended.params)
+    return point
 
 
 def _run_trials(

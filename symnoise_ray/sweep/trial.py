@@ -17,11 +17,13 @@ from symnoise_ray.errors import CancelledError, JudgeError, kind_of, reason_of
 from symnoise_ray.judges.choose import JudgeSource
 from symnoise_ray.judges.judging import judge_all, require_coverage
 from symnoise_ray.records.completions import Completion, read_completions
-from symnoise_ray.records.files import read_json, write_json, write_lines
+from symnoise_ray.records.files import digest, read_json, write_json, write_lines
 from symnoise_ray.records.layout import (
     COMPLETIONS,
     CONFIG,
+    DIGESTS,
     KEPT,
+    METRICS,
     OUTCOME,
     PREFERENCES,
     RESULT,
@@ -37,6 +39,7 @@ from symnoise_ray.workers.client import Workers
 from symnoise_ray.workers.outcome import Outcome
 
 WAIT_SECONDS = 0.2
+_DIGESTED = (METRICS, COMPLETIONS, OUTCOME, PREFERENCES, SCORE)
 NUM_REASONS = 5
 """Most reasons of failed verdicts in a result; an endpoint may give each call its own."""
 
@@ -193,5 +196,13 @@ def _finish(
     """Write trial.json: the trial's result, whatever it is."""
     phases = {name: round(seconds[name], 3) for name in PHASES if name in seconds}
     result = plan.result(status, seconds=phases, **values)
-    write_json(result.to_json(), plan.directory / RESULT)
+    written = plan.directory / RESULT
+    partial = written.with_name(f".{RESULT}.new")
+    write_json(result.to_json(), partial)
+    # A trial that did not come to its end may still be writing the others.
+    names = _DIGESTED if result.is_done else ()
+    files = {name: plan.directory / name for name in names} | {RESULT: partial}
+    digests = {name: digest(path) for name, path in files.items() if path.exists()}
+    write_json(digests, plan.directory / DIGESTS)
+    partial.replace(written)
     return result

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import Self
 
-from symnoise_ray.errors import DataError, DivergedError, OutOfMemoryError, UserError
+from symnoise_ray.errors import DivergedError, OutOfMemoryError
 from symnoise_ray.records.layout import METRICS, RESULT, TRIALS
 from symnoise_ray.records.metrics import Tail
 from symnoise_ray.records.results import TrialResult, read_result
@@ -20,8 +20,9 @@ from symnoise_ray.tracking import events
 from symnoise_ray.tracking.mlflow_runs import Tracker
 
 POLL_SECONDS = 0.25
-FINAL = tuple(kind.kind for kind in (UserError, DataError, DivergedError, OutOfMemoryError))
-"""Failures that would come again: a sweep that goes on leaves them as they are."""
+FINAL = tuple(kind.kind for kind in (DivergedError, OutOfMemoryError))
+"""Failures that the trial's own settings bring about, after a training: a sweep that goes on leaves
+them as they are. The cause of any other may be gone by then, and costs little to meet again."""
 
 
 class Watch:

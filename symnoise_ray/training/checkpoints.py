@@ -2,14 +2,13 @@
 
 In: a training engine between two steps. Out: folders `checkpoints/<step>`. A folder holds the
 trained weights and moments as whole fp32 tensors, one file per worker with a part of them, and a
-manifest with a digest of every file. It gets its name when everything is written; a folder with
-another name, or with a wrong digest, is ignored, and the one before is used. A thread writes the
-files while training goes on.
+manifest with a digest of every file and of itself. It gets its name when everything is written; a
+folder with another name, or with a wrong digest, is ignored, and the one before is used. A thread
+writes the files while training goes on.
 """
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import threading
 import time
@@ -23,9 +22,15 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from symnoise_ray.errors import InfrastructureError
+from symnoise_ray.errors import DataError, InfrastructureError
 from symnoise_ray.models import deepspeed_engine
-from symnoise_ray.records.files import read_json, write_json
+from symnoise_ray.records.files import (
+    digest,
+    read_json,
+    read_sealed,
+    write_json,
+    write_sealed,
+)
 from symnoise_ray.training.schedule import KEPT_CHECKPOINTS
 
 _RANDOM = "random state"
@@ -80,10 +85,10 @@ class Saver:
             rank, world_size = dist.get_rank(), about["world_size"]
             file = partial / f"{rank}.safetensors"
             save_file(tensors, file)
-            write_json(_digest(file), partial / f"{rank}.digest")
+            write_json(digest(file), partial / f"{rank}.digest")
             if rank == 0:
                 about["files"] = dict(_digests(partial, world_size))
-                write_json(about, partial / "manifest.json")
+                write_sealed(about, partial / "manifest.json")
                 shutil.rmtree(self.folder / str(step), ignore_errors=True)
                 partial.rename(self.folder / str(step))
                 for old in _steps(self.folder)[KEPT_CHECKPOINTS:]:
@@ -124,11 +129,6 @@ def _share(engine: Any, rank: int, world_size: int) -> dict[str, Tensor]:
     return tensors
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
 def _digests(partial: Path, world_size: int) -> Iterator[tuple[str, str]]:
     """The file and the digest of every worker; waits for workers that still write."""
     deadline = time.monotonic() + _PEER_SECONDS
@@ -150,16 +150,21 @@ def _steps(folder: Path) -> list[int]:
 def newest(folder: Path, identity: str) -> dict[str, Any] | None:
     """Manifest of this trial's newest complete checkpoint, with its `path`; None without one."""
     for step in _steps(folder):
-        path = folder / str(step)
-        try:
-            manifest: dict[str, Any] = read_json(path / "manifest.json")
-            files = manifest["files"].items()
-            whole = all(_digest(path / name) == digest for name, digest in files)
-        except (OSError, ValueError, KeyError):
-            continue
-        if whole and manifest["identity"] == identity:
-            return {**manifest, "path": str(path)}
+        manifest = _manifest(folder / str(step))
+        if manifest is not None and manifest["identity"] == identity:
+            return manifest
     return None
+
+
+def _manifest(path: Path) -> dict[str, Any] | None:
+    """What a checkpoint's folder says of itself, with its `path`; None where it is not whole."""
+    try:
+        manifest = read_sealed(path / "manifest.json")
+        files = manifest["files"].items()
+        whole = all(digest(path / name) == written for name, written in files)
+    except (OSError, DataError):
+        return None
+    return {**manifest, "path": str(path)} if whole else None
 
 
 def agreed(folder: Path, identity: str) -> dict[str, Any] | None:

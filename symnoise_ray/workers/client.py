@@ -5,6 +5,7 @@ Light: a trial's own process needs it, and imports neither torch nor ray.train f
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,12 @@ from typing import Any
 import ray
 
 from symnoise_ray.config import TrialConfig
+from symnoise_ray.errors import InfrastructureError, one_line
 from symnoise_ray.workers.outcome import Outcome
+
+HUB_SECONDS = 300.0
+"""How long a hub may be away: until its silence is noticed, and a new process has started."""
+RETRY_SECONDS = 0.5
 
 
 class Workers:
@@ -34,12 +40,18 @@ class Workers:
             CancelledError: it was cancelled.
         """
         payload = {"config": config.model_dump(mode="json"), "directory": str(directory)}
-        ray.get(self.hub.submit.remote(name, payload, self.pool))
-        seen = 0
+        self._ask("submit", name, payload, self.pool)
+        seen, last_step = 0, -1
         while True:
-            events, outcome = ray.get(self.hub.events.remote(name, seen, patience))
+            found = self._ask("events", name, seen, patience)
+            if found is None:  # the hub that knew the trial is gone
+                self._ask("submit", name, payload, self.pool, last_step)
+                seen = 0
+                continue
+            events, outcome = found
             yield from events
             seen += len(events)
+            last_step = events[-1]["step"] if events else last_step
             if outcome is not None:
                 outcome.raise_failure()
                 yield outcome
@@ -49,4 +61,22 @@ class Workers:
 
     def cancel(self, name: str) -> None:
         """Stop a trial at its next step or token; a finished or unknown one is left alone."""
-        ray.get(self.hub.cancel.remote(name))
+        self._ask("cancel", name)
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        """Call the hub, or the one that takes its place.
+
+        Raises:
+            InfrastructureError: there is none for too long.
+        """
+        deadline = time.monotonic() + HUB_SECONDS
+        while True:
+            try:
+                return ray.get(getattr(self.hub, method).remote(*arguments))
+            except ray.exceptions.RayActorError as error:
+                if time.monotonic() > deadline:
+                    raise InfrastructureError(
+                        f"the hub of the workers must answer, but is gone for {HUB_SECONDS:g} s: "
+                        f"{one_line(error)}"
+                    ) from None
+                time.sleep(RETRY_SECONDS)

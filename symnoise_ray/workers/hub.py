@@ -5,6 +5,10 @@ Every message carries the slot's incarnation, so that messages of a worker group
 has replaced are ignored. A trial whose slot died goes back to the head of the queue, a bounded
 number of times; a slot that is silent or makes no progress is killed and comes back through Ray
 Train.
+
+Ray starts a hub again whose process died, and `pool.py` ends one that is silent. The new hub knows
+nothing: ranks of the old one leave and come back through Ray Train, and trials are queued again by
+those that wait for them, so they go on from their checkpoints.
 """
 
 from __future__ import annotations
@@ -15,13 +19,13 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray import cloudpickle
 
 from symnoise_ray.errors import OutOfMemoryError
+from symnoise_ray.workers.ledger import Slot, Task
 from symnoise_ray.workers.outcome import Outcome
 
 POLL_SECONDS = 20.0
@@ -32,44 +36,6 @@ MAX_START_FAILURES = 3
 """Failed starts in a row, over all slots, after which no slot is waited for any more."""
 GRACE_SECONDS = 5.0
 """How long a rank that ended waits for its peers before the group is given up."""
-
-
-@dataclass
-class Task:
-    """A trial on its way through the hub."""
-
-    payload: dict[str, Any]
-    pool: str
-    submitted: float = field(default_factory=time.monotonic)
-    attempt: int = 0
-    slot: str = ""
-    events: list[dict[str, Any]] = field(default_factory=list)
-    last_step: int = -1
-    cancelled: bool = False
-    outcome: Outcome | None = None
-    waited_seconds: float = 0.0
-
-
-@dataclass
-class Slot:
-    """A worker group as the hub knows it."""
-
-    pool: str
-    incarnation: str = ""
-    world_size: int = 0
-    ranks: dict[int, bytes] = field(default_factory=dict)
-    """Handle of each rank's actor, pickled."""
-    pids: dict[int, int] = field(default_factory=dict)
-    bound: dict[int, str] = field(default_factory=dict)
-    task: str = ""
-    ended: dict[int, Outcome] = field(default_factory=dict)
-    last_beat: float = 0.0
-    last_progress: float = 0.0
-
-    @property
-    def up(self) -> bool:
-        """All ranks have reported."""
-        return bool(self.world_size) and len(self.ranks) == self.world_size
 
 
 class Hub:
@@ -102,11 +68,19 @@ class Hub:
 
     # What trials ask.
 
-    async def submit(self, name: str, payload: dict[str, Any], pool: str) -> None:
-        """Queue a trial; a name is used once."""
+    async def submit(
+        self, name: str, payload: dict[str, Any], pool: str, last_step: int | None = None
+    ) -> None:
+        """Queue a trial; a name is used once.
+
+        One that was queued at a hub that is gone comes with the last step that was told of it, and
+        is not told of that again; where this hub has it already, it stays as it is.
+        """
         if name in self.tasks:
+            if last_step is not None:
+                return
             raise ValueError(f"the trial name {name!r} was submitted before")
-        self.tasks[name] = Task(payload, pool)
+        self.tasks[name] = Task(payload, pool, last_step=-1 if last_step is None else last_step)
         self.queues.setdefault(pool, deque()).append(name)
         if self.closing or self.start_failures >= MAX_START_FAILURES:
             self._give_up()
@@ -114,8 +88,13 @@ class Hub:
 
     async def events(
         self, name: str, after: int, timeout: float
-    ) -> tuple[list[dict[str, Any]], Outcome | None]:
-        """Events from number `after` on, and the outcome once there is one."""
+    ) -> tuple[list[dict[str, Any]], Outcome | None] | None:
+        """Events from number `after` on, and the outcome once there is one.
+
+        None for a trial that this hub does not know, since it was queued at one that is gone.
+        """
+        if name not in self.tasks:
+            return None
         task = self.tasks[name]
         await self._until(lambda: len(task.events) > after or task.outcome is not None, timeout)
         return task.events[after:], task.outcome
@@ -153,6 +132,14 @@ class Hub:
         }
 
     # What slots ask.
+
+    async def expect(self, name: str, pool: str) -> None:
+        """A slot is about to start; if it goes down before it is up, its start has failed.
+
+        Of a slot that was not expected, a hub that took another's place hears first that its ranks
+        have left, and that is no failed start.
+        """
+        self.slots.setdefault(name, Slot(pool))
 
     async def slot_up(
         self,
@@ -291,9 +278,10 @@ class Hub:
 
     async def slot_down(self, name: str, pool: str, reason: str) -> None:
         """Ray Train has seen a worker group die, or fail to start."""
+        expected = name in self.slots
         slot = self.slots.setdefault(name, Slot(pool))
         self.last_failure = reason
-        if not slot.up:
+        if expected and not slot.up:
             self.start_failures += 1
             if self.start_failures >= MAX_START_FAILURES:
                 self._give_up()

@@ -20,12 +20,15 @@ import ray
 from symnoise_ray.config import JudgeConfig, TrialConfig, WorkersConfig
 from symnoise_ray.errors import InfrastructureError, UserError
 from symnoise_ray.workers.client import Workers
-from symnoise_ray.workers.hub import Hub
+from symnoise_ray.workers.hub import MAX_START_FAILURES, Hub
 from symnoise_ray.workers.session import THREAD_PREFIX
 
 log = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 10.0
+HUB_POLL_SECONDS = 2.0
+HUB_SILENT_SECONDS = 30.0
+"""A hub that did not answer for so long is replaced."""
 ROUNDING = 1e-9
 """Parts of GPUs are no exact numbers."""
 INTERRUPTED_CLOSE_SECONDS = 0.5
@@ -96,10 +99,12 @@ class Pool:
         self.storage = storage
         self.name = f"{workers.num_workers}x{workers.cpus_per_worker}c{workers.gpus_per_worker:g}g"
         self.threads: list[threading.Thread] = []
-        self.closing = False
+        self.closed = threading.Event()
+        self.hub_silent_seconds = HUB_SILENT_SECONDS
 
     def __enter__(self) -> Self:
-        actor = ray.remote(num_cpus=0, max_concurrency=1000)(Hub)
+        # Ray starts it again, under the same handle, whenever its process dies.
+        actor = ray.remote(num_cpus=0, max_concurrency=1000, max_restarts=-1)(Hub)
         self.hub: Any = actor.options(name=f"symnoise-hub-{uuid.uuid4().hex[:8]}").remote()
         self.workers = Workers(self.hub, self.name)
         # The hub notices a death through these settings of Ray Train's controller.
@@ -109,25 +114,49 @@ class Pool:
         from symnoise_ray.workers.slots import run_slot  # ray.train and with it torch: seconds
 
         for index in range(self.num_slots):
-            arguments = (run_slot, f"slot-{index}")
-            name = f"{THREAD_PREFIX}-slot-{index}"
-            thread = threading.Thread(target=self._hold, args=arguments, name=name, daemon=True)
-            thread.start()
-            self.threads.append(thread)
+            self.hub.expect.remote(f"slot-{index}", self.name)
+            self._start(f"slot-{index}", self._hold, run_slot, f"slot-{index}")
+        self._start("hub", self._watch_hub)
         return self
+
+    def _start(self, name: str, target: Callable[..., None], *arguments: Any) -> None:
+        name = f"{THREAD_PREFIX}-{name}"
+        thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)
+        thread.start()
+        self.threads.append(thread)
+
+    def _watch_hub(self) -> None:
+        """End a hub that is silent; Ray starts a new one in its place, as for one that died."""
+        heard = time.monotonic()
+        while not self.closed.wait(HUB_POLL_SECONDS):
+            if self._hub_state(HUB_POLL_SECONDS) is not None:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > self.hub_silent_seconds:
+                log.warning("the hub was silent for %g s and is replaced", self.hub_silent_seconds)
+                ray.kill(self.hub, no_restart=False)
+                heard = time.monotonic()
+
+    def _hub_state(self, timeout: float) -> dict[str, Any] | None:
+        """What the hub knows; None if it does not answer in time."""
+        try:
+            state: dict[str, Any] = ray.get(self.hub.state.remote(), timeout=timeout)
+            return state
+        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+            return None
 
     def _hold(self, run_slot: Callable[..., None], slot: str) -> None:
         try:
             run_slot(self.hub, slot, self.name, self.config, self.warm, self.storage)
         except Exception as error:
-            if not self.closing:
+            if not self.closed.is_set():
                 log.error("%s ended: %s", slot, error)
                 self._report_death(slot, error)
 
     def _report_death(self, slot: str, error: Exception) -> None:
         """A slot whose Ray Train run ended altogether will not come back."""
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        for _ in range(3):
+        self.hub.expect.remote(slot, self.name)
+        for _ in range(MAX_START_FAILURES):
             self.hub.slot_down.remote(slot, self.name, lines[-1][:300])
 
     def wait_until_up(self) -> None:
@@ -138,10 +167,10 @@ class Pool:
         """
         minutes = self.config.start_minutes
         deadline = time.monotonic() + 60 * minutes
-        state = ray.get(self.hub.state.remote())
-        while not state["ever_up"]:
-            reason = state["last_failure"] or "none of them reported a failure"
-            if state["gave_up"]:
+        state = self._hub_state(HUB_POLL_SECONDS) or {}
+        while not state.get("ever_up"):
+            reason = state.get("last_failure") or "none of them reported a failure"
+            if state.get("gave_up"):
                 raise InfrastructureError(f"no worker group could be started: {reason}")
             if time.monotonic() > deadline:
                 raise InfrastructureError(
@@ -149,10 +178,10 @@ class Pool:
                     f"is; {reason}"
                 )
             time.sleep(0.2)
-            state = ray.get(self.hub.state.remote())
+            state = self._hub_state(HUB_POLL_SECONDS) or {}
 
     def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
-        self.closing = True
+        self.closed.set()
         patience = CLOSE_SECONDS if kind is None else INTERRUPTED_CLOSE_SECONDS
         try:
             ray.get(self.hub.close.remote(), timeout=patience)

@@ -12,16 +12,18 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 import psutil
 
 from symnoise_ray.errors import EXIT_SIGINT, EXIT_SIGTERM, InfrastructureError, one_line
+from symnoise_ray.workers.guard import Guard
 
-START_SECONDS = 600
-"""How long the parts of a private Ray wait for each other; a busy machine is slow."""
+START_SECONDS = 120
+"""How long the parts of a private Ray wait for each other; a busy machine is slow. A raylet that dies
+meanwhile is noticed no earlier."""
 TIMED_OUT = "timed out during startup"
 """In the message of a Ray whose node took over 30 s to start, which no setting of Ray changes."""
 OBJECT_STORE_BYTES = 200 * 2**20
@@ -49,8 +51,11 @@ def in_ray_job() -> bool:
 
 
 @contextmanager
-def ray_session() -> Iterator[dict[str, float]]:
+def ray_session(say: Callable[[str], None]) -> Iterator[dict[str, float]]:
     """Connect to Ray, or use the connection that this process has; yields its resources.
+
+    Args:
+        say: Tells a person a line, where Ray has to be started once more.
 
     Raises:
         InfrastructureError: Ray does not start, or the cluster that RAY_ADDRESS names does not
@@ -63,19 +68,33 @@ def ray_session() -> Iterator[dict[str, float]]:
         return
     previous = signal.signal(signal.SIGTERM, _interrupt)
     private = "RAY_ADDRESS" not in os.environ and not in_ray_job()
-    before = _children()
-    try:
-        _connect(private, before)
+    with ExitStack() as stack:
+        stack.callback(signal.signal, signal.SIGTERM, previous)
+        guard = stack.enter_context(Guard()) if private else None
+        stack.enter_context(_connected(guard, say))
         # ray.init replaces the handler of SIGTERM, so ours is set again.
         signal.signal(signal.SIGTERM, _interrupt)
         yield ray.cluster_resources()
+
+
+@contextmanager
+def _connected(guard: Guard | None, say: Callable[[str], None]) -> Iterator[None]:
+    """A connection for the time of a block; a private Ray, which has a guard, ends with it."""
+    import ray
+
+    before = _children()
+    try:
+        _connect(guard is not None, before, say)
+        if guard is not None:
+            guard.is_up()
+        yield
     except KeyboardInterrupt:
         # Ray hands on a plain KeyboardInterrupt, whatever the handler raised.
         raise Interrupted(_received[-1] if _received else EXIT_SIGINT) from None
     finally:
         # What is left to do takes a moment; a second Ctrl-C must not leave processes behind.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        started = _children() - before if private else set()
+        started = _children() - before if guard is not None else set()
         if threads_in_ray():
             _kill(started)
         else:
@@ -83,10 +102,9 @@ def ray_session() -> Iterator[dict[str, float]]:
             _, alive = psutil.wait_procs(started, timeout=END_SECONDS)
             _kill(alive)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, previous)
 
 
-def _connect(private: bool, before: set[psutil.Process]) -> None:
+def _connect(private: bool, before: set[psutil.Process], say: Callable[[str], None]) -> None:
     try:
         _init(private)
     except Exception as error:  # Ray raises all kinds
@@ -94,6 +112,7 @@ def _connect(private: bool, before: set[psutil.Process]) -> None:
             raise InfrastructureError(f"Ray must start or answer, but {one_line(error)}") from None
     else:
         return
+    say("Ray did not start in time, as on a machine that is too busy; it is started once more")
     _kill(_children() - before)
     try:
         _init(private)  # once more: what is on disk now is read faster

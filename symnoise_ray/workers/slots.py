@@ -195,7 +195,11 @@ class _Rank:
             raise RuntimeError("a peer of this worker did not come to the end of the trial")
 
     def _beat(self) -> None:
-        """Tell the hub every second that this process lives; leave when the sweep is gone."""
+        """Tell the hub every second that this process lives; leave when nobody waits for it.
+
+        A hub that took another's place hands the same trial out again, so the rank that still runs
+        it must be gone by then. Ray Train starts it anew.
+        """
         parent = os.getppid()
         while True:
             time.sleep(BEAT_SECONDS)
@@ -203,8 +207,10 @@ class _Rank:
                 os._exit(_ORPHANED)
             try:
                 age = time.monotonic() - self.progress
-                ray.get(self.hub.beat.remote(self.slot, self.incarnation, age), timeout=60)
+                known = ray.get(self.hub.beat.remote(self.slot, self.incarnation, age), timeout=60)
             except ray.exceptions.GetTimeoutError:
-                continue
+                continue  # its silence is noticed where it was started
             except ray.exceptions.RayActorError:
+                known = False
+            if not known:
                 os._exit(_ORPHANED)

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 
 from symnoise_ray.config import TrialConfig
+from symnoise_ray.data import token_table
 from symnoise_ray.data.token_table import TokenTable, cached
 from symnoise_ray.data.tokens import IGNORE_INDEX, TokenRow, TokenRows
+from symnoise_ray.errors import InfrastructureError
 from symnoise_ray.records.files import contents
 from symnoise_ray.training import corpus
 from symnoise_ray.training.loop import train
@@ -64,6 +67,46 @@ def test_a_write_that_was_cut_off_is_not_taken_for_a_table(tmp_path: Path) -> No
     (place,) = tmp_path.iterdir()
     place.rename(tmp_path / f".{place.name[:8]}-killed")
     assert len(cached(tmp_path, {"data": "a"}, table)) == 3
+
+
+def flip(file: Path) -> None:
+    """Change one bit; what is read is still a valid file."""
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda place: flip(place / "input_ids.npy"),
+        lambda place: (place / "labels.npy").write_bytes((place / "labels.npy").read_bytes()[:-4]),
+        lambda place: (place / "starts.npy").unlink(),
+        lambda place: (place / "about.json").unlink(),
+        lambda place: (place / "about.json").write_text("[]"),
+        lambda place: (place / "about.json").write_text('{"digests": {}}'),
+    ],
+    ids=["bit flipped", "truncated", "array gone", "index gone", "index a list", "index empty"],
+)
+def test_a_table_that_was_damaged_on_disk_is_made_again(
+    damage: Callable[[Path], object], tmp_path: Path
+) -> None:
+    cached(tmp_path, {"data": "a"}, table)
+    (place,) = tmp_path.iterdir()
+    damage(place)
+    mended = cached(tmp_path, {"data": "a"}, table)
+    for name in ("input_ids", "labels", "starts"):
+        assert np.array_equal(getattr(mended, name), getattr(table(), name))
+    assert list(tmp_path.iterdir()) == [place], "nothing of the damaged table is left"
+    cached(tmp_path, {"data": "a"}, never)
+
+
+def test_storage_that_gives_back_other_bytes_each_time_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(token_table, "digest", lambda path: os.urandom(8).hex())
+    with pytest.raises(InfrastructureError, match=r"as it was written.*damaged 3 times"):
+        cached(tmp_path, {"data": "a"}, table)
 
 
 def _race(folder: Path, start: Any, done: Any) -> None:

@@ -82,6 +82,13 @@ def test_an_owner_elsewhere_is_replaced_when_it_gave_no_sign_of_life_for_long(tm
         assert json.loads((tmp_path / OWNER).read_text())["pid"] == os.getpid()
 
 
+def test_an_owner_whose_name_cannot_be_read_is_told_as_such(tmp_path: Path):
+    (tmp_path / OWNER).write_text("garbage")
+    told = r"somebody whose name in owner.json cannot be read has one in it.*try again after 30 s"
+    with pytest.raises(UserError, match=told), hold(tmp_path):
+        pass
+
+
 def test_an_owner_gives_signs_of_life(tmp_path: Path):
     with holder(tmp_path):
         path = tmp_path / OWNER

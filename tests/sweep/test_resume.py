@@ -12,6 +12,7 @@ from symnoise_ray.errors import UserError
 from symnoise_ray.records.files import read_json, write_json
 from symnoise_ray.records.verdict import Comparison, Decision, Verdict
 from symnoise_ray.sweep import resume
+from symnoise_ray.sweep.mend import mend
 from symnoise_ray.sweep.resume import FREE, Past, begin
 
 VALUES: dict[str, Any] = {
@@ -166,4 +167,29 @@ def test_only_a_sweep_that_grows_after_a_verdict_takes_another_look(version: int
     write_json({"verdict": verdict}, tmp_path / "results.json")
     assert begin(sweep(search__num_trials=5), tmp_path, SEEDS).looks == 0, "nothing grew"
     assert begin(sweep(search__num_trials=6), tmp_path, SEEDS).looks == 1
-    assert begin(sweep(search__num_trials=6, confirm__looks=[2, 9]), tmp_path, SEEDS).looks == 2
+    assert begin(sweep(search__num_trials=7), tmp_path, SEEDS).looks == 1, "after the same verdict"
+    write_json({"verdict": verdict, "parts": 5}, tmp_path / "results.json")
+    assert begin(sweep(search__num_trials=7, confirm__looks=[2, 9]), tmp_path, SEEDS).looks == 2
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"verdict": 7}'])
+def test_results_that_cannot_be_read_may_have_held_a_verdict(damage: str, tmp_path: Path):
+    begin(sweep(), tmp_path, SEEDS)
+    (tmp_path / "results.json").write_text(damage)
+    assert begin(sweep(search__num_trials=5), tmp_path, SEEDS).looks == 1
+    assert len(mend(tmp_path)) == 1, "it is set aside"
+    assert begin(sweep(search__num_trials=6), tmp_path, SEEDS).looks == 1, "and not forgotten"
+
+
+@pytest.mark.parametrize("name", ["sweep.json", "run.lock.json", "design.json", "confirm.json"])
+@pytest.mark.parametrize("damage", ["", "{", "[]", "\x00"])
+def test_what_nothing_else_could_tell_is_named_with_the_way_on(
+    name: str, damage: str, tmp_path: Path
+):
+    begin(sweep(), tmp_path, SEEDS)
+    (tmp_path / name).write_text(damage)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    told = rf"{name}: must be .*put a copy of it back, or start anew without --resume"
+    with pytest.raises(UserError, match=told):
+        begin(sweep(), tmp_path, SEEDS)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

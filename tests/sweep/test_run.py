@@ -132,6 +132,7 @@ def test_every_trial_leaves_its_files(small: Path):
             "outcome.json",
             "preferences.jsonl",
             "score.json",
+            "digests.json",
             "trial.json",
         }
         assert set(read_json(folder / "trial.json")["seconds"]) >= set(SPENT) - {"track"}

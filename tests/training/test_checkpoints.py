@@ -14,6 +14,7 @@ import pytest
 
 from symnoise_ray.config import TrialConfig
 from symnoise_ray.errors import CancelledError
+from symnoise_ray.records.files import read_json, read_sealed, write_json, write_sealed
 from symnoise_ray.training import checkpoints
 from symnoise_ray.training.checkpoints import newest
 from symnoise_ray.training.loop import identity, train
@@ -105,16 +106,17 @@ def test_so_is_one_with_adapters_dropout_or_offloaded_states(
 def test_a_checkpoint_of_one_stage_serves_another(trial: Trial, tmp_path: Path) -> None:
     run(trial(train__checkpoint_minutes=OFTEN), tmp_path, stop_after=3)
     sharded = trial(train__checkpoint_minutes=OFTEN, train__zero_stage=2)
-    manifest = json.loads((tmp_path / "3" / "manifest.json").read_text())
-    manifest["identity"] = identity(sharded)
-    (tmp_path / "3" / "manifest.json").write_text(json.dumps(manifest))
+    manifest = read_sealed(tmp_path / "3" / "manifest.json")
+    write_sealed({**manifest, "identity": identity(sharded)}, tmp_path / "3" / "manifest.json")
     after = run(sharded, tmp_path)
     assert [r["loss"] for r in after] == pytest.approx(
         [r["loss"] for r in run(trial(), None)[4:]], rel=1e-5
     )
 
 
-@pytest.mark.parametrize("broken", ["tensors", "manifest", "no manifest", "gone"])
+@pytest.mark.parametrize(
+    "broken", ["tensors", "manifest", "list", "no files", "digit", "no manifest", "gone"]
+)
 def test_a_broken_checkpoint_falls_back_to_the_one_before(
     trial: Trial, tmp_path: Path, broken: str
 ) -> None:
@@ -128,6 +130,12 @@ def test_a_broken_checkpoint_falls_back_to_the_one_before(
         tensors.write_bytes(content)
     elif broken == "manifest":
         manifest.write_text(manifest.read_text()[:50])
+    elif broken == "list":
+        manifest.write_text("[1, 2]")
+    elif broken == "no files":
+        write_json({**read_json(manifest), "files": {}}, manifest)
+    elif broken == "digit":
+        manifest.write_text(manifest.read_text().replace('"step": 3', '"step": 5'))
     elif broken == "no manifest":
         manifest.unlink()
     else:
@@ -169,6 +177,7 @@ SCRIPT = """
 import json, os, sys, time
 from pathlib import Path
 from symnoise_ray.config import TrialConfig
+from symnoise_ray.records.files import read_json, read_sealed, write_json, write_sealed
 from symnoise_ray.training import checkpoints
 from symnoise_ray.workers.task import run_task
 

@@ -321,10 +321,43 @@ def test_words_of_an_earlier_life_are_not_heard():
     assert hub.tasks["trial"].outcome is None
 
 
+def test_a_hub_that_took_anothers_place_asks_for_the_trials_again_and_tells_no_step_twice():
+    hub = Hub()
+
+    async def go_on() -> list[int]:
+        assert await hub.events("trial", 3, 0.0) is None, "it does not know the trial"
+        payload = {"config": {"train": {"micro_batch_size": 4}}, "directory": ""}
+        for _ in range(2):  # the first answer may be lost
+            await hub.submit("trial", payload, "pool", last_step=2)
+        assert await hub.beat("slot", "old", 0.0) is False, "ranks of the old one are sent home"
+        await hub.slot_up("slot", "pool", "new", 0, 1, 1, None)
+        await hub.take("slot", "new", 0)
+        for step in range(5):
+            await hub.event("slot", "new", "trial", {"step": step})
+        events, outcome = await hub.events("trial", 0, 0.0)
+        assert outcome is None
+        return [event["step"] for event in events]
+
+    assert asyncio.run(go_on()) == [3, 4]
+
+
+def test_ranks_that_leave_an_old_hub_are_no_failed_starts():
+    hub = Hub()
+
+    async def leave() -> None:
+        await hub.submit("trial", {}, "pool", last_step=2)
+        for number in range(MAX_START_FAILURES):
+            await hub.slot_down(f"slot-{number}", "pool", "its hub was gone")
+
+    asyncio.run(leave())
+    assert hub.tasks["trial"].outcome is None
+
+
 def test_slots_that_never_start_end_the_waiting_trials():
     hub = Hub()
 
     async def fail_to_start() -> None:
+        await hub.expect("slot", "pool")
         await hub.submit("trial", {}, "pool")
         for _ in range(MAX_START_FAILURES):
             await hub.slot_down("slot", "pool", "the model cannot be read")

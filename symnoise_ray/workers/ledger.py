@@ -1,0 +1,47 @@
+"""What the hub keeps in its books: a trial on its way, and a worker group as it is known there."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from symnoise_ray.workers.outcome import Outcome
+
+
+@dataclass
+class Task:
+    """A trial on its way through the hub."""
+
+    payload: dict[str, Any]
+    pool: str
+    submitted: float = field(default_factory=time.monotonic)
+    attempt: int = 0
+    slot: str = ""
+    events: list[dict[str, Any]] = field(default_factory=list)
+    last_step: int = -1
+    cancelled: bool = False
+    outcome: Outcome | None = None
+    waited_seconds: float = 0.0
+
+
+@dataclass
+class Slot:
+    """A worker group as the hub knows it."""
+
+    pool: str
+    incarnation: str = ""
+    world_size: int = 0
+    ranks: dict[int, bytes] = field(default_factory=dict)
+    """Handle of each rank's actor, pickled."""
+    pids: dict[int, int] = field(default_factory=dict)
+    bound: dict[int, str] = field(default_factory=dict)
+    task: str = ""
+    ended: dict[int, Outcome] = field(default_factory=dict)
+    last_beat: float = 0.0
+    last_progress: float = 0.0
+
+    @property
+    def up(self) -> bool:
+        """All ranks have reported."""
+        return bool(self.world_size) and len(self.ranks) == self.world_size
