@@ -44,13 +44,13 @@ FACES = {
     "training": {"corpus", "loop", "schedule"},
     "generation": {"answering", "harness", "harness_tasks"},
     "judges": {"choose", "judging", "protocol", "remote", "self_check"},
-    "report": {"board", "card", "words", "write"},
+    "report": {"board", "card", "standing", "words", "write"},
     "integrations": {"export"},
     "launch": {"check"},
     "preflight": {"forecast", "inputs", "plan", "power", "preview"},
-    "workers": {"client", "outcome", "pool", "session", "task"},
+    "workers": {"client", "job_place", "outcome", "pool", "session", "task"},
     "tracking": {"events", "mlflow_runs", "origin", "store"},
-    "sweep": {"results", "run"},
+    "sweep": {"orders", "results", "run"},
     "cli": {"main"},
 }
 """Of each wing, the modules that other wings import; the rest is its own."""
@@ -78,6 +78,7 @@ OWNERS = {
     "peft": {"models"},
     "lm_eval": {"generation"},
     "rich": {"report", "sweep"},
+    "shtab": {"cli"},
 }
 LONGEST_FUNCTION, LONGEST_MODULE = 60, 350
 

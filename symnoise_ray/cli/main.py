@@ -14,6 +14,8 @@ import warnings
 from collections.abc import Sequence
 
 from symnoise_ray import __version__
+from symnoise_ray.cli.completion import add_completion
+from symnoise_ray.cli.ctl import add_ctl
 from symnoise_ray.cli.export import add_export
 from symnoise_ray.cli.pool import add_pool
 from symnoise_ray.cli.score import add_score
@@ -90,10 +92,12 @@ def _parser() -> argparse.ArgumentParser:
             "failed, 4 not decided yet (verdict), 130 or 143 interrupted"
         ),
     )
+    parser.set_defaults(root=parser)  # `completion` tells of all verbs
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     stages = (add_tune, add_train, add_generate, add_judge, add_score)
-    told = (add_verdict, add_pool, add_report, add_card, add_export)
-    for add in (*stages, *told, add_validate, add_plan, add_inspect, add_schema, add_sync):
+    told = (add_ctl, add_verdict, add_pool, add_report, add_card, add_export)
+    checks = (add_validate, add_plan, add_inspect, add_schema)
+    for add in (*stages, *told, *checks, add_sync, add_completion):
         add(verbs)
     return parser

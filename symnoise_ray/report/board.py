@@ -6,7 +6,6 @@ In: trials as they start, move and end. Out: text on the given console. Knows no
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from typing import Any, Self
 
 from rich.console import Console
@@ -14,8 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from symnoise_ray.records.results import STOPPED, TrialResult
-from symnoise_ray.report import words
-from symnoise_ray.report.words import percent
+from symnoise_ray.report.standing import Line, Standing, ordered, score_text
 
 PLAIN_WIDTH = 140
 """Columns of the table where there is no terminal to ask."""
@@ -25,6 +23,7 @@ STATUS_STYLES = {
     "failed": "red",
     "cancelled": "yellow",
     "running": "cyan",
+    "judging": "cyan",
 }
 
 
@@ -32,35 +31,6 @@ def make_console() -> Console:
     """Standard output: its own width on a terminal, wide enough for the table without one."""
     console = Console()
     return console if console.is_terminal else Console(width=PLAIN_WIDTH)
-
-
-@dataclass
-class Line:
-    """One trial as the table shows it."""
-
-    name: str
-    varied: str
-    baseline: bool
-    confirms: bool = False
-    status: str = "waiting"
-    step: int = 0
-    loss: float | None = None
-    clean_loss: float | None = None
-    result: TrialResult | None = None
-    began: float = field(default_factory=time.monotonic)
-
-    @property
-    def status_text(self) -> str:
-        """How far the trial is, or how it ended."""
-        return self.status if self.result is None else words.status(self.result)
-
-
-def score_text(result: TrialResult | None) -> str:
-    """`53.1 % [44.2, 61.9]`, or nothing where there is no score."""
-    if result is None or result.win_rate is None or result.interval_95 is None:
-        return ""
-    low, high = map(percent, result.interval_95)
-    return f"{percent(result.win_rate)} % [{low}, {high}]"
 
 
 def failure_text(result: TrialResult) -> str:
@@ -74,7 +44,7 @@ class Board:
     def __init__(self, console: Console, title: str) -> None:
         self.console = console
         self.title = title
-        self.lines: dict[str, Line] = {}
+        self.standing = Standing()
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
@@ -98,11 +68,11 @@ class Board:
 
     def start(self, name: str, varied: str, *, baseline: bool, confirms: bool) -> None:
         """A trial was handed to the workers."""
-        self.lines[name] = Line(name, varied, baseline, confirms)
+        self.standing.lines[name] = Line(name, varied, baseline, confirms)
 
     def move(self, name: str, record: dict[str, Any]) -> None:
         """A running trial reported."""
-        line = self.lines[name]
+        line = self.standing.lines[name]
         if line.status == "waiting":
             line.status, line.began = "running", time.monotonic()
             if self._live is None:
@@ -111,9 +81,13 @@ class Board:
         line.loss = record.get("loss", line.loss)
         line.clean_loss = record.get("clean_loss", line.clean_loss)
 
+    def judge(self, name: str) -> None:
+        """A trial has freed its slot, and its answers are being judged."""
+        self.standing.lines[name].status = "judging"
+
     def end(self, name: str, result: TrialResult, *, before: bool = False) -> None:
         """A trial ended, in whatever way; `before` in an earlier part of the sweep."""
-        line = self.lines[name]
+        line = self.standing.lines[name]
         line.status, line.result = result.status, result
         line.step = result.last_step or line.step
         if line.clean_loss is None:
@@ -126,7 +100,7 @@ class Board:
     def summary(self) -> None:
         """The table for good, and why trials failed."""
         self.console.print(self.table())
-        for line in self.lines.values():
+        for line in self.standing.lines.values():
             if line.result is not None and line.result.reason:
                 self.say(f"{line.name} {line.status_text}, {failure_text(line.result)}")
 
@@ -142,7 +116,7 @@ class Board:
             ("status", "left"),
         ):
             table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-        for line in sorted(self.lines.values(), key=lambda line: (line.confirms, line.name)):
+        for line in ordered(self.standing.lines.values()):
             style = STATUS_STYLES.get(line.status, "dim")
             table.add_row(
                 line.name,

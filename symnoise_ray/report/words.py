@@ -38,6 +38,15 @@ def setting(row: TrialResult | Comparison) -> str:
     return label if rate is None or "lr " in label else f"{label}, lr {rate:.2g}"
 
 
+def printable(text: str) -> str:
+    """A text that cannot steer a terminal: of control characters, lines and tabs alone stay.
+
+    Names, answers and reasons may hold any character, such as the escape that begins a sequence.
+    """
+    kept = (each if each in "\n\t" or each.isprintable() else "\ufffd" for each in text)
+    return "".join(kept)
+
+
 def duration(seconds: float | None) -> str:
     """A time as people say it."""
     if seconds is None:

@@ -28,6 +28,7 @@ from symnoise_ray.records.verdict import Choice, Decision, Verdict
 from symnoise_ray.report.write import write_report
 from symnoise_ray.space.design import Arms
 from symnoise_ray.statistics.words import arm_words, verdict_sentence
+from symnoise_ray.sweep.ordered import notes as ordered_notes
 from symnoise_ray.sweep.registration import departures
 from symnoise_ray.tracking.store import Store
 
@@ -78,7 +79,7 @@ def assemble(
         verdict=verdict,
         choices=tuple(choices),
         departures=departures(directory),
-        notes=tuple(notes),
+        notes=(*notes, *ordered_notes(directory)),
         trials=tuple(ordered),
         seconds=seconds,
         by_phase=_by_phase(ordered),

@@ -50,6 +50,7 @@ class Hub:
         self.start_failures = 0
         self.last_failure = ""
         self.closing = False
+        self.held = False
         self.ever_up = False
         self.largest_micro_batch = sys.maxsize
         self._changed = asyncio.Condition()
@@ -99,15 +100,24 @@ class Hub:
         await self._until(lambda: len(task.events) > after or task.outcome is not None, timeout)
         return task.events[after:], task.outcome
 
-    async def cancel(self, name: str) -> None:
-        """Stop a trial: at once when it waits, at the next step when it runs."""
+    async def cancel(self, name: str) -> bool:
+        """Stop a trial: at once when it waits, at the next step when it runs.
+
+        False for one that is unknown or has ended; any other ends as cancelled from here on.
+        """
         task = self.tasks.get(name)
         if task is None or task.outcome is not None:
-            return
+            return False
         task.cancelled = True
         if not task.slot:
             self.queues[task.pool].remove(name)
             self._end(name, Outcome.cancelled("cancelled"))
+        await self._notify()
+        return True
+
+    async def hold(self, held: bool) -> None:
+        """Keep waiting trials from the slots, or hand them out again; running ones go on."""
+        self.held = held
         await self._notify()
 
     async def close(self) -> None:
@@ -173,13 +183,13 @@ class Hub:
         queue = self.queues.setdefault(slot.pool, deque())
 
         def ready() -> bool:
-            return self.closing or number in slot.bound or bool(queue)
+            return self.closing or number in slot.bound or (bool(queue) and not self.held)
 
         await self._until(ready, POLL_SECONDS)
         if self.closing or slot.incarnation != incarnation or self.slots[name] is not slot:
             return {"stop": True}
         if number not in slot.bound:
-            if not queue:
+            if not queue or self.held:
                 return None
             self._bind(name, slot, number, queue.popleft())
             await self._notify()
@@ -272,6 +282,8 @@ class Hub:
 
     def _end(self, task_name: str, outcome: Outcome) -> None:
         task = self.tasks[task_name]
+        if task.cancelled and outcome.status == "done" and not self.closing:
+            outcome = Outcome.cancelled("cancelled at its end")
         task.outcome = outcome.after(task.waited_seconds, task.attempt)
 
     # When things break.

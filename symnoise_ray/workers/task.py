@@ -32,6 +32,7 @@ from symnoise_ray.records.layout import (
     MODEL,
     OUTCOME,
     RESULT,
+    STOP,
     TOKENS,
     sweep_directory,
 )
@@ -56,7 +57,8 @@ def run_task(
         outcome = _train_and_answer(config, directory, report, cancelled, seconds)
     except CancelledError as error:
         outcome = Outcome("cancelled", error.kind, error.message)
-        if (directory / RESULT).exists():  # stopped for good, not to be gone on with
+        # Stopped for good, not to be gone on with.
+        if (directory / RESULT).exists() or (directory / STOP).exists():
             remove_checkpoints(directory)
     except Exception as error:
         # The one place where a worker meets any failure of a trial: the process must survive it.
