@@ -31,6 +31,7 @@ from symnoise_ray.cli.sweeps import (
 )
 from symnoise_ray.cli.verdict import add_verdict
 from symnoise_ray.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, SymnoiseError, reason_of
+from symnoise_ray.report.words import printable
 from symnoise_ray.workers.session import leave
 
 
@@ -57,7 +58,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except SymnoiseError as error:
         if debug:
             raise
-        print(f"error: {error.message}", file=sys.stderr)
+        print(f"error: {printable(error.message)}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -65,7 +66,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except Exception as error:
         if debug:
             raise
-        print(f"error: {reason_of(error)} (--debug shows where)", file=sys.stderr)
+        print(f"error: {printable(reason_of(error))} (--debug shows where)", file=sys.stderr)
         return EXIT_FAILED
 
 

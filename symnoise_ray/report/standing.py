@@ -10,16 +10,19 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from statistics import fmean, stdev
 from typing import Any
 
 from symnoise_ray.records.metrics import PHASES
 from symnoise_ray.records.results import TrialResult
 from symnoise_ray.report import words
-from symnoise_ray.report.words import duration, percent
+from symnoise_ray.report.words import percent
 
 _TAKEN = tuple(phase for phase in PHASES if phase not in ("start", "track"))
 """Phases in which a trial holds a slot, or is judged beside the next one."""
+SPENDING_SECONDS = 2.0
+"""How long what was spent is taken to be as it was: it may be read from many files."""
 
 
 @dataclass
@@ -36,6 +39,7 @@ class Line:
     clean_loss: float | None = None
     result: TrialResult | None = None
     began: float = field(default_factory=time.monotonic)
+    ended: float = 0.0
 
     @property
     def status_text(self) -> str:
@@ -57,25 +61,27 @@ class Standing:
 
     `num_searched` counts the trials of the search, `by_look` those of the confirmation in all up to
     each look, and `look` is the number of the one that is on its way, 0 before the first.
-    `limits` gives what is spent and what may be by the name of each limit, and `slots` the trial of
-    each slot.
+    `slots` gives the trial of each slot that is up, of `num_slots`; None as long as none was asked.
+    `spending` gives what is spent by its name, and what may be, or None without a limit.
     """
 
     lines: dict[str, Line] = field(default_factory=dict)
-    phase: str = "starting"
+    phase: str = "starting Ray"
     num_searched: int = 0
     by_look: tuple[int, ...] = ()
     look: int = 0
     num_looks: int = 0
     num_slots: int = 1
+    slots: Mapping[str, str] = field(default_factory=dict)
     paused: bool = False
     began: float = field(default_factory=time.monotonic)
-    limits: Callable[[], Mapping[str, tuple[float, float]]] = dict
+    spending: Callable[[], Mapping[str, tuple[float, float | None]]] = dict
+    _spent: tuple[float, str] = (0.0, "")
 
     @property
     def num_done(self) -> int:
         """Trials that have ended, in whatever way."""
-        return sum(line.result is not None for line in self.lines.values())
+        return sum(line.result is not None for line in list(self.lines.values()))
 
     @property
     def most(self) -> int:
@@ -88,8 +94,11 @@ class Standing:
 
     def now(self) -> str:
         """What the sweep is doing, in words."""
-        look = f", look {self.look} of {self.num_looks}" if self.look else ""
-        return self.phase + look + (" (paused)" if self.paused else "")
+        if self.paused:
+            return "paused"
+        if self.phase == "starting slots":
+            return f"{len(self.slots)} of {self.num_slots} slots up"
+        return f"look {self.look} of {self.num_looks}" if self.look else self.phase
 
     def seconds_left(self) -> tuple[float, float] | None:
         """Seconds at least and at most, if trials take what they took; None where none has ended.
@@ -97,30 +106,39 @@ class Standing:
         At least: the confirmation is decided at its next look. At most: at its last one. Each is
         with twice the standard error of the mean time of a trial.
         """
-        ended = [line.result for line in self.lines.values() if line.result is not None]
+        ended = [line.result for line in list(self.lines.values()) if line.result is not None]
         took = [seconds for each in ended if (seconds := _seconds(each))]
         if not took:
             return None
         mean = fmean(took)
         error = 2 * stdev(took) / math.sqrt(len(took)) if len(took) > 1 else mean / 2
-        done = self.num_done
         place = min(max(0, self.look - 1), len(self.by_look) - 1)
         next_look = self.by_look[place] if self.by_look else 0
-        least = max(0, self.num_searched + next_look - done)
-        most = max(0, self.most - done)
+        least = max(0, self.num_searched + next_look - len(ended))
+        most = max(0, self.most - len(ended))
         slots = max(1, self.num_slots)
         return least * max(0.0, mean - error) / slots, most * (mean + error) / slots
 
     def status_line(self) -> str:
         """Done of all, elapsed, what is left, what it is doing, what was spent."""
         parts = [
-            f"{self.num_done} of {'at most ' if self.by_look else ''}{self.most} done",
-            duration(round(time.monotonic() - self.began)),
+            f"{self.num_done} of {'up to ' * bool(self.by_look)}{self.most} done" * bool(self.most),
+            f"{timedelta(seconds=round(time.monotonic() - self.began))}",
             _left(self.seconds_left()),
             self.now(),
-            *(f"{name} {spent:.3g}/{limit:.3g}" for name, (spent, limit) in self.limits().items()),
+            self._spending(),
         ]
         return " | ".join(part for part in parts if part)
+
+    def _spending(self) -> str:
+        when, text = self._spent
+        if not when or time.monotonic() - when > SPENDING_SECONDS:
+            text = ", ".join(
+                f"{name} {spent:.3g}" + ("" if limit is None else f"/{limit:.3g}")
+                for name, (spent, limit) in self.spending().items()
+            )
+            self._spent = time.monotonic(), text
+        return text
 
 
 def _seconds(result: TrialResult) -> float:
@@ -128,49 +146,60 @@ def _seconds(result: TrialResult) -> float:
 
 
 def _left(seconds: tuple[float, float] | None) -> str:
+    """`2 to 14 min left`: both ends in the unit that the longer one needs."""
     if seconds is None:
-        return "time left not known yet"
-    low, high = (duration(round(each)) for each in seconds)
-    return f"{low} to {high} left" if low != high else f"{low} left"
+        return "time left unknown"
+    name, unit = next(
+        (each for each in (("s", 1), ("min", 60)) if seconds[1] < 100 * each[1]), ("h", 3600)
+    )
+    low, high = (f"{each / unit:.{int(unit == 3600)}f}" for each in seconds)
+    return f"{low} to {high} {name} left" if low != high else f"{low} {name} left"
 
 
-def rows(standing: Standing, slots: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The trials as plain values, running ones first, then those that wait, then the others.
+def rows(
+    standing: Standing, slots: Mapping[str, str], *, newest_first: bool = False
+) -> list[dict[str, Any]]:
+    """The trials as plain values: while slots run, first those on them, then those that wait.
 
     Args:
         standing: The sweep.
-        slots: Slot -> the trial that it runs.
+        slots: Slot -> the trial that it runs; empty for a sweep that has ended.
+        newest_first: Of those that have ended, the one that ended last comes first; else they come
+            by name, those of the confirmation last.
     """
     place = {trial: slot for slot, trial in slots.items() if trial}
-    found = [
+    lines = sorted(standing.lines.values(), key=lambda line: (line.confirms, line.name))
+    if newest_first:
+        lines.sort(key=lambda line: -line.ended)
+    lines.sort(key=lambda line: _rank(line, place))
+    return [
         {
             "trial": line.name,
-            "settings": line.varied,
-            "status": state(line, place),
+            "settings": line.varied + ("  (baseline)" if line.baseline else ""),
+            "kind": _state(line, place) if line.result is None else line.result.status,
+            "status": _state(line, place),
             "slot": place.get(line.name, ""),
             "step": line.step,
             "loss": line.loss,
             "clean_loss": line.clean_loss,
             "wins": score_text(line.result),
         }
-        for line in ordered(standing.lines.values())
+        for line in lines
     ]
-    return sorted(found, key=lambda row: RANKS.get(str(row["status"]), len(RANKS)))
 
 
-RANKS = {"running": 0, "judging": 1, "waiting": 2}
-"""Order of states in a list; the others have ended."""
+_STATES = ("running", "judging", "waiting")
+"""What a trial does that has not ended, in the order of a list."""
 
 
-def state(line: Line, place: Mapping[str, str]) -> str:
+def _rank(line: Line, place: Mapping[str, str]) -> int:
+    return len(_STATES) if line.result is not None else _STATES.index(_state(line, place))
+
+
+def _state(line: Line, place: Mapping[str, str]) -> str:
     """What a trial is doing now, or how it ended."""
     if line.result is not None:
         return line.status_text
     if line.name in place:
         return "running"
     return "judging" if line.status == "judging" else "waiting"
-
-
-def ordered(lines: Any) -> list[Line]:
-    """All lines, those of the confirmation last."""
-    return sorted(lines, key=lambda line: (line.confirms, line.name))

@@ -39,12 +39,13 @@ def setting(row: TrialResult | Comparison) -> str:
 
 
 def printable(text: str) -> str:
-    """A text that cannot steer a terminal: of control characters, lines and tabs alone stay.
+    """The text with control characters as numbers, so that it cannot steer a terminal.
 
-    Names, answers and reasons may hold any character, such as the escape that begins a sequence.
+    Names, answers and reasons may hold any, such as the escape that begins a sequence.
     """
-    kept = (each if each in "\n\t" or each.isprintable() else "\ufffd" for each in text)
-    return "".join(kept)
+    return "".join(
+        char if char in "\n\t" or char.isprintable() else f"\\x{ord(char):02x}" for char in text
+    )
 
 
 def duration(seconds: float | None) -> str:

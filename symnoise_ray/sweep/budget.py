@@ -57,6 +57,12 @@ class Budget:
         spent = self._spent()
         return {name: (spent[name], limit) for name, limit in given.items()}
 
+    def spending(self) -> dict[str, tuple[float, float | None]]:
+        """What is spent, with its limit: of each limit, and of what was spent of the others."""
+        limits, spent = self.limits(), self._spent()
+        others = {n: (spent[n], None) for n in ("gpu_hours", "judge_cost") if spent[n]}
+        return {**others, **limits}
+
     def change(self, limits: BudgetConfig) -> None:
         """Take other limits from now on."""
         self.sweep = self.sweep.model_copy(update={"budget": limits})

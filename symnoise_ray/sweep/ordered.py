@@ -64,7 +64,7 @@ def departures(directory: Path) -> tuple[str, ...]:
         count = Counter(event["verb"] for event in events if event["arm"] == arm)
         sums.append(f"{arm} {number} + {count['add']} - {count['stop']}")
     unequal = (
-        f"so the arms were not tuned with equally many trials (declared + added - stopped: "
+        f"the arms were not tuned with equally many trials (declared + added - stopped: "
         f"{', '.join(sums)}), and an arm with more of them has an advantage in being chosen"
     )
     return (*map(_line, events), unequal)

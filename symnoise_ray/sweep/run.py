@@ -133,6 +133,7 @@ def _run_in(
     tracking = written_down(config.tracking, store, directory)
     config = config.model_copy(update={"tracking": tracking})
     board = Board(console, f"{config.name}: {directory}")
+    board.standing.began = began
     sweep = Sweep(config, directory, board, store, source, began)
     _check_settings(sweep)  # before anything is written: a key in a wrong place must not be
     if has_begun(directory):
@@ -149,7 +150,7 @@ def _run_in(
         board.say(f"not as in its first part, so that numbers may differ a little: {changed}")
     if sweep.judge.type != "local":
         _check_judge(sweep)
-    with ray_session(board.say) as resources:
+    with board, ray_session(board.say) as resources:
         note_place(directory)
         num_slots = _count_slots(sweep, resources)
         with _judges(sweep) as judges:
@@ -232,12 +233,11 @@ def _run(sweep: Sweep, num_slots: int, judges: JudgeSource) -> tuple[SweepResult
         pairs=partial(spent_on_pairs, sweep.directory),
     )
     steering = Steering(plans, watch, budget)
-    sweep.board.standing.began, sweep.board.standing.num_slots = sweep.began, num_slots
+    sweep.board.standing.num_slots, sweep.board.standing.phase = num_slots, "starting slots"
     warm = plans.search(0, first_point(config)).config
     try:
         with (
             Pool(config.workers, num_slots, warm, sweep.directory / SLOTS) as pool,
-            sweep.board,
             watch,
             steering.of(pool.workers),
         ):

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.1
 HOLD_SECONDS = 2.0
 """How often a paused sweep tells its hub so: one that took another's place does not know."""
+SLOTS_SECONDS = 1.0
+"""How often the live view is told which slot runs which trial."""
 START_SECONDS = 5.0
 """How long an order to stop waits for a trial that has just been started."""
 FREE_SECONDS = 10.0
@@ -83,7 +85,7 @@ class Steering:
         standing.num_searched = len(self.plans.cells) + len(self.added)
         most, looks = most_confirmed(self.plans.sweep), confirm.looks
         standing.by_look = tuple(most * each // looks[-1] for each in looks if confirm.arms)
-        standing.limits = self.budget.limits
+        standing.spending = self.budget.spending
 
     def of(self, workers: Workers) -> Self:
         """Say whose trials it steers, before it is opened."""
@@ -111,10 +113,13 @@ class Steering:
         self._desk.__exit__()
 
     def _run(self) -> None:
+        board, looked = self.watch.board, 0.0
         while not self._stop.wait(POLL_SECONDS):
             try:
                 if self.paused and time.monotonic() - self._told > HOLD_SECONDS:
                     self._hold()
+                if board.is_live and time.monotonic() - looked > SLOTS_SECONDS:
+                    board.standing.slots, looked = self.workers.slots(), time.monotonic()
                 for order in self._desk.pending():
                     self._carry_out(order)
             except Exception as error:

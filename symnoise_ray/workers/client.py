@@ -68,9 +68,9 @@ class Workers:
         self._ask("hold", held)
 
     def slots(self) -> dict[str, str]:
-        """Slot -> the trial that it runs; empty for one that runs none."""
+        """Slot that is up -> the trial that it runs; empty for one that runs none."""
         found: dict[str, dict[str, Any]] = self._ask("state")["slots"]
-        return {name: slot["task"] for name, slot in found.items()}
+        return {name: slot["task"] for name, slot in found.items() if slot["up"]}
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         """Call the hub, or the one that takes its place.

@@ -1,15 +1,25 @@
-"""A real sweep that is steered while it runs: seen, paused, stopped, added to, and killed."""
+"""A real sweep that is steered while it runs: seen, paused, stopped, added to, and killed.
 
+It runs on a terminal of 80 columns and 24 lines, whose screen is read.
+"""
+
+import fcntl
 import json
 import os
+import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyte
 import pytest
 
 from symnoise_ray.records.files import read_json
@@ -41,20 +51,54 @@ def until(ready: Callable[[], Any]) -> Any:
     return found
 
 
+class Screen:
+    """A terminal of 80 columns and 24 lines, and what stands on it."""
+
+    def __init__(self) -> None:
+        self.main, self.end = pty.openpty()
+        fcntl.ioctl(self.end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.screen = pyte.HistoryScreen(80, 24, history=1000)
+        self.stream = pyte.ByteStream(self.screen)
+        self.lock = threading.Lock()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                read = os.read(self.main, 4096)
+            except OSError:  # whoever wrote is gone
+                return
+            with self.lock:
+                self.stream.feed(read)
+
+    def lines(self) -> list[str]:
+        """Lines that are not empty, from the top."""
+        with self.lock:
+            return [line.rstrip() for line in self.screen.display if line.strip()]
+
+
 @contextmanager
-def started(folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """A sweep in a process of its own."""
+def started(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], Screen]]:
+    """A sweep in a process of its own, and its terminal."""
     command = [sys.executable, "-m", "symnoise_ray.tune", "small.yaml", *options]
-    with (folder / "out.txt").open("w") as out:
-        process = subprocess.Popen(
-            command, cwd=folder, stdout=out, stderr=out, text=True,
-            env={**os.environ, MARK: str(folder)},
-        )  # fmt: skip
-        try:
-            yield process
-        finally:
-            process.terminate()
-            process.wait(60)
+    screen = Screen()
+    environment = {**os.environ, MARK: str(folder), "TERM": "xterm-256color"}
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=screen.end, stderr=screen.end
+    )
+    os.close(screen.end)
+    try:
+        yield process, screen
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def on_top(lines: list[str], name: str) -> list[str]:
+    """The lines from a trial on, if it is the first one of the table."""
+    number = next((n for n, line in enumerate(lines) if line.startswith("trial ")), len(lines))
+    rest = lines[number + 1 :]
+    return rest if rest and rest[0].startswith(name) and len(rest) > 1 else []
 
 
 def test_a_sweep_is_steered_killed_and_still_as_it_was_ordered(tmp_path: Path):
@@ -63,8 +107,12 @@ def test_a_sweep_is_steered_killed_and_still_as_it_was_ordered(tmp_path: Path):
     def runs(name: str) -> bool:
         return bool(trials(tmp_path).get(name, {}).get("step"))
 
-    with started(tmp_path) as process:
+    with started(tmp_path) as (process, screen):
+        until(lambda: any(line.endswith("of 1 slots up") for line in screen.lines()))
         until(lambda: runs("001-symnoise"))
+        first, *_, last = until(lambda: on_top(screen.lines(), "001-symnoise"))
+        assert first.split()[:2] == ["001-symnoise", "symnoise,"], "its name is whole"
+        assert re.match(r"1 of up to 8 done \| 0:\d\d:\d\d \| \d+ to \d+ \w+ left \| search", last)
         row = trials(tmp_path)["001-symnoise"]
         assert (row["status"], row["slot"]) == ("running", "slot-0")
         stopped = ctl(tmp_path, "stop", "001")
@@ -78,12 +126,14 @@ def test_a_sweep_is_steered_killed_and_still_as_it_was_ordered(tmp_path: Path):
         until(lambda: not left_by(tmp_path))
     dead = ctl(tmp_path, "list")
     assert (dead.returncode, dead.stdout, dead.stderr.count("\n")) == (2, "", 1)
-    with started(tmp_path, "--resume") as process:
+    with started(tmp_path, "--resume") as (process, screen):
         until(lambda: trials(tmp_path))
-        assert " (paused)" in ctl(tmp_path, "list").stdout
+        assert "| paused" in ctl(tmp_path, "list").stdout
+        until(lambda: any("| paused" in line for line in screen.lines()))
         assert ctl(tmp_path, "resume").stdout == "resumed\n"
         until(lambda: process.poll() is not None)
-        assert process.returncode == 0, (tmp_path / "out.txt").read_text()
+        assert process.returncode == 0, screen.lines()
+        assert any(line.startswith("report:") for line in screen.lines())
     directory = tmp_path / "runs/small"
     found = {each["trial"]: each for each in read_json(directory / "results.json")["trials"]}
     assert found["001-symnoise"]["status"] == "stopped"
