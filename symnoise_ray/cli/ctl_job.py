@@ -38,7 +38,7 @@ def give_in_job(address: str, words: Sequence[str]) -> int:
     command = ["python", "-m", "symnoise_ray", "ctl", f"job:{job}", *words]
     # With the sweep's own code: its working directory is on the cluster already.
     environment = {
-        name: value for name, value in (info.runtime_env or {}).items() if name != "_ray_release"
+        name: value for name, value in (info.runtime_env or {}).items() if not name.startswith("_")
     }
     order = client.submit_job(entrypoint=shlex.join(command), runtime_env=environment)
     status = _await_end(client, order)

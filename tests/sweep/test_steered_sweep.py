@@ -140,10 +140,10 @@ def test_a_sweep_is_steered_killed_and_still_as_it_was_ordered(tmp_path: Path):
     assert found["001-symnoise"]["stopped_at"] >= 1
     assert found["added1-symnoise"]["status"] == "done"
     states = study_states(directory, "small")
-    assert (states.count("PRUNED"), states.count("COMPLETE")) == (1, 3)
+    assert (states.count("PRUNED"), states.count("COMPLETE")) == (1, 2)
     report = (directory / "report.md").read_text()
     for line in ("001-symnoise is stopped", "added1-symnoise is added", "resumed"):
         assert line in report
-    assert "symnoise 3 + 1 - 1" in report
+    assert "none 2 + 0 - 0, symnoise 2 + 1 - 1" in report
     assert ctl(tmp_path, "pause").returncode == 2, "it has come to its end"
     assert left_by(tmp_path) == []
