@@ -17,6 +17,7 @@ _ORDERS = {
     "pause": ("let running trials end, and begin none", ""),
     "resume": ("begin trials again", ""),
     "add": ("one more trial of the search, at a point of its space", "key=value"),
+    "answer": ("what the model of a trial that trains says to a prompt now", "TRIAL PROMPT"),
     "budget": ("other limits, such as trials=20; none takes one away", "key=value"),
 }
 
@@ -39,8 +40,12 @@ def add_ctl(verbs: Verbs) -> None:
     for name, (summary, words) in _ORDERS.items():
         order = orders.add_parser(name, help=summary, description=summary)
         if words:
+            names = tuple(words.split())
             order.add_argument(
-                "words", metavar=words, nargs="+" if "=" in words else 1, help=summary
+                "words",
+                metavar=names if len(names) > 1 else words,
+                nargs="+" if "=" in words else len(names),
+                help=summary,
             )
     orders.choices["list"].add_argument("--json", action="store_true", help="for programs")
 
@@ -82,6 +87,8 @@ def _values(order: str, words: list[str]) -> dict[str, Any]:
     """An order's words as the values that the sweep reads."""
     if order == "stop":
         return {"trial": words[0]}
+    if order == "answer":
+        return {"trial": words[0], "prompt": words[1]}
     if order not in ("add", "budget"):
         return {}
     from symnoise_ray.config.loading import parse_override

@@ -38,6 +38,10 @@ SLOTS_SECONDS = 1.0
 """How often the live view is told which slot runs which trial."""
 START_SECONDS = 5.0
 """How long an order to stop waits for a trial that has just been started."""
+END_SECONDS = 1.0
+"""How long an interrupted sweep waits for the order that is being carried out."""
+ANSWER_SECONDS = 60.0
+"""How long an answer may take; it comes between two steps."""
 FREE_SECONDS = 10.0
 """How long it waits for the slot: a trial stops between two of its steps."""
 
@@ -77,6 +81,7 @@ class Steering:
             "resume": self._resume,
             "add": self._add,
             "budget": self._budget,
+            "answer": self._answer,
         }
 
     def _tell_size(self) -> None:
@@ -108,8 +113,7 @@ class Steering:
 
     def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
         self._stop.set()
-        if kind is None:
-            self._thread.join()
+        self._thread.join(None if kind is None else END_SECONDS)
         self._desk.__exit__()
 
     def _run(self) -> None:
@@ -168,7 +172,7 @@ class Steering:
         return self._note(order, "resumed")
 
     def _stop_trial(self, order: Order) -> tuple[str, dict[str, Any]]:
-        plan = self._unfinished(str(order.values["trial"]))
+        plan = self._stoppable(str(order.values["trial"]))
         began = time.monotonic()
         write_json({"by": order.by}, plan.directory / STOP)
         try:
@@ -200,8 +204,8 @@ class Steering:
                 raise UserError(f"{plan.name}: must have begun, but starts just now; try again")
             time.sleep(POLL_SECONDS)
 
-    def _unfinished(self, name: str) -> TrialPlan:
-        """A trial by its name or the beginning of it; only one that may be stopped."""
+    def _known(self, name: str) -> TrialPlan:
+        """A trial that has not ended, by its name or the beginning of it."""
         plans = {plan.name: plan for plan in self.watch.unfinished}
         found = [name] if name in plans else [each for each in plans if each.startswith(name)]
         if len(found) != 1 or not name:
@@ -209,7 +213,11 @@ class Steering:
             if name in ended:
                 raise UserError(f"{name}: must be a trial that runs, but has ended: {ended[name]}")
             raise UserError(f"{name!r} must be one trial that runs.{nearest(name, [*plans])}")
-        plan = plans[found[0]]
+        return plans[found[0]]
+
+    def _stoppable(self, name: str) -> TrialPlan:
+        """The same; only a trial that the verdict and the others can do without."""
+        plan = self._known(name)
         if plan.part == "confirm":
             raise UserError(
                 f"{plan.name}: must be a trial of the search; the verdict rests on all trials of "
@@ -239,6 +247,23 @@ class Steering:
             plan = self.plans.search(index, point)
             said = f"{plan.name} is added: {show(point)}"
             return self._note(order, said, trial=plan.name, arm=plan.arm, point=point)
+
+    def _answer(self, order: Order) -> tuple[str, dict[str, Any]]:
+        plan = self._known(str(order.values["trial"]))
+        prompt = str(order.values["prompt"])
+        found = self.workers.ask(plan.name, prompt, ANSWER_SECONDS)
+        if found is None:
+            raise UserError(
+                f"{plan.name}: must train, and answer within {ANSWER_SECONDS:.0f} s, but does not; "
+                "a trial that waits or answers its own prompts takes none"
+            )
+        text, failed = found
+        if failed:
+            raise UserError(text)
+        step = self.watch.board.standing.lines[plan.name].step
+        told = {"trial": plan.name, "prompt": prompt, "answer": text}
+        self._note(order, f"{plan.name} is asked a prompt about step {step}", **told)
+        return text, {}
 
     def _budget(self, order: Order) -> tuple[str, dict[str, Any]]:
         before = self.budget.sweep.budget.model_dump()

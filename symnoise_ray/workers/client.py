@@ -67,6 +67,14 @@ class Workers:
         """Keep trials that wait from the slots, or hand them out again."""
         self._ask("hold", held)
 
+    def ask(self, name: str, prompt: str, seconds: float) -> tuple[str, bool] | None:
+        """What the model of a trial that trains answers now, and whether that failed.
+
+        None if the trial does not train, or does not answer within so many seconds.
+        """
+        found: tuple[str, bool] | None = self._ask("ask", name, prompt, seconds)
+        return found
+
     def slots(self) -> dict[str, str]:
         """Slot that is up -> the trial that it runs; empty for one that runs none."""
         found: dict[str, dict[str, Any]] = self._ask("state")["slots"]

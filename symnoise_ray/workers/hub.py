@@ -27,6 +27,7 @@ from ray import cloudpickle
 from symnoise_ray.errors import OutOfMemoryError
 from symnoise_ray.workers.ledger import Slot, Task
 from symnoise_ray.workers.outcome import Outcome
+from symnoise_ray.workers.prompts import Prompts
 
 POLL_SECONDS = 20.0
 """Longest a slot's question for work stays open before it asks again."""
@@ -38,7 +39,7 @@ GRACE_SECONDS = 5.0
 """How long a rank that ended waits for its peers before the group is given up."""
 
 
-class Hub:
+class Hub(Prompts):
     """Bookkeeping of tasks and slots; every method is a coroutine of one actor."""
 
     def __init__(self, silent_seconds: float = 30.0, stuck_seconds: float = 900.0) -> None:

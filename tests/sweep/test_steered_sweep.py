@@ -115,6 +115,8 @@ def test_a_sweep_is_steered_killed_and_still_as_it_was_ordered(tmp_path: Path):
         assert re.match(r"1 of up to 8 done \| 0:\d\d:\d\d \| \d+ to \d+ \w+ left \| search", last)
         row = trials(tmp_path)["001-symnoise"]
         assert (row["status"], row["slot"]) == ("running", "slot-0")
+        answered = ctl(tmp_path, "answer", "001", "Name an animal.")
+        assert (answered.returncode, bool(answered.stdout)) == (0, True), answered.stderr
         stopped = ctl(tmp_path, "stop", "001")
         assert "001-symnoise is stopped; its slot was free after" in stopped.stdout
         assert ctl(tmp_path, "pause").stdout.startswith("paused; trials that run go on")
@@ -142,7 +144,12 @@ def test_a_sweep_is_steered_killed_and_still_as_it_was_ordered(tmp_path: Path):
     states = study_states(directory, "small")
     assert (states.count("PRUNED"), states.count("COMPLETE")) == (1, 2)
     report = (directory / "report.md").read_text()
-    for line in ("001-symnoise is stopped", "added1-symnoise is added", "resumed"):
+    for line in (
+        "001-symnoise is asked a prompt",
+        "001-symnoise is stopped",
+        "added1-symnoise is added",
+        "resumed",
+    ):
         assert line in report
     assert "none 2 + 0 - 0, symnoise 2 + 1 - 1" in report
     assert ctl(tmp_path, "pause").returncode == 2, "it has come to its end"
