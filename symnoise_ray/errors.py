@@ -6,6 +6,9 @@ A message is one sentence: what must hold, what came, where, what to do.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USER = 2
@@ -64,9 +67,10 @@ class InfrastructureError(SymnoiseError, RuntimeError):
 
 
 class CancelledError(SymnoiseError):
-    """Somebody stopped the trial before its end."""
+    """Somebody stopped the trial before its end; `seconds` are those that it took, by phase."""
 
     kind = "cancelled"
+    seconds: Mapping[str, float] = MappingProxyType({})
 
 
 ERRORS: dict[str, type[SymnoiseError]] = {

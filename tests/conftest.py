@@ -96,7 +96,7 @@ def byte_tokenizer(**special_tokens: str) -> PreTrainedTokenizerFast:
 
 LONGEST = (
     *("sweep/test_resume_sweep", "sweep/test_run", "sweep/test_quickstart", "judges/test_remote"),
-    *("docs/test_first_sweep", "examples/test_examples"),
+    *("sweep/test_steered_sweep", "docs/test_first_sweep", "examples/test_examples"),
     *("faults/test_damaged_files", "faults/test_slots", "faults/test_lost_workers"),
     *("faults/test_start", "faults/test_storage"),
     *("workers/test_workers", "training/test_checkpoints", "cluster/test_job"),

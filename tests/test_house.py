@@ -55,13 +55,13 @@ FACES = {
     "training": {"corpus", "loop", "schedule"},
     "generation": {"answering", "harness", "harness_tasks", "room"},
     "judges": {"choose", "judging", "protocol", "remote", "self_check"},
-    "report": {"board", "card", "words", "write"},
+    "report": {"board", "card", "standing", "words", "write"},
     "integrations": {"export"},
     "launch": {"check"},
     "preflight": {"forecast", "inputs", "plan", "power", "preview", "resources"},
-    "workers": {"client", "outcome", "pool", "session", "task"},
+    "workers": {"client", "job_place", "outcome", "pool", "session", "task"},
     "tracking": {"events", "mlflow_runs", "origin", "store"},
-    "sweep": {"importance", "rejudge", "results", "run"},
+    "sweep": {"importance", "orders", "rejudge", "results", "run"},
     "cli": {"main"},
 }
 """Of each wing, the modules that other wings import; the rest is its own."""
@@ -106,6 +106,7 @@ OWNERS = {
     "jinja2": {"report"},
     "altair": {"report"},
     "vl_convert": {"report"},
+    "shtab": {"cli"},
 }
 LONGEST_FUNCTION, LONGEST_MODULE = 60, 350
 

@@ -14,6 +14,8 @@ import warnings
 from collections.abc import Sequence
 
 from symnoise_ray import __version__
+from symnoise_ray.cli.completion import add_completion
+from symnoise_ray.cli.ctl import add_ctl
 from symnoise_ray.cli.export import add_export
 from symnoise_ray.cli.pool import add_pool
 from symnoise_ray.cli.rejudge import add_rejudge
@@ -30,6 +32,7 @@ from symnoise_ray.cli.sweeps import (
 )
 from symnoise_ray.cli.verdict import add_verdict
 from symnoise_ray.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, SymnoiseError, reason_of
+from symnoise_ray.report.words import printable
 from symnoise_ray.workers.session import leave
 
 
@@ -56,7 +59,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except SymnoiseError as error:
         if debug:
             raise
-        print(f"error: {error.message}", file=sys.stderr)
+        print(f"error: {printable(error.message)}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -64,7 +67,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except Exception as error:
         if debug:
             raise
-        print(f"error: {reason_of(error)} (--debug shows where)", file=sys.stderr)
+        print(f"error: {printable(reason_of(error))} (--debug shows where)", file=sys.stderr)
         return EXIT_FAILED
 
 
@@ -91,10 +94,12 @@ def _parser() -> argparse.ArgumentParser:
             "failed, 4 not decided yet (verdict), 130 or 143 interrupted"
         ),
     )
+    parser.set_defaults(root=parser)  # `completion` tells of all verbs
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     stages = (add_tune, add_train, add_generate, add_judge, add_score)
-    told = (add_verdict, add_rejudge, add_pool, add_report, add_card, add_export)
-    for add in (*stages, *told, add_validate, add_plan, add_inspect, add_schema, add_sync):
+    told = (add_ctl, add_verdict, add_rejudge, add_pool, add_report, add_card, add_export)
+    checks = (add_validate, add_plan, add_inspect, add_schema)
+    for add in (*stages, *told, *checks, add_sync, add_completion):
         add(verbs)
     return parser

@@ -21,6 +21,7 @@ from symnoise_ray.data.templates import CHAT, choose_template
 from symnoise_ray.data.tokens import IGNORE_INDEX, TokenRow, row_limit, tokenise
 from symnoise_ray.models.source import context_length, model_source, plain_config
 from symnoise_ray.models.tokenizer import load_encoder, load_tokenizer, location
+from symnoise_ray.report.words import printable
 from symnoise_ray.space.trials import settings
 
 COLOUR = ("\x1b[32m", "\x1b[0m")
@@ -152,13 +153,6 @@ def as_text(preview: Preview, *, colour: bool) -> str:
     begin, end = COLOUR if colour else BRACKETS
     for number, row in enumerate(preview.rows, 1):
         lines += ["", f"row {number}: {row.num_tokens} tokens, {row.num_trained} trained on"]
-        texts = [(_printable(span.text), span.trained) for span in row.spans]
+        texts = [(printable(span.text), span.trained) for span in row.spans]
         lines.append("".join(f"{begin}{text}{end}" if marked else text for text, marked in texts))
     return "\n".join(lines)
-
-
-def _printable(text: str) -> str:
-    """The text with control characters as numbers, so that it cannot change the terminal."""
-    return "".join(
-        char if char in "\n\t" or char.isprintable() else f"\\x{ord(char):02x}" for char in text
-    )

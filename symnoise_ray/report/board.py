@@ -1,66 +1,35 @@
-"""What a person sees while a sweep runs: a live table on a terminal, else one line per event.
+"""What a person sees while a sweep runs: a live view on a terminal, else one line per event.
 
 In: trials as they start, move and end. Out: text on the given console. Knows nothing of Ray.
+Without a terminal that can redraw itself (a file, a pipe, a notebook, `TERM=dumb`) each event is a
+line with its time. No control character of a name, a reason or an answer reaches a terminal.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Self
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
+from rich.text import Text
 
-from symnoise_ray.records.results import STOPPED, TrialResult
-from symnoise_ray.report import words
-from symnoise_ray.report.words import percent
+from symnoise_ray.records.results import TrialResult
+from symnoise_ray.report.standing import Line, Standing, rows, score_text
+from symnoise_ray.report.table import trial_table
+from symnoise_ray.report.words import printable
 
 PLAIN_WIDTH = 140
 """Columns of the table where there is no terminal to ask."""
-STATUS_STYLES = {
-    "done": "green",
-    STOPPED: "blue",
-    "failed": "red",
-    "cancelled": "yellow",
-    "running": "cyan",
-}
+REFRESHES = 4
+"""Of the live view, per second."""
 
 
 def make_console() -> Console:
     """Standard output: its own width on a terminal, wide enough for the table without one."""
     console = Console()
     return console if console.is_terminal else Console(width=PLAIN_WIDTH)
-
-
-@dataclass
-class Line:
-    """One trial as the table shows it."""
-
-    name: str
-    varied: str
-    baseline: bool
-    confirms: bool = False
-    status: str = "waiting"
-    step: int = 0
-    loss: float | None = None
-    clean_loss: float | None = None
-    result: TrialResult | None = None
-    began: float = field(default_factory=time.monotonic)
-
-    @property
-    def status_text(self) -> str:
-        """How far the trial is, or how it ended."""
-        return self.status if self.result is None else words.status(self.result)
-
-
-def score_text(result: TrialResult | None) -> str:
-    """`53.1 % [44.2, 61.9]`, or nothing where there is no score."""
-    if result is None or result.win_rate is None or result.interval_95 is None:
-        return ""
-    low, high = map(percent, result.interval_95)
-    return f"{percent(result.win_rate)} % [{low}, {high}]"
 
 
 def failure_text(result: TrialResult) -> str:
@@ -74,12 +43,15 @@ class Board:
     def __init__(self, console: Console, title: str) -> None:
         self.console = console
         self.title = title
-        self.lines: dict[str, Line] = {}
+        self.standing = Standing()
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
-        if self.console.is_terminal:
-            self._live = Live(self, console=self.console, refresh_per_second=4, transient=True)
+        terminal = self.console.is_terminal and not self.console.is_dumb_terminal
+        if terminal and not self.console.is_jupyter:
+            self._live = Live(
+                self, console=self.console, refresh_per_second=REFRESHES, transient=True
+            )
             self._live.start()
         return self
 
@@ -88,68 +60,69 @@ class Board:
             self._live.stop()
             self._live = None
 
-    def __rich__(self) -> Table:
-        """The table as it is now."""
-        return self.table()
+    @property
+    def is_live(self) -> bool:
+        """Whether the view redraws itself."""
+        return self._live is not None
+
+    def __rich__(self) -> Group:
+        """The view as it is now: as many trials as the screen has lines, and how the sweep stands.
+
+        The status line is the last one, so that it stays where it is.
+        """
+        width, height = self.console.size
+        found = rows(self.standing, self.standing.slots, newest_first=True)
+        room = max(1, height - 4)  # heading, what is left out, status, and one line to spare
+        shown = found if len(found) <= room else found[:room]
+        parts: list[Any] = [trial_table(shown, width)] if shown else []
+        if len(shown) < len(found):
+            parts.append(Text(f"... and {len(found) - len(shown)} more that have ended or wait"))
+        status = Text(printable(self.standing.status_line()), style="bold", no_wrap=True)
+        status.truncate(width, overflow="ellipsis")
+        return Group(*parts, status)
 
     def say(self, text: str) -> None:
         """One line for the person, above the table."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
+
+    def _event(self, text: str) -> None:
+        """A line on an event, with its time; the live view shows it otherwise."""
+        if not self.is_live:
+            self.say(f"{datetime.now():%H:%M:%S}  {text}")
 
     def start(self, name: str, varied: str, *, baseline: bool, confirms: bool) -> None:
         """A trial was handed to the workers."""
-        self.lines[name] = Line(name, varied, baseline, confirms)
+        self.standing.lines[name] = Line(name, varied, baseline, confirms)
 
     def move(self, name: str, record: dict[str, Any]) -> None:
         """A running trial reported."""
-        line = self.lines[name]
+        line = self.standing.lines[name]
         if line.status == "waiting":
             line.status, line.began = "running", time.monotonic()
-            if self._live is None:
-                self.say(f"{name:<24} started   {line.varied}")
+            self._event(f"{name:<24} started   {line.varied}")
         line.step = record["step"]
         line.loss = record.get("loss", line.loss)
         line.clean_loss = record.get("clean_loss", line.clean_loss)
 
+    def judge(self, name: str) -> None:
+        """A trial has freed its slot, and its answers are being judged."""
+        self.standing.lines[name].status = "judging"
+
     def end(self, name: str, result: TrialResult, *, before: bool = False) -> None:
         """A trial ended, in whatever way; `before` in an earlier part of the sweep."""
-        line = self.lines[name]
-        line.status, line.result = result.status, result
+        line = self.standing.lines[name]
+        line.status, line.result, line.ended = result.status, result, time.monotonic()
         line.step = result.last_step or line.step
         if line.clean_loss is None:
             line.clean_loss = result.get("clean_loss")
-        if self._live is None:
-            spent = "before" if before else f"{time.monotonic() - line.began:.1f} s"
-            found = score_text(result) or failure_text(result)
-            self.say(f"{name:<24} {line.status_text:<9} {found}  {spent}")
+        spent = "before" if before else f"{time.monotonic() - line.began:.1f} s"
+        found = score_text(result) or failure_text(result)
+        self._event(f"{name:<24} {line.status_text:<9} {found}  {spent}")
 
     def summary(self) -> None:
         """The table for good, and why trials failed."""
-        self.console.print(self.table())
-        for line in self.lines.values():
+        self.console.print(self.title, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(trial_table(rows(self.standing, {}), self.console.width))
+        for line in self.standing.lines.values():
             if line.result is not None and line.result.reason:
                 self.say(f"{line.name} {line.status_text}, {failure_text(line.result)}")
-
-    def table(self) -> Table:
-        """All trials, those of the confirmation last."""
-        table = Table(title=self.title, title_justify="left", box=None, pad_edge=False)
-        for heading, justify in (
-            ("trial", "left"),
-            ("settings", "left"),
-            ("step", "right"),
-            ("clean loss", "right"),
-            ("wins against the reference, 95 %", "right"),
-            ("status", "left"),
-        ):
-            table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-        for line in sorted(self.lines.values(), key=lambda line: (line.confirms, line.name)):
-            style = STATUS_STYLES.get(line.status, "dim")
-            table.add_row(
-                line.name,
-                line.varied + ("  (baseline)" if line.baseline else ""),
-                str(line.step or ""),
-                "" if line.clean_loss is None else f"{line.clean_loss:.3f}",
-                score_text(line.result),
-                f"[{style}]{line.status_text}[/]",
-            )
-        return table

@@ -38,6 +38,16 @@ def setting(row: TrialResult | Comparison) -> str:
     return label if rate is None or "lr " in label else f"{label}, lr {rate:.2g}"
 
 
+def printable(text: str) -> str:
+    """The text with control characters as numbers, so that it cannot steer a terminal.
+
+    Names, answers and reasons may hold any, such as the escape that begins a sequence.
+    """
+    return "".join(
+        char if char in "\n\t" or char.isprintable() else f"\\x{ord(char):02x}" for char in text
+    )
+
+
 def duration(seconds: float | None) -> str:
     """A time as people say it."""
     if seconds is None:

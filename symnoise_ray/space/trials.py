@@ -34,6 +34,10 @@ _OF_SEED = re.compile(r"-seed\d+|-prompts\d+$")
 """What the name of a trial of the confirmation has beside its setting's."""
 FRESH_SEED = 1000
 """Distance of the first confirmation's seeds from the search's."""
+ADDED = 100_000
+"""Trials that were added by an order are numbered from here on, past every design that may still
+grow; each is a block of its own."""
+_ADDED_NAME = "added"
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ class SweepPlans:
         own: dict[str, Any] = {}
         if self.search_prompts is not None:
             own["data.max_eval_prompts"] = self.search_prompts
-        config = self.config(self._seeded(point, self.cells[index].block) | own)
+        config = self.config(self._seeded(point, self.block(index)) | own)
         arm = self.arm_of(point)
         return TrialPlan(
             name=_search_name(index, arm),
@@ -129,6 +133,10 @@ class SweepPlans:
             baseline=index < len(self.sweep.baselines),
             arm_name=arm,
         )
+
+    def block(self, index: int) -> int:
+        """The block of the index-th trial of the search."""
+        return index if index >= ADDED else self.cells[index].block
 
     def search_directory(self, index: int) -> Path:
         """Where the index-th trial of the search writes, whatever its point."""
@@ -216,7 +224,15 @@ def ended_plan(directory: Path, result: TrialResult) -> TrialPlan:
 
 
 def _search_name(index: int, arm: str) -> str:
+    if index >= ADDED:
+        return f"{_ADDED_NAME}{index - ADDED + 1}-{arm}"
     return f"{index:03d}-{arm}"
+
+
+def search_index(name: str) -> int:
+    """The number of a trial of the search, from its name."""
+    word = name.partition("-")[0]
+    return ADDED + int(word.removeprefix(_ADDED_NAME)) - 1 if _ADDED_NAME in word else int(word)
 
 
 def _confirm_name(arm: str, seed: int, setting: int, num_prompts: int) -> str:

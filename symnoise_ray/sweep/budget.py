@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from symnoise_ray.config import SweepConfig
+from symnoise_ray.config import BudgetConfig, SweepConfig
 from symnoise_ray.config.judge import JudgeConfig
 from symnoise_ray.records.metrics import PHASES
 from symnoise_ray.records.results import TrialResult
@@ -57,6 +57,17 @@ class Budget:
         spent = self._spent()
         return {name: (spent[name], limit) for name, limit in given.items()}
 
+    def spending(self) -> dict[str, tuple[float, float | None]]:
+        """What is spent, with its limit: of each limit, and of what was spent of the others."""
+        limits, spent = self.limits(), self._spent()
+        others = {n: (spent[n], None) for n in ("gpu_hours", "judge_cost") if spent[n]}
+        return {**others, **limits}
+
+    def change(self, limits: BudgetConfig) -> None:
+        """Take other limits from now on."""
+        self.sweep = self.sweep.model_copy(update={"budget": limits})
+        self.spent_on = ""
+
     def search_may_go_on(self, num_running: int) -> bool:
         """Whether another trial of the search may start beside those; notes the limit if not."""
         left = 1 - self.reserved
@@ -81,13 +92,11 @@ class Budget:
 
         return self._within(fits)
 
-    def search_seconds(self) -> float | None:
-        """Seconds that the search may still take; None without a limit."""
+    def search_time_is_up(self) -> bool:
+        """Whether the search has taken its share of the wall time."""
         hours = self.sweep.budget.wall_time
-        if hours is None:
-            return None
-        left = (1 - self.reserved) * hours * HOUR - (time.monotonic() - self.began)
-        return max(1.0, left)
+        spent = time.monotonic() - self.began
+        return hours is not None and spent >= (1 - self.reserved) * hours * HOUR
 
     def allows(self, num_trainings: int, num_pairs: int = 0) -> bool:
         """Whether so many more trainings are within the budget, if each takes what they took.

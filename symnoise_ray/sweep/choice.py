@@ -22,7 +22,7 @@ from symnoise_ray.records.results import TrialResult
 from symnoise_ray.records.verdict import Candidate, Choice
 from symnoise_ray.space.parameters import Params
 from symnoise_ray.space.spread import settings_near
-from symnoise_ray.space.trials import SweepPlans, show
+from symnoise_ray.space.trials import SweepPlans, search_index, show
 from symnoise_ray.statistics.bootstrap import Floats
 from symnoise_ray.statistics.fit import FEWEST, Curves, Fit, coordinates, floored, usable, within
 from symnoise_ray.statistics.win_rate import WinRate, win_rate
@@ -80,13 +80,9 @@ def choose(
 
 def complete_blocks(results: Sequence[TrialResult], plans: SweepPlans) -> list[TrialResult]:
     """Results of the blocks that every arm has ended: a budget may cut the search within one."""
-    ended = {int(result.trial.split("-")[0]) for result in results if result.status != "cancelled"}
+    ended = {search_index(each.trial) for each in results if each.status != "cancelled"}
     cut = {cell.block for index, cell in enumerate(plans.cells) if index not in ended}
-    return [
-        result
-        for result in results
-        if plans.cells[int(result.trial.split("-")[0])].block not in cut
-    ]
+    return [result for result in results if plans.block(search_index(result.trial)) not in cut]
 
 
 def confirmed_arms(choices: dict[str, Choice], confirm: ConfirmConfig, reference: str) -> list[str]:

@@ -64,7 +64,8 @@ class Confirmation:
         """Decide all questions; what was trained and judged before is taken from its files."""
         watch.take_up_confirmed(self.plans.directory)
         looks = {(self._prompts(look), look.num_seeds) for q in self.asked for look in q.looks}
-        for prompts, num_seeds in sorted(looks):
+        standing = watch.board.standing
+        for number, (prompts, num_seeds) in enumerate(sorted(looks), 1):
             going = [each for each in self.asked if self._goes_on(each, prompts)]
             looking = [
                 (each, look)
@@ -79,6 +80,7 @@ class Confirmation:
             if not budget.allows(num_new, self.num_unjudged(going, num_seeds, prompts)):
                 self._end(going)
                 return
+            standing.begin_look(number, len(looks))
             names = ", ".join(dict.fromkeys(each.arm for each in going))
             asked = f" and all {prompts} prompts" if prompts else ""
             watch.board.say(f"confirming {names} on {num_seeds} fresh seeds{asked} ...")

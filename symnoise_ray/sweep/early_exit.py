@@ -17,7 +17,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from symnoise_ray.records.layout import METRICS
 from symnoise_ray.records.metrics import Tail
 from symnoise_ray.records.results import TrialResult
-from symnoise_ray.space.trials import SweepPlans, TrialPlan
+from symnoise_ray.space.trials import SweepPlans, TrialPlan, search_index
 from symnoise_ray.statistics.early_exit import (
     CLEAN_LOSS,
     RULE,
@@ -27,6 +27,7 @@ from symnoise_ray.statistics.early_exit import (
     loss_at,
     stop_evidence,
 )
+from symnoise_ray.sweep.search_trial import METRIC
 from symnoise_ray.sweep.trial import stop
 from symnoise_ray.workers.client import Workers
 
@@ -90,6 +91,13 @@ class EarlyExit(FIFOScheduler):  # type: ignore[misc]
         plan = self._plan(trial)
         self.arms[plan.arm].leave(plan.name)
 
+    def on_trial_complete(
+        self, tune_controller: Any, trial: Any, result: Mapping[str, Any]
+    ) -> None:
+        """A trial that was stopped by an order no longer counts as one of those that stay."""
+        if METRIC not in result:
+            self.on_trial_error(tune_controller, trial)
+
 
 def evidence_note(plans: SweepPlans, results: Sequence[TrialResult]) -> str:
     """How well the loss that trials were stopped by foretold the win rate, as a sentence."""
@@ -97,7 +105,7 @@ def evidence_note(plans: SweepPlans, results: Sequence[TrialResult]) -> str:
         (loss, result.win_rate, result.arm)
         for result in results
         if result.is_done and result.part == "search" and result.win_rate is not None
-        for plan in [plans.search(int(result.trial.split("-")[0]), dict(result.params))]
+        for plan in [plans.search(search_index(result.trial), dict(result.params))]
         for loss in [loss_at(_curve(plan, _on_disk(plan, None)), RULE.rungs[0])]
         if loss is not None
     ]

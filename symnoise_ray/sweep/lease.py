@@ -57,6 +57,16 @@ def hold(directory: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
+def has_owner(directory: Path) -> bool:
+    """Whether a sweep runs in a directory, as far as its owner's signs of life tell.
+
+    Raises:
+        OSError: the directory cannot be written into.
+    """
+    path = directory / OWNER
+    return _may_live(_read(path), _age(path), _about_us())
+
+
 def _about_us() -> dict[str, Any]:
     process = psutil.Process()
     try:
@@ -98,13 +108,9 @@ def _take(path: Path, own: dict[str, Any]) -> None:
 def _require_gone(path: Path, own: dict[str, Any]) -> None:
     """Refuse a directory whose owner lives, or may live."""
     owner, age = _read(path), _age(path)
-    if age is None:
+    if not _may_live(owner, age, own):
         return
-    here = all(owner.get(name) == own[name] for name in ("host", "processes"))
-    if here and not _lives(owner["pid"], owner["started"]):
-        return
-    if not here and age > STALE_SECONDS:
-        return
+    here = _is_here(owner, own)
     whose = (
         f"{owner.get('user')} on {owner.get('host')} (process {owner.get('pid')})"
         if owner
@@ -115,6 +121,19 @@ def _require_gone(path: Path, own: dict[str, Any]) -> None:
         f"of life is {age:.0f} s old; wait for its end or stop it"
         + ("" if here else f", or, if it is dead, try again after {STALE_SECONDS:.0f} s")
     )
+
+
+def _is_here(owner: dict[str, Any], own: dict[str, Any]) -> bool:
+    return all(owner.get(name) == own[name] for name in ("host", "processes"))
+
+
+def _may_live(owner: dict[str, Any], age: float | None, own: dict[str, Any]) -> bool:
+    """Whether an owner lives; one that cannot be asked is taken to live until it is stale."""
+    if age is None:
+        return False
+    if _is_here(owner, own):
+        return _lives(owner["pid"], owner["started"])
+    return age <= STALE_SECONDS
 
 
 def _lives(pid: int, started: float) -> bool:

@@ -33,10 +33,12 @@ class Proposals:
     adaptive sampler computes itself: the study is read once.
     """
 
-    def __init__(self, plans: SweepPlans, storage: Path) -> None:
+    def __init__(
+        self, plans: SweepPlans, storage: Path, added: Mapping[int, Params] = MappingProxyType({})
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-        self.plans, self.space = plans, Space(plans.sweep.parameters)
+        self.plans, self.space, self.added = plans, Space(plans.sweep.parameters), added
         name = plans.sweep.name
         self.storage = optuna.storages.RDBStorage(f"sqlite:///{storage}")
         self.study = optuna.create_study(
@@ -47,8 +49,8 @@ class Proposals:
         self._arms: dict[str, _Arm] = {}
 
     def given(self, index: int) -> Params | None:
-        """The point that the design gives a trial; None if a sampler chooses it."""
-        return self.plans.cells[index].point
+        """The point that the design or an order gives a trial; None if a sampler chooses it."""
+        return self.added[index] if index in self.added else self.plans.cells[index].point
 
     def propose(self, index: int) -> Params:
         """The point of a trial; one that was proposed before has the same point again."""
@@ -123,15 +125,16 @@ class Proposals:
         return optuna.samplers.TPESampler(seed=seed, constant_liar=True, n_startup_trials=0)
 
     def tell(
-        self, index: int, score: float | None, *, stopped: tuple[int, float] | None = None
+        self, index: int, score: float | None, *, stopped: tuple[int, float | None] | None = None
     ) -> None:
         """A trial came to its end, without a score if it failed or was stopped.
 
         Args:
             index: Its number.
             score: Its score.
-            stopped: Step and clean loss of a trial that was stopped early. Of those Optuna takes
-                the highest value for the best, so it is told minus the loss.
+            stopped: Step and clean loss of a trial that was stopped early; None where none was
+                measured. Of those Optuna takes the highest value for the best, so it is told
+                minus the loss.
         """
         trial = self._newest(index)
         if trial is None or trial.state != TrialState.RUNNING:
@@ -139,9 +142,11 @@ class Proposals:
         own = trial._trial_id
         if stopped is not None:
             step, loss = stopped
-            self.storage.set_trial_intermediate_value(own, step, -loss)
             # As Optuna's own `tell`: the value of a pruned trial is its last report.
-            self.storage.set_trial_state_values(own, TrialState.PRUNED, [-loss])
+            values = None if loss is None else [-loss]
+            if loss is not None:
+                self.storage.set_trial_intermediate_value(own, step, -loss)
+            self.storage.set_trial_state_values(own, TrialState.PRUNED, values)
         elif score is None:
             self.storage.set_trial_state_values(own, TrialState.FAIL)
         else:
@@ -151,7 +156,7 @@ class Proposals:
     def settle(
         self,
         scores: Mapping[int, float | None],
-        stopped: Mapping[int, tuple[int, float]] = MappingProxyType({}),
+        stopped: Mapping[int, tuple[int, float | None]] = MappingProxyType({}),
     ) -> None:
         """Record what an earlier part of the sweep found out and had no time to record.
 

@@ -17,7 +17,7 @@ from symnoise_ray.judges.choose import JudgeSource
 from symnoise_ray.records.layout import COMPLETIONS, PREFERENCES
 from symnoise_ray.records.preferences import read_annotations
 from symnoise_ray.records.results import TrialResult
-from symnoise_ray.space.trials import SweepPlans, TrialPlan
+from symnoise_ray.space.trials import SweepPlans, TrialPlan, search_index
 from symnoise_ray.statistics.win_rate import item_scores, mean_over, win_rate
 from symnoise_ray.sweep.pairs import is_judged, judge_pair
 
@@ -198,4 +198,4 @@ def directory_of(trial: TrialResult, plans: SweepPlans) -> Path:
 
 
 def _plan(trial: TrialResult, plans: SweepPlans) -> TrialPlan:
-    return plans.search(int(trial.trial.split("-")[0]), dict(trial.params))
+    return plans.search(search_index(trial.trial), dict(trial.params))

@@ -18,6 +18,7 @@ from symnoise_ray.space.design import Arms, design
 from symnoise_ray.space.parameters import resolve
 from symnoise_ray.space.trials import FRESH_SEED
 from symnoise_ray.statistics.looks import declared_looks
+from symnoise_ray.sweep import ordered
 from symnoise_ray.sweep.earlier import used_seeds
 from symnoise_ray.sweep.schedule import Part
 
@@ -93,7 +94,7 @@ def departures(directory: Path) -> tuple[str, ...]:
     path = directory / LOCK
     if not path.exists():
         return ()
-    found = []
+    found = [*ordered.departures(directory)]
     for number, part in enumerate(read_json(path).get("resumed", []), 2):
         when = "after a verdict" if part.get("after_verdict") else "before a verdict"
         found += [

@@ -29,6 +29,7 @@ from symnoise_ray.report.write import write_report
 from symnoise_ray.space.design import Arms
 from symnoise_ray.statistics.words import arm_words, verdict_sentence
 from symnoise_ray.sweep.importance import importances
+from symnoise_ray.sweep.ordered import notes as ordered_notes
 from symnoise_ray.sweep.registration import departures
 from symnoise_ray.tracking.store import Store
 
@@ -79,7 +80,7 @@ def assemble(
         verdict=verdict,
         choices=tuple(choices),
         departures=departures(directory),
-        notes=tuple(notes),
+        notes=(*notes, *ordered_notes(directory)),
         trials=tuple(ordered),
         seconds=seconds,
         by_phase=_by_phase(ordered),

@@ -40,18 +40,21 @@ from symnoise_ray.sweep.budget import Budget
 from symnoise_ray.sweep.directory import claim_directory
 from symnoise_ray.sweep.earlier import used_prompts
 from symnoise_ray.sweep.mend import mend
+from symnoise_ray.sweep.ordered import with_ordered_budget
 from symnoise_ray.sweep.pairs import spent_on_pairs
 from symnoise_ray.sweep.prompts import prompts_of
 from symnoise_ray.sweep.questions import questions
 from symnoise_ray.sweep.registration import register
 from symnoise_ray.sweep.results import assemble, settle
 from symnoise_ray.sweep.resume import Past, begin, has_begun, seeds_of
+from symnoise_ray.sweep.steering import Steering
 from symnoise_ray.sweep.summary import summarise
 from symnoise_ray.sweep.watch import Watch
 from symnoise_ray.tracking import events
 from symnoise_ray.tracking.mlflow_runs import Tracker
 from symnoise_ray.tracking.origin import origin_tags
 from symnoise_ray.tracking.store import Store, choose_store, written_down
+from symnoise_ray.workers.job_place import note_place
 from symnoise_ray.workers.session import ray_session
 
 if TYPE_CHECKING:
@@ -131,6 +134,7 @@ def _run_in(
     tracking = written_down(config.tracking, store, directory)
     config = config.model_copy(update={"tracking": tracking})
     board = Board(console, f"{config.name}: {directory}")
+    board.standing.began = began
     sweep = Sweep(config, directory, board, store, source, began)
     if has_begun(directory):
         sweep.begin()
@@ -146,7 +150,8 @@ def _run_in(
         board.say(f"not as in its first part, so that numbers may differ a little: {changed}")
     if sweep.judge.type != "local":
         _check_judge(sweep)
-    with ray_session(board.say) as resources:
+    with board, ray_session(board.say) as resources:
+        note_place(directory)
         num_slots = _count_slots(sweep, resources)
         with _judges(sweep) as judges:
             result, page = _run(sweep, num_slots, judges)
@@ -209,17 +214,27 @@ def _run(sweep: Sweep, num_slots: int, judges: JudgeSource) -> tuple[SweepResult
     events.start_sweep(tracker, plans, sweep.past.parts + 1)
     sweep.board.say(f"starting {num_slots} worker group{'s' if num_slots > 1 else ''} ...")
     watch = Watch(config.name, sweep.board, tracker)
+    budget = Budget(
+        with_ordered_budget(config, sweep.directory),
+        sweep.judge,
+        lambda: watch.results,
+        sweep.began,
+        num_slots,
+        pairs=partial(spent_on_pairs, sweep.directory),
+    )
+    steering = Steering(plans, watch, budget)
+    sweep.board.standing.num_slots, sweep.board.standing.phase = num_slots, "starting slots"
     warm = plans.search(0, first_point(config)).config
     try:
         with (
             Pool(config.workers, num_slots, warm, sweep.directory / SLOTS) as pool,
-            sweep.board,
             watch,
+            steering.of(pool.workers),
         ):
             import symnoise_ray.sweep.search  # noqa: F401 - ray.tune and optuna, while slots start
 
             pool.wait_until_up()
-            _search_and_confirm(sweep, pool.workers, judges, watch, num_slots)
+            _search_and_confirm(sweep, judges, steering, num_slots)
     except BaseException as error:
         watch.abandon()
         patient = not isinstance(error, KeyboardInterrupt)
@@ -230,29 +245,21 @@ def _run(sweep: Sweep, num_slots: int, judges: JudgeSource) -> tuple[SweepResult
 
 
 def _search_and_confirm(
-    sweep: Sweep, workers: Workers, judges: JudgeSource, watch: Watch, num_slots: int
+    sweep: Sweep, judges: JudgeSource, steering: Steering, num_slots: int
 ) -> None:
     from symnoise_ray.sweep.search import run_search  # ray.tune and optuna: over a second
 
-    plans = sweep.plans
-    started = time.monotonic()
-    sweep.seconds["start"] = started - sweep.began
-    budget = Budget(
-        sweep.config,
-        sweep.judge,
-        lambda: watch.results,
-        sweep.began,
-        num_slots,
-        pairs=partial(spent_on_pairs, sweep.directory),
-    )
-    run_search(plans, workers, judges, watch, budget, num_slots=num_slots, storage=sweep.directory)
+    plans, watch, budget, workers = sweep.plans, steering.watch, steering.budget, steering.workers
+    standing, started = sweep.board.standing, time.monotonic()
+    sweep.seconds["start"], standing.phase = started - sweep.began, "search"
+    run_search(steering, judges, num_slots)
     sweep.seconds["search"] = time.monotonic() - started
-    if any(result.is_stopped for result in watch.results):
+    if sweep.config.search.early_exit == "on" and any(each.is_stopped for each in watch.results):
         from symnoise_ray.sweep.early_exit import evidence_note
 
         sweep.notes.append(evidence_note(plans, watch.results))
     if sweep.config.confirm.arms:
-        started = time.monotonic()
+        started, standing.phase = time.monotonic(), "choice of settings"
         _confirm(sweep, workers, judges, watch, budget)
         sweep.seconds["confirm"] = time.monotonic() - started
     if budget.spent_on:
@@ -284,10 +291,8 @@ def _confirm(
 
 def _warn_of_reuse(sweep: Sweep) -> None:
     """Say which sweeps of the folder have confirmed on the same prompts."""
-    data = sweep.plans.config(first_point(sweep.config)).data
-    names = used_prompts(
-        sweep.directory.parent, sweep.directory, data, seeds_of(sweep.plans)["files"]
-    )
+    data, files = sweep.plans.config(first_point(sweep.config)).data, seeds_of(sweep.plans)["files"]
+    names = used_prompts(sweep.directory.parent, sweep.directory, data, files)
     if sweep.config.confirm.arms and names:
         sweep.board.say(
             f"these prompts were confirmed on before, by {', '.join(names)}: a verdict on them is "

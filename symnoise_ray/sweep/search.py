@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -19,7 +19,7 @@ from ray.tune.search import Searcher
 
 from symnoise_ray.errors import CancelledError, InfrastructureError
 from symnoise_ray.judges.choose import JudgeSource
-from symnoise_ray.records.layout import STUDY, TUNE
+from symnoise_ray.records.layout import STOP, STUDY, TUNE
 from symnoise_ray.records.results import TrialResult, read_result
 from symnoise_ray.space.parameters import Params
 from symnoise_ray.space.trials import SweepPlans, TrialPlan
@@ -28,9 +28,9 @@ from symnoise_ray.sweep.budget import Budget
 from symnoise_ray.sweep.early_exit import EarlyExit
 from symnoise_ray.sweep.proposals import Proposals
 from symnoise_ray.sweep.search_trial import METRIC, SearchTrial
-from symnoise_ray.sweep.trial import fail
+from symnoise_ray.sweep.steering import Steering
+from symnoise_ray.sweep.trial import fail, stop_by_order
 from symnoise_ray.sweep.watch import Watch
-from symnoise_ray.workers.client import Workers
 
 
 class SweepSearch(Searcher):  # type: ignore[misc]
@@ -50,21 +50,35 @@ class SweepSearch(Searcher):  # type: ignore[misc]
         self.proposals, self.waiting, self.budget = proposals, list(indices), budget
         self.has_begun = has_begun
         self.running: dict[str, int] = {}
+        self.has_ended = False
+        self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune writes its searcher to disk; the sweep never reads it back.
         return {}
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial: its number and its point."""
-        if not self.waiting or not self.budget.search_may_go_on(len(self.running)):
-            return Searcher.FINISHED
+        """The next trial: its number and its point.
+
+        As long as trials run, an order may still add one, or raise the budget.
+        """
+        with self._lock:
+            if not self.waiting or not self.budget.search_may_go_on(len(self.running)):
+                self.has_ended = not self.running
+                return Searcher.FINISHED if self.has_ended else None
         if len(self.running) >= self.budget.num_slots and not self.has_begun():
             # No slot is free for it; its process would compete with those that start.
             return None
         index = self.waiting.pop(0)
         self.running[trial_id] = index
         return {"index": index, "point": self.proposals.propose(index)}
+
+    def add(self, index: int) -> bool:
+        """Hand out one more trial; False where the search has ended."""
+        with self._lock:
+            if not self.has_ended:
+                self.waiting.append(index)
+            return not self.has_ended
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -74,7 +88,7 @@ class SweepSearch(Searcher):  # type: ignore[misc]
         The last report of a trial that was stopped early is a clean loss instead of a score.
         """
         result = {} if error or result is None else result
-        stopped = (result["step"], result[CLEAN_LOSS]) if CLEAN_LOSS in result else None
+        stopped = (result["step"], result.get(CLEAN_LOSS)) if "step" in result else None
         self.proposals.tell(self.running.pop(trial_id), result.get(METRIC), stopped=stopped)
 
     def save(self, checkpoint_path: str) -> None:
@@ -83,6 +97,25 @@ class SweepSearch(Searcher):  # type: ignore[misc]
     def restore(self, checkpoint_path: str) -> None:
         """Never asked: a sweep goes on from its own files."""
         raise NotImplementedError
+
+
+class _TimeIsUp(tune.Stopper):  # type: ignore[misc]
+    """Ends the search when its share of the wall time is spent, which an order may change."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune writes it to disk with the rest; this one lives in the driver alone.
+        return {}
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No trial is stopped alone."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether the time is up."""
+        return self.budget.search_time_is_up()
 
 
 class _Starts(tune.Callback):  # type: ignore[misc]
@@ -109,28 +142,24 @@ class _Starts(tune.Callback):  # type: ignore[misc]
             fail(plan, InfrastructureError("the trial's own process died"))
 
 
-def run_search(
-    plans: SweepPlans,
-    workers: Workers,
-    judges: JudgeSource,
-    watch: Watch,
-    budget: Budget,
-    *,
-    num_slots: int,
-    storage: Path,
-) -> None:
+def run_search(steering: Steering, judges: JudgeSource, num_slots: int) -> None:
     """Run the baselines and the search; results lie in the trials' directories.
 
     Trials that ended in an earlier part of the sweep are not run again, and the others keep their
     points. What the budget ends has no score, and is run when the sweep goes on.
     """
     _quieten()
-    proposals = Proposals(plans, storage / STUDY)
-    early_exit = EarlyExit(plans, workers) if plans.sweep.search.early_exit == "on" else None
-    waiting = _take_up(plans, proposals, watch, early_exit)
+    plans, watch = steering.plans, steering.watch
+    proposals = Proposals(plans, plans.directory / STUDY, steering.added)
+    on = plans.sweep.search.early_exit == "on"
+    early_exit = EarlyExit(plans, steering.workers) if on else None
+    with steering.lock:  # an order to add a trial comes before or after
+        waiting = _take_up(plans, proposals, watch, early_exit)
+        searcher = SweepSearch(proposals, waiting, steering.budget, lambda: watch.has_begun)
+        searcher.has_ended = not waiting
+        steering.search = searcher
     if waiting:
-        searcher = SweepSearch(proposals, waiting, budget, lambda: watch.has_begun)
-        _run_trials(plans, workers, judges, watch, searcher, early_exit, num_slots, storage)
+        _run_trials(steering, judges, searcher, early_exit, num_slots)
 
 
 def _take_up(
@@ -139,23 +168,26 @@ def _take_up(
     """The numbers of the trials that are still to be run."""
     known = proposals.known()
     scores: dict[int, float | None] = {}
-    stopped: dict[int, tuple[int, float]] = {}
-    for index in range(len(plans.cells)):
+    stopped: dict[int, tuple[int, float | None]] = {}
+    indices = [*range(len(plans.cells)), *proposals.added]
+    for index in indices:
         # A range that shrank since moves no trial that was proposed before.
         point = known[index].params if index in known else _given(plans, proposals, index)
         if point is None:
             continue  # not proposed yet
         plan = plans.search(index, point)
+        if (plan.directory / STOP).exists() and read_result(plan.directory) is None:
+            stop_by_order(plan)
         result = watch.take_up(plan)
         if result is not None:
             proposals.recall(index, point)
             scores[index] = result.win_rate
             if result.is_stopped:
-                stopped[index] = result.last_step, result[CLEAN_LOSS]
+                stopped[index] = result.last_step, result.get(CLEAN_LOSS)
             if early_exit is not None:
                 early_exit.take_up(plan, result)
     proposals.settle(scores, stopped)
-    return [index for index in range(len(plans.cells)) if index not in scores]
+    return [index for index in indices if index not in scores]
 
 
 def _given(plans: SweepPlans, proposals: Proposals, index: int) -> Params | None:
@@ -168,17 +200,15 @@ def _given(plans: SweepPlans, proposals: Proposals, index: int) -> Params | None
 
 
 def _run_trials(
-    plans: SweepPlans,
-    workers: Workers,
+    steering: Steering,
     judges: JudgeSource,
-    watch: Watch,
     searcher: SweepSearch,
     early_exit: EarlyExit | None,
     num_slots: int,
-    storage: Path,
 ) -> None:
+    plans, workers, watch = steering.plans, steering.workers, steering.watch
     before, num_trials = len(watch.results), len(searcher.waiting)
-    folder = storage / TUNE
+    folder = plans.directory / TUNE
     shutil.rmtree(folder, ignore_errors=True)  # of a part that was interrupted
     trainable = tune.with_resources(
         tune.with_parameters(SearchTrial, plans=plans, workers=workers, judges=judges),
@@ -191,8 +221,7 @@ def _run_trials(
             mode="max",
             search_alg=searcher,
             scheduler=early_exit,
-            num_samples=num_trials,
-            time_budget_s=searcher.budget.search_seconds(),
+            num_samples=-1,  # until the searcher says that there are no more
             # One more than the slots: a trial is judged while the next one trains.
             max_concurrent_trials=min(num_slots + 1, num_trials),
             reuse_actors=True,
@@ -201,6 +230,7 @@ def _run_trials(
             name="search",
             storage_path=str(folder.resolve()),
             verbose=0,
+            stop=_TimeIsUp(searcher.budget),
             callbacks=[_Starts(plans, watch)],
             failure_config=tune.FailureConfig(max_failures=0),
             # A trial's state is its own files; there is nothing for Tune to save.

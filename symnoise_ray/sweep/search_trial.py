@@ -14,6 +14,7 @@ from typing import Any
 from ray import tune
 
 from symnoise_ray.judges.choose import JudgeSource
+from symnoise_ray.records.layout import STOP
 from symnoise_ray.records.results import TrialResult
 from symnoise_ray.space.trials import SweepPlans, TrialPlan
 from symnoise_ray.statistics.early_exit import CLEAN_LOSS
@@ -23,6 +24,12 @@ from symnoise_ray.workers.client import Workers
 METRIC = "win_rate"
 SLICE_SECONDS = 2.0
 """A trial hands control back to Tune this often, so that it can be stopped."""
+
+
+def stopped_report(result: TrialResult) -> dict[str, Any]:
+    """Step and clean loss of a trial that was stopped; without the loss where it had none yet."""
+    loss = {CLEAN_LOSS: result[CLEAN_LOSS]} if CLEAN_LOSS in result.values else {}
+    return {"step": result.last_step, **loss}
 
 
 class SearchTrial(tune.Trainable):  # type: ignore[misc]
@@ -48,10 +55,14 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]
         """Follow the trial for a while or to its next clean loss; the last report has its score."""
         if self.records is None:
             self.records = run_trial(self.plan, self.workers, self.judges)
+        if (self.plan.directory / STOP).exists():  # the hub that was told may be gone
+            self.workers.cancel(self.plan.name)
         until = time.monotonic() + SLICE_SECONDS
         for record in self.records:
             if isinstance(record, TrialResult) and record.is_done:
                 return {METRIC: record.win_rate, "done": True}
+            if isinstance(record, TrialResult) and record.is_stopped:
+                return {**stopped_report(record), "done": True}
             if self.tells_losses and isinstance(record, dict) and CLEAN_LOSS in record:
                 return {name: record[name] for name in ("step", CLEAN_LOSS)} | {"done": False}
             if time.monotonic() >= until:

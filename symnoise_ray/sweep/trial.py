@@ -28,8 +28,9 @@ from symnoise_ray.records.layout import (
     PREFERENCES,
     RESULT,
     SCORE,
+    STOP,
 )
-from symnoise_ray.records.metrics import PHASES, timed
+from symnoise_ray.records.metrics import PHASES, Tail, timed
 from symnoise_ray.records.results import STOPPED, TrialResult
 from symnoise_ray.space.trials import TrialPlan
 from symnoise_ray.statistics.answer_statistics import answer_statistics
@@ -65,6 +66,9 @@ def run_trial(
         with timed(seconds, "judge"):
             score = _judge(plan, completions, reference, judges)
     except Exception as error:
+        if (directory / STOP).exists():
+            yield stop_by_order(plan, error.seconds if isinstance(error, CancelledError) else {})
+            return
         # Every failure is the trial's own: FAILED with its reason, never a score.
         yield fail(plan, error, seconds)
         raise
@@ -173,6 +177,27 @@ def stop(
             "first_clean_loss": losses[min(losses)],
             CLEAN_LOSS: losses[last],
         },
+    )
+
+
+def stop_by_order(plan: TrialPlan, seconds: Mapping[str, float] | None = None) -> TrialResult:
+    """Write the result of a trial that a person stopped, from its order and its own curve.
+
+    Args:
+        plan: The trial, in whose directory the order lies.
+        seconds: What it took, by phase.
+    """
+    records = Tail(plan.directory / METRICS).new()
+    losses = [record[CLEAN_LOSS] for record in records if CLEAN_LOSS in record]
+    last = records[-1]["step"] if records else 0
+    measured = {"first_clean_loss": losses[0], CLEAN_LOSS: losses[-1]} if losses else {}
+    reason = f"by order of {read_json(plan.directory / STOP)['by']}"
+    return _finish(
+        plan,
+        STOPPED,
+        seconds or {},
+        reason=reason,
+        values={"stopped_at": last, **measured},
     )
 
 

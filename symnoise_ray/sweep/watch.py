@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from symnoise_ray.errors import DivergedError, OutOfMemoryError
-from symnoise_ray.records.layout import METRICS, RESULT, TRIALS
+from symnoise_ray.records.layout import METRICS, OUTCOME, RESULT, TRIALS
 from symnoise_ray.records.metrics import Tail
 from symnoise_ray.records.results import TrialResult, read_result
 from symnoise_ray.report.board import Board
@@ -124,6 +124,8 @@ class Watch:
         self.has_begun = self.has_begun or bool(records)
         for record in records:
             self.board.move(plan.name, record)
+        if (plan.directory / OUTCOME).exists():
+            self.board.judge(plan.name)
         if records:
             events.log_records(self.tracker, plan.name, records)
 

@@ -235,6 +235,11 @@ class Applier:
         run_id = self._runs[event["run"]]
         write_traces(self.uri, self.experiment_id, run_id, answers, event["time_ms"])
 
+    def _order(self, event: dict[str, Any]) -> None:
+        """What a person ordered while the sweep ran."""
+        run_id, said = self._runs[event["run"]], f"{event['said']} (by order of {event['by']})"
+        self._connect().set_tag(run_id, f"symnoise.order.{event['time_ms']}", said[:_MAX_TAG])
+
     def _end(self, event: dict[str, Any]) -> None:
         client = self._connect()
         run_id = self._runs[event["run"]]

@@ -22,6 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from symnoise_ray.config import JudgeConfig, TrialConfig
 from symnoise_ray.errors import DataError, InfrastructureError
 from symnoise_ray.models import deepspeed_engine
 from symnoise_ray.records.files import (
@@ -36,6 +37,18 @@ from symnoise_ray.training.schedule import KEPT_CHECKPOINTS
 _RANDOM = "random state"
 _PEER_SECONDS = 600.0
 _POLL_SECONDS = 0.02
+
+
+def identity(config: TrialConfig) -> str:
+    """Hash of the settings that a trial must share with a checkpoint to go on from it.
+
+    The size of the micro-batches, the limits of the prompts and the judge are no part of it.
+    """
+    train = config.train.model_copy(update={"micro_batch_size": 1})
+    limits = {"max_eval_prompts": None, "max_confirm_prompts": None}
+    data = config.data.model_copy(update=limits)
+    changed = {"train": train, "data": data, "judge": JudgeConfig()}
+    return config.model_copy(update=changed).digest()
 
 
 class Saver:

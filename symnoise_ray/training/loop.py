@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from symnoise_ray.config import JudgeConfig, TrialConfig
+from symnoise_ray.config import TrialConfig
 from symnoise_ray.data.token_table import TokenTable
 from symnoise_ray.data.tokens import padding_id
 from symnoise_ray.errors import CancelledError, InfrastructureError
@@ -42,7 +42,7 @@ from symnoise_ray.noise.types import (
 )
 from symnoise_ray.records.metrics import timed
 from symnoise_ray.training.batches import Batch, Batches
-from symnoise_ray.training.checkpoints import Saver, agreed, restore
+from symnoise_ray.training.checkpoints import Saver, agreed, identity, restore
 from symnoise_ray.training.corpus import further_tables, token_table
 from symnoise_ray.training.evaluation import Evaluation
 from symnoise_ray.training.meter import Meter
@@ -50,6 +50,16 @@ from symnoise_ray.training.objective import Objective, require_finite
 from symnoise_ray.training.schedule import lr_at, num_steps, require_even_split
 
 Report = Callable[[dict[str, Any]], None]
+
+
+class Interlude(Protocol):
+    """What a model may be wanted for between two steps; it must leave the model as it was."""
+
+    def wanted(self) -> bool:
+        """Whether it is wanted; asked on rank 0 in every step."""
+
+    def hold(self, model: Any, tokenizer: Any, template: str, context: int | None) -> None:
+        """Use the model; called on all ranks after the same step."""
 
 
 @dataclass
@@ -98,6 +108,7 @@ def train(
     seconds: dict[str, float] | None = None,
     caches: Path | None = None,
     checkpoints: Path | None = None,
+    interlude: Interlude | None = None,
 ) -> Trained:
     """Fine-tune one model from start to end on this rank.
 
@@ -109,6 +120,7 @@ def train(
         caches: Folder for tokenised rows, on storage that all workers share; None caches nothing.
         checkpoints: Folder for this trial's checkpoints, on storage that all workers share. If it
             holds a complete one, training goes on from there. None writes no checkpoints.
+        interlude: What the model may be wanted for between two steps.
 
     Raises:
         UserError: the batch cannot be split over the workers, or the model cannot take noise.
@@ -130,6 +142,11 @@ def train(
     try:
         with timed(seconds, "load"):
             loop = _Loop(config, engine, table, further, padding_id(tokenizer), device)
+            if interlude is not None:
+                loop.wanted = interlude.wanted
+                loop.hold = partial(
+                    interlude.hold, engine.module, tokenizer, table.template, context
+                )
             if checkpoints is not None:
                 loop.resume(Saver(checkpoints, identity(config)))
         with timed(seconds, "train"), Meter(engine.module, device) as meter:
@@ -139,18 +156,6 @@ def train(
         raise
     summary |= meter.rates(loop.progress.num_passed_tokens) | {"num_train_rows": len(table)}
     return Trained(engine, tokenizer, table.template, context, +table.counts, summary)
-
-
-def identity(config: TrialConfig) -> str:
-    """Hash of the settings that a trial must share with a checkpoint to go on from it.
-
-    The size of the micro-batches, the limits of the prompts and the judge are no part of it.
-    """
-    train = config.train.model_copy(update={"micro_batch_size": 1})
-    limits = {"max_eval_prompts": None, "max_confirm_prompts": None}
-    data = config.data.model_copy(update=limits)
-    changed = {"train": train, "data": data, "judge": JudgeConfig()}
-    return config.model_copy(update=changed).digest()
 
 
 def _agree_on(config: TrialConfig) -> None:
@@ -209,6 +214,9 @@ class _Loop:
             self.groups = self.objective.groups(self.groups)
         self.num_steps = num_steps(config, len(table))
         self.noisy = _noise(engine.module, config)
+        self.wanted: Callable[[], bool] = lambda: False
+        self.hold: Callable[[], None] = lambda: None
+        self.held = False
         self.saver: Saver | None = None
         self.saved_at, self.due, self.start = time.monotonic(), False, 0
         self.progress = Progress()
@@ -244,6 +252,8 @@ class _Loop:
                 progress.last = self.evaluation.measure(step)
                 record |= progress.last
             report(record)
+            if self.held:
+                self.hold()
             if self.due and self.saver is not None:
                 self.saver.save(self.engine, step, asdict(progress))
                 self.saved_at = time.monotonic()
@@ -313,20 +323,20 @@ class _Loop:
         return self.objective.token_loss(batch, len(group))
 
     def _agree(self, loss: Tensor, step: int, cancelled: Callable[[], bool]) -> float:
-        """The loss over all workers; rank 0 sends with it whether to stop and whether to save."""
-        wishes = [0.0, 0.0]
+        """The loss over all workers; rank 0 sends whether to stop, to save, or to be asked."""
+        wishes = [0.0, 0.0, 0.0]
         if self.rank == 0:
             minutes = self.config.train.checkpoint_minutes
             late = bool(minutes) and time.monotonic() - self.saved_at >= 60 * minutes
-            wishes = [float(cancelled()), float(late)]
+            wishes = [float(cancelled()), float(late), float(self.wanted())]
         shared = torch.cat([loss[None], torch.tensor(wishes, device=self.device)])
         if self.world_size > 1:
             dist.all_reduce(shared)
-        mean_loss, stopped, due = shared.tolist()
+        mean_loss, stopped, due, held = shared.tolist()
         if stopped:
             raise CancelledError(f"cancelled at step {step} of {self.num_steps}")
         require_finite("training loss", mean_loss, self._where(step))
-        self.due = bool(due)
+        self.due, self.held = bool(due), bool(held)
         return float(mean_loss)
 
     def _where(self, step: int) -> str:

@@ -59,9 +59,26 @@ class Workers:
             if not events:
                 yield None
 
-    def cancel(self, name: str) -> None:
-        """Stop a trial at its next step or token; a finished or unknown one is left alone."""
-        self._ask("cancel", name)
+    def cancel(self, name: str) -> bool:
+        """Stop a trial at its next step or token; False for a finished or unknown one."""
+        return bool(self._ask("cancel", name))
+
+    def hold(self, held: bool) -> None:
+        """Keep trials that wait from the slots, or hand them out again."""
+        self._ask("hold", held)
+
+    def ask(self, name: str, prompt: str, seconds: float) -> tuple[str, bool] | None:
+        """What the model of a trial that trains answers now, and whether that failed.
+
+        None if the trial does not train, or does not answer within so many seconds.
+        """
+        found: tuple[str, bool] | None = self._ask("ask", name, prompt, seconds)
+        return found
+
+    def slots(self) -> dict[str, str]:
+        """Slot that is up -> the trial that it runs; empty for one that runs none."""
+        found: dict[str, dict[str, Any]] = self._ask("state")["slots"]
+        return {name: slot["task"] for name, slot in found.items() if slot["up"]}
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         """Call the hub, or the one that takes its place.

@@ -25,7 +25,8 @@ from ray import cloudpickle
 from symnoise_ray.errors import OutOfMemoryError
 from symnoise_ray.workers.ledger import Slot, Task
 from symnoise_ray.workers.outcome import Outcome
-from symnoise_ray.workers.waiting import Waiting
+from symnoise_ray.workers.prompts import Prompts
+from symnoise_ray.workers.waiting import POOL, SLOT, TASK, Waiting
 
 POLL_SECONDS = 20.0
 """Longest a slot's question for work stays open before it asks again."""
@@ -37,11 +38,7 @@ GRACE_SECONDS = 5.0
 """How long a rank that ended waits for its peers before the group is given up."""
 
 
-TASK, SLOT, POOL = "task", "slot", "pool"
-"""What one may wait for, each with its name."""
-
-
-class Hub:
+class Hub(Prompts):
     """Bookkeeping of tasks and slots; every method is a coroutine of one actor."""
 
     def __init__(self, silent_seconds: float = 30.0, stuck_seconds: float = 900.0) -> None:
@@ -53,6 +50,7 @@ class Hub:
         self.start_failures = 0
         self.last_failure = ""
         self.closing = False
+        self.held = False
         self.ever_up = False
         self.largest_micro_batch = sys.maxsize
         self.waiting = Waiting()
@@ -96,16 +94,25 @@ class Hub:
             task.events = []
         return found, task.outcome
 
-    async def cancel(self, name: str) -> None:
-        """Stop a trial: at once when it waits, at the next step when it runs."""
+    async def cancel(self, name: str) -> bool:
+        """Stop a trial: at once when it waits, at the next step when it runs.
+
+        False for one that is unknown or has ended; any other ends as cancelled from here on.
+        """
         task = self.tasks.get(name)
         if task is None or task.outcome is not None:
-            return
+            return False
         task.cancelled = True
         if not task.slot:
             self.queues[task.pool].remove(name)
             self._end(name, Outcome.cancelled("cancelled"))
         self.waiting.wake((TASK, name))
+        return True
+
+    async def hold(self, held: bool) -> None:
+        """Keep waiting trials from the slots, or hand them out again; running ones go on."""
+        self.held = held
+        self.waiting.wake_all()
 
     async def close(self) -> None:
         """Send every slot home; waiting trials end."""
@@ -170,13 +177,13 @@ class Hub:
         queue = self.queues.setdefault(slot.pool, deque())
 
         def ready() -> bool:
-            return self.closing or number in slot.bound or bool(queue)
+            return self.closing or number in slot.bound or (bool(queue) and not self.held)
 
         await self.waiting.until(ready, POLL_SECONDS, (POOL, slot.pool), (SLOT, name))
         if self.closing or slot.incarnation != incarnation or self.slots[name] is not slot:
             return {"stop": True}
         if number not in slot.bound:
-            if not queue:
+            if not queue or self.held:
                 return None
             self._bind(name, slot, number, queue.popleft())
             self.waiting.wake((SLOT, name))
@@ -272,6 +279,8 @@ class Hub:
 
     def _end(self, task_name: str, outcome: Outcome) -> None:
         task = self.tasks[task_name]
+        if task.cancelled and outcome.status == "done" and not self.closing:
+            outcome = Outcome.cancelled("cancelled at its end")
         task.outcome = outcome.after(task.waited_seconds, task.attempt)
         self.waiting.wake((TASK, task_name))
 

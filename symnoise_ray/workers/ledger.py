@@ -23,6 +23,9 @@ class Task:
     cancelled: bool = False
     outcome: Outcome | None = None
     waited_seconds: float = 0.0
+    prompt: str = ""
+    answer: tuple[str, bool] | None = None
+    """Of its model to that prompt, and whether it failed."""
 
 
 @dataclass

@@ -59,7 +59,9 @@ class Outcome:
             SymnoiseError: it failed.
         """
         if self.status == "cancelled":
-            raise CancelledError(self.reason)
+            cancelled = CancelledError(self.reason)
+            cancelled.seconds = dict(self.seconds)
+            raise cancelled
         if self.status == "failed":
             error = ERRORS.get(self.kind, SymnoiseError)(self.reason)
             error.add_note(self.detail)

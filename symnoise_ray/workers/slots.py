@@ -185,7 +185,15 @@ class _Rank:
 
         self.progress = time.monotonic()
         config = TrialConfig.model_validate(task["config"])
-        outcome = run_task(config, Path(task["directory"]), report=report, cancelled=cancelled)
+        from symnoise_ray.workers.interview import Interview  # torch, which this process has
+
+        outcome = run_task(
+            config,
+            Path(task["directory"]),
+            report=report,
+            cancelled=cancelled,
+            interview=Interview(self.hub, name, config),
+        )
         ray.get(sent)
         verdict = ray.get(
             self.hub.finish.remote(self.slot, self.incarnation, name, self.rank, outcome)

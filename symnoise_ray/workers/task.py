@@ -32,16 +32,22 @@ from symnoise_ray.records.layout import (
     MODEL,
     OUTCOME,
     RESULT,
+    STOP,
     TOKENS,
     sweep_directory,
 )
 from symnoise_ray.records.metrics import Metrics, timed
-from symnoise_ray.training.loop import Report, Trained, train
+from symnoise_ray.training.loop import Interlude, Report, Trained, train
 from symnoise_ray.workers.outcome import Outcome
 
 
 def run_task(
-    config: TrialConfig, directory: Path, *, report: Report, cancelled: Callable[[], bool]
+    config: TrialConfig,
+    directory: Path,
+    *,
+    report: Report,
+    cancelled: Callable[[], bool],
+    interview: Interlude | None = None,
 ) -> Outcome:
     """Run the worker's part of a trial; every exception becomes an outcome.
 
@@ -50,13 +56,15 @@ def run_task(
         directory: Where rank 0 writes the files; anything from an earlier attempt is replaced.
         report: Called on rank 0 with every record that was written to metrics.jsonl.
         cancelled: Asked on rank 0 at every step, and on all ranks at every token of the answers.
+        interview: Prompts that the model answers while it trains.
     """
     seconds: dict[str, float] = {}
     try:
-        outcome = _train_and_answer(config, directory, report, cancelled, seconds)
+        outcome = _train_and_answer(config, directory, report, cancelled, seconds, interview)
     except CancelledError as error:
         outcome = Outcome("cancelled", error.kind, error.message)
-        if (directory / RESULT).exists():  # stopped for good, not to be gone on with
+        # Stopped for good, not to be gone on with.
+        if (directory / RESULT).exists() or (directory / STOP).exists():
             remove_checkpoints(directory)
     except Exception as error:
         # The one place where a worker meets any failure of a trial: the process must survive it.
@@ -71,6 +79,7 @@ def _train_and_answer(
     report: Report,
     cancelled: Callable[[], bool],
     seconds: dict[str, float],
+    interview: Interlude | None,
 ) -> Outcome:
     if (directory / KEPT).exists():
         return _answer_again(config, directory, cancelled, seconds)
@@ -79,7 +88,9 @@ def _train_and_answer(
         with timed(seconds, "harness"):
             tasks = load_tasks(config.harness)
     caches = sweep_directory(directory) / TOKENS  # for the whole sweep
-    trained = train_in(directory, config, report, cancelled, seconds=seconds, caches=caches)
+    trained = train_in(
+        directory, config, report, cancelled, seconds=seconds, caches=caches, interlude=interview
+    )
     try:
         with timed(seconds, "generate"):
             counts = trained.counts + _answer(config, directory, trained, cancelled)
@@ -127,6 +138,7 @@ def train_in(
     *,
     seconds: dict[str, float] | None = None,
     caches: Path,
+    interlude: Interlude | None = None,
 ) -> Trained:
     """Train in a trial's directory: metrics.jsonl on the way, checkpoints to go on from.
 
@@ -137,6 +149,7 @@ def train_in(
         cancelled: Asked on rank 0 between steps.
         seconds: Wall seconds by phase are added to it.
         caches: Folder for tokenised rows.
+        interlude: What the model may be wanted for between two steps.
     """
     with Metrics(directory / METRICS) as metrics:
 
@@ -152,6 +165,7 @@ def train_in(
             seconds=seconds,
             caches=caches,
             checkpoints=directory / CHECKPOINTS,
+            interlude=interlude,
         )
 
 

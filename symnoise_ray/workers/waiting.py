@@ -11,6 +11,9 @@ import contextlib
 import time
 from collections.abc import Callable, Hashable
 
+TASK, SLOT, POOL = "task", "slot", "pool"
+"""What one may wait for in the hub, each with its name."""
+
 
 class Waiting:
     """Coroutines of one event loop that wait for a change of some subjects."""

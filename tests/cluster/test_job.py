@@ -89,12 +89,12 @@ def end_processes_of(folder: str) -> None:
 
 
 def submit(
-    environment: dict[str, str], space: str, tmp_path: Path
+    environment: dict[str, str], space: str, tmp_path: Path, *options: str
 ) -> tuple[subprocess.CompletedProcess[str], Path]:
     (tmp_path / "space.yaml").write_text(space)
     output = tmp_path / "out"
     command = [
-        RAY, "job", "submit", "--working-dir", str(ROOT), "--", "python", "-m",
+        RAY, "job", "submit", *options, "--working-dir", str(ROOT), "--", "python", "-m",
         "symnoise_ray.tune", str(tmp_path / "space.yaml"), "--output", str(output),
     ]  # fmt: skip
     deadline = time.monotonic() + AGENT_SECONDS
@@ -121,3 +121,33 @@ def test_a_job_fails_when_some_trials_failed(cluster: dict[str, str], tmp_path: 
     assert run.returncode == 1
     assert "failed with exit code 3" in run.stdout + run.stderr
     assert read_json(output / "results.json")["status"] == "partial"
+
+
+def test_a_job_is_steered_by_its_address(cluster: dict[str, str], tmp_path: Path):
+    space = SPACE.replace("max_steps: 8", "max_steps: 100").replace("arms: 1", "arms: 0")
+    job = ("--submission-id", "steered", "--no-wait")
+    run, output = submit(cluster, space, tmp_path, *job)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+    def ctl(*order: str) -> subprocess.CompletedProcess[str]:
+        address = f"{cluster['RAY_API_SERVER_ADDRESS']}/steered"
+        command = [sys.executable, "-m", "symnoise_ray", "ctl", address, *order]
+        return subprocess.run(command, env=cluster, capture_output=True, text=True, check=False)
+
+    deadline = time.monotonic() + 600
+    while (told := ctl("pause")).returncode == 2 and time.monotonic() < deadline:
+        time.sleep(1)
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.startswith("paused; trials that run go on to their end")
+    again = ctl("pause")
+    assert (again.returncode, again.stdout) == (2, "")
+    assert again.stderr.startswith("error: pause: the sweep must not be paused already")
+    point = ("noise.type=symnoise", "noise.alpha=3", "optim.lr=0.002")
+    assert "added1-symnoise is added" in ctl("add", *point).stdout
+    assert ctl("resume").stdout == "resumed\n"
+    while not (output / "report.md").exists():
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    assert "added1-symnoise is added" in (output / "report.md").read_text()
+    ended = ctl("list")
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)

@@ -18,6 +18,7 @@ from symnoise_ray.records.files import write_lines
 from symnoise_ray.records.layout import COMPLETIONS, TRIALS
 from symnoise_ray.records.results import TrialResult, read_result
 from symnoise_ray.records.verdict import Candidate, Choice
+from symnoise_ray.report.standing import Standing
 from symnoise_ray.space.trials import SweepPlans
 from symnoise_ray.statistics.win_rate import win_rate
 from symnoise_ray.sweep.budget import Budget
@@ -105,7 +106,7 @@ def played_confirmation(
     own, asked = questions(plans, choices, arms, parts)
     confirmation = Confirmation(plans, own, asked, parts)
     judges = JudgeSource.of_sweep(plans.config(own.point).judge, plans.directory)
-    board = SimpleNamespace(say=lambda text: None)
+    board = SimpleNamespace(say=lambda text: None, standing=Standing())
     watch = SimpleNamespace(
         board=board,
         take_up=lambda plan: read_result(plan.directory),

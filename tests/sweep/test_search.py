@@ -102,6 +102,8 @@ def test_reports_on_the_way_are_not_scores(tmp_path: Path):
 def test_after_the_last_trial_tune_is_told_that_there_are_no_more(tmp_path: Path):
     search = SweepSearch(proposals(sweep(), tmp_path), [0], unlimited(sweep()))
     assert search.suggest("one") == {"index": 0, "point": PLAIN}
+    assert search.suggest("two") is None, "while it runs, an order may still add one"
+    search.on_trial_complete("one", {"win_rate": 0.5})
     assert search.suggest("two") == "FINISHED"
 
 

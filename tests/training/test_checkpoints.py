@@ -16,8 +16,8 @@ from symnoise_ray.config import TrialConfig
 from symnoise_ray.errors import CancelledError
 from symnoise_ray.records.files import read_json, read_sealed, write_json, write_sealed
 from symnoise_ray.training import checkpoints
-from symnoise_ray.training.checkpoints import newest
-from symnoise_ray.training.loop import identity, train
+from symnoise_ray.training.checkpoints import identity, newest
+from symnoise_ray.training.loop import train
 from symnoise_ray.training.schedule import KEPT_CHECKPOINTS
 from symnoise_ray.workers.task import run_task
 from tests.ranks import free_port

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from symnoise_ray.config import TrialConfig
+from symnoise_ray.data.example import Example
+from symnoise_ray.generation.answering import complete
 from symnoise_ray.records.files import read_lines, write_json
 from symnoise_ray.records.layout import COMPLETIONS, KEPT, METRICS, MODEL, OUTCOME
 from symnoise_ray.workers.outcome import Outcome
@@ -48,6 +50,44 @@ def test_a_kept_model_answers_the_prompts_that_were_added_without_training(
     assert read_lines(all_of_them / METRICS) == read_lines(few / METRICS)
     assert {row["generator"] for row in read_lines(all_of_them / COMPLETIONS)} == {"all"}
     assert not (all_of_them / MODEL).exists()
+
+
+class Asking:
+    """Asks a model in the middle of its training, and keeps what it answers."""
+
+    def __init__(self, config: TrialConfig) -> None:
+        self.config, self.left, self.answers = config, [False, True, False], list[str]()
+
+    def wanted(self) -> bool:
+        """At the second step alone."""
+        return bool(self.left) and self.left.pop(0)
+
+    def hold(self, model: Any, tokenizer: Any, template: str, context: int | None) -> None:
+        """Let it answer as an order does."""
+        asked = [Example(turns=(("Name a colour.", ""),))]
+        generate = self.config.generate
+        (found,), _ = complete(
+            model, tokenizer, asked, template, generate, context=context, generator="asked"
+        )
+        self.answers.append(found.output)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"lora__rank": 4, "lora__dropout": 0.3}, {"generate__temperature": 0.7}],
+    ids=["whole", "dropout", "sampled"],
+)
+def test_a_model_that_is_asked_while_it_trains_goes_on_with_the_same_bits(
+    settings: dict[str, Any], trial: Callable[..., TrialConfig], tmp_path: Path
+) -> None:
+    config = trial(noise__type="symnoise", noise__alpha=5, **settings)
+    alone, asked = tmp_path / "trials" / "alone", tmp_path / "trials" / "asked"
+    ran(config, alone)
+    asking = Asking(config)
+    run_task(config, asked, report=lambda _: None, cancelled=lambda: False, interview=asking)
+    assert len(asking.answers) == 1
+    assert read_lines(alone / METRICS) == read_lines(asked / METRICS)
+    assert answers(alone) == answers(asked)
 
 
 def test_a_kept_model_that_is_gone_fails_the_trial_with_its_reason(
