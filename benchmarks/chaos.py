@@ -122,7 +122,8 @@ class Run:
 
 def _is(process: psutil.Process, name: str) -> bool:
     with contextlib.suppress(psutil.NoSuchProcess):
-        return process.name().startswith(name)
+        alive = process.status() != psutil.STATUS_ZOMBIE
+        return alive and process.name().startswith(name)
     return False
 
 
