@@ -47,7 +47,10 @@ FACES = {
     "report": {"board", "card", "words", "write"},
     "integrations": {"export"},
     "launch": {"check"},
-    "preflight": {"forecast", "inputs", "plan", "power", "preview"},
+    "preflight": {
+        *("cluster", "disk", "forecast", "inputs", "placement", "plan", "power", "preview"),
+        "probe",
+    },
     "workers": {"client", "outcome", "pool", "session", "task"},
     "tracking": {"events", "mlflow_runs", "origin", "store"},
     "sweep": {"results", "run"},

@@ -17,8 +17,8 @@ from typing import Any, Self
 
 import ray
 
-from symnoise_ray.config import JudgeConfig, TrialConfig, WorkersConfig
-from symnoise_ray.errors import InfrastructureError, UserError
+from symnoise_ray.config import TrialConfig, WorkersConfig
+from symnoise_ray.errors import InfrastructureError
 from symnoise_ray.workers.client import Workers
 from symnoise_ray.workers.hub import MAX_START_FAILURES, Hub
 from symnoise_ray.workers.session import THREAD_PREFIX
@@ -29,58 +29,8 @@ CLOSE_SECONDS = 10.0
 HUB_POLL_SECONDS = 2.0
 HUB_SILENT_SECONDS = 30.0
 """A hub that did not answer for so long is replaced."""
-ROUNDING = 1e-9
-"""Parts of GPUs are no exact numbers."""
 INTERRUPTED_CLOSE_SECONDS = 0.5
 """After an interruption the end of the driver ends the slots."""
-
-
-def count_slots(
-    workers: WorkersConfig,
-    resources: dict[str, float],
-    num_trials: int,
-    judge: JudgeConfig | None = None,
-) -> int:
-    """How many trials train at once: what fits, at most `max_slots`, at most the trials.
-
-    A local judge's workers hold their part of the cluster all the time.
-
-    Raises:
-        UserError: not one trial fits, and no `max_slots` says that the cluster will grow.
-    """
-    held = judge_resources(judge)
-    wanted = {
-        "CPU": workers.num_workers * workers.cpus_per_worker,
-        "GPU": workers.num_workers * workers.gpus_per_worker,
-    }
-    left = {name: resources.get(name, 0) - held.get(name, 0) for name in wanted}
-    fitting = min(int(left[name] / need + ROUNDING) for name, need in wanted.items() if need)
-    limits = [num_trials] + ([workers.max_slots] if workers.max_slots else [])
-    if fitting > 0 and min(left.values()) >= 0:
-        return max(1, min(fitting, *limits))
-    if workers.max_slots:
-        return max(1, min(limits))
-    beside = f", of which the judge's workers take {_listed(held)}" if held else ""
-    raise UserError(
-        f"workers: one trial needs {_listed(wanted)}, but the cluster has "
-        f"{_listed({name: resources.get(name, 0) for name in wanted}, zeros=True)}{beside}; lower "
-        "workers.num_workers, cpus_per_worker or gpus_per_worker, or, where the cluster grows on "
-        "demand, set workers.max_slots"
-    )
-
-
-def judge_resources(judge: JudgeConfig | None) -> dict[str, float]:
-    """What the workers of a local judge hold together; nothing for another judge."""
-    if judge is None or judge.type != "local":
-        return {}
-    return {
-        "CPU": judge.num_workers * judge.cpus_per_worker,
-        "GPU": judge.num_workers * judge.gpus_per_worker,
-    }
-
-
-def _listed(resources: dict[str, float], zeros: bool = False) -> str:
-    return ", ".join(f"{count:g} {name}" for name, count in resources.items() if count or zeros)
 
 
 class Pool:

@@ -1,6 +1,6 @@
 """The Ray session of a sweep, and its end by signal.
 
-In: the environment. Out: a connected driver and the cluster's resources. A sweep on its own starts
+In: the environment. Out: a connected driver. A sweep on its own starts
 a private local Ray and ends it; inside a job, or where RAY_ADDRESS names a cluster, it joins that.
 """
 
@@ -22,8 +22,8 @@ from symnoise_ray.errors import EXIT_SIGINT, EXIT_SIGTERM, InfrastructureError, 
 from symnoise_ray.workers.guard import Guard
 
 START_SECONDS = 120
-"""How long the parts of a private Ray wait for each other; a busy machine is slow. A raylet that dies
-meanwhile is noticed no earlier."""
+"""How long the parts of a private Ray wait for each other; a busy machine is slow. A raylet that
+dies meanwhile is noticed no earlier."""
 TIMED_OUT = "timed out during startup"
 """In the message of a Ray whose node took over 30 s to start, which no setting of Ray changes."""
 OBJECT_STORE_BYTES = 200 * 2**20
@@ -51,8 +51,8 @@ def in_ray_job() -> bool:
 
 
 @contextmanager
-def ray_session(say: Callable[[str], None]) -> Iterator[dict[str, float]]:
-    """Connect to Ray, or use the connection that this process has; yields its resources.
+def ray_session(say: Callable[[str], None]) -> Iterator[None]:
+    """Connect to Ray, or use the connection that this process has.
 
     Args:
         say: Tells a person a line, where Ray has to be started once more.
@@ -64,7 +64,7 @@ def ray_session(say: Callable[[str], None]) -> Iterator[dict[str, float]]:
     import ray  # half a second, which a check of the configuration need not pay
 
     if ray.is_initialized():  # by the notebook or script around the sweep, which also ends it
-        yield ray.cluster_resources()
+        yield
         return
     previous = signal.signal(signal.SIGTERM, _interrupt)
     private = "RAY_ADDRESS" not in os.environ and not in_ray_job()
@@ -74,7 +74,7 @@ def ray_session(say: Callable[[str], None]) -> Iterator[dict[str, float]]:
         stack.enter_context(_connected(guard, say))
         # ray.init replaces the handler of SIGTERM, so ours is set again.
         signal.signal(signal.SIGTERM, _interrupt)
-        yield ray.cluster_resources()
+        yield
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from symnoise_ray.errors import CancelledError, DivergedError, InfrastructureErr
 from symnoise_ray.records.files import read_lines
 from symnoise_ray.workers.hub import MAX_ATTEMPTS, MAX_START_FAILURES, Hub
 from symnoise_ray.workers.outcome import Outcome
-from symnoise_ray.workers.pool import Pool, count_slots
+from symnoise_ray.workers.pool import Pool
 
 
 @pytest.fixture(scope="module")
@@ -258,19 +258,6 @@ def test_two_workers_are_free_within_a_second_of_a_cancel_in_training_and_answer
                 used = [spent(pid) - before for pid, before in zip(pids, began, strict=True)]
                 assert max(used) < 1.0, name
         assert isinstance(run(pair, "after", short_trial(), tmp_path / "after"), Outcome)
-
-
-def test_the_number_of_slots_follows_from_the_cluster():
-    workers = WorkersConfig(num_workers=2, gpus_per_worker=1, cpus_per_worker=4)
-    assert count_slots(workers, {"CPU": 64, "GPU": 8}, num_trials=20) == 4
-    assert count_slots(workers, {"CPU": 16, "GPU": 8}, num_trials=20) == 2
-    assert count_slots(workers, {"CPU": 64, "GPU": 8}, num_trials=3) == 3
-    capped = workers.model_copy(update={"max_slots": 1})
-    assert count_slots(capped, {"CPU": 64, "GPU": 8}, num_trials=20) == 1
-    # A head without GPUs, and a cluster that grows when it is asked.
-    assert count_slots(workers.model_copy(update={"max_slots": 5}), {"CPU": 8}, 20) == 5
-    with pytest.raises(UserError, match="one trial needs 8 CPU, 2 GPU, but the cluster has 4 CPU"):
-        count_slots(workers, {"CPU": 4}, num_trials=20)
 
 
 def hub_with_task() -> Hub:
