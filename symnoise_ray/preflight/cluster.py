@@ -16,6 +16,7 @@ from typing import Any
 from symnoise_ray.errors import InfrastructureError, UserError, one_line
 from symnoise_ray.preflight import probe
 from symnoise_ray.preflight.placement import Node
+from symnoise_ray.records.layout import PREFLIGHT
 
 MAX_SKEW_SECONDS = 30.0
 """Clocks that differ by more make a sweep's times useless, and access to cloud storage fails."""
@@ -53,8 +54,8 @@ def check_nodes(directory: Path, inputs: Sequence[str], seconds: float) -> None:
     living = {raw["NodeID"]: _node(raw).name for raw in _living()}
     if len(living) < 2:
         return
-    stem = f".preflight-{secrets.token_hex(4)}"
-    written = directory / stem
+    # A name that no node has asked for before: network file systems remember what is not there.
+    written = directory / f"{PREFLIGHT}-{secrets.token_hex(4)}"
     try:
         written.write_text(secrets.token_hex(16), encoding="utf-8")
         began = time.time()
@@ -67,7 +68,7 @@ def check_nodes(directory: Path, inputs: Sequence[str], seconds: float) -> None:
             + ([] if seen["problem"] else _unshared(written, _answer(written, node)))
         ]
     finally:
-        for path in directory.glob(f"{stem}*"):
+        for path in directory.glob(f"{PREFLIGHT}-*"):
             path.unlink(missing_ok=True)
     if problems:
         more = f" (and {len(problems) - 1} more such problems)" if len(problems) > 1 else ""

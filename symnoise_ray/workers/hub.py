@@ -41,9 +41,15 @@ GRACE_SECONDS = 5.0
 class Hub:
     """Bookkeeping of tasks and slots; every method is a coroutine of one actor."""
 
-    def __init__(self, silent_seconds: float = 30.0, stuck_seconds: float = 900.0) -> None:
+    def __init__(
+        self,
+        silent_seconds: float = 30.0,
+        stuck_seconds: float = 900.0,
+        start_seconds: float = 900.0,
+    ) -> None:
         self.silent_seconds = silent_seconds
         self.stuck_seconds = stuck_seconds
+        self.start_seconds = start_seconds
         self.tasks: dict[str, Task] = {}
         self.queues: dict[str, deque[str]] = {}
         self.slots: dict[str, Slot] = {}
@@ -51,6 +57,8 @@ class Hub:
         self.last_failure = ""
         self.closing = False
         self.ever_up = False
+        self.last_up = time.monotonic()
+        self.waited_too_long = False
         self.largest_micro_batch = sys.maxsize
         self._changed = asyncio.Condition()
         self._watcher: asyncio.Task[None] | None = None
@@ -82,9 +90,15 @@ class Hub:
             raise ValueError(f"the trial name {name!r} was submitted before")
         self.tasks[name] = Task(payload, pool, last_step=-1 if last_step is None else last_step)
         self.queues.setdefault(pool, deque()).append(name)
-        if self.closing or self.start_failures >= MAX_START_FAILURES:
+        if self.closing or self.gave_up:
             self._give_up()
+        self._start_watching()
         await self._notify()
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether no slot is waited for any more; one that comes up nevertheless is welcome."""
+        return self.waited_too_long or self.start_failures >= MAX_START_FAILURES
 
     async def events(
         self, name: str, after: int, timeout: float
@@ -127,7 +141,7 @@ class Hub:
             },
             "waiting": sum(len(queue) for queue in self.queues.values()),
             "ever_up": self.ever_up,
-            "gave_up": self.start_failures >= MAX_START_FAILURES,
+            "gave_up": self.gave_up,
             "last_failure": self.last_failure,
         }
 
@@ -161,9 +175,9 @@ class Hub:
         slot.last_beat = slot.last_progress = time.monotonic()
         if slot.up:
             self.start_failures = 0
+            self.waited_too_long = False
             self.ever_up = True
-        if self._watcher is None:
-            self._watcher = asyncio.create_task(self._watch())
+        self._start_watching()
         await self._notify()
         return not self.closing
 
@@ -315,11 +329,29 @@ class Hub:
                 else:
                     self._end(name, Outcome.lost(f"no worker group could be started: {reason}"))
 
+    def _start_watching(self) -> None:
+        if self._watcher is None:
+            self._watcher = asyncio.create_task(self._watch())
+
+    async def _look_for_capacity(self, now: float) -> None:
+        """End the trials that wait when no slot was up for too long: a lost node may not return."""
+        if any(slot.up for slot in self.slots.values()) or not any(self.queues.values()):
+            self.last_up = now
+        elif now - self.last_up > self.start_seconds and not self.waited_too_long:
+            self.waited_too_long = True
+            self.last_failure = (
+                f"none was up for {self.start_seconds / 60:g} minutes (workers.start_minutes), "
+                f"after {self.last_failure or 'no failure that was reported'}"
+            )
+            self._give_up()
+            await self._notify()
+
     async def _watch(self) -> None:
         """Kill slots that are silent, or that run a trial without a step for too long."""
         while not self.closing:
             await asyncio.sleep(1.0)
             now = time.monotonic()
+            await self._look_for_capacity(now)
             for name, slot in list(self.slots.items()):
                 silent = now - slot.last_beat > self.silent_seconds
                 stuck = bool(slot.task) and now - slot.last_progress > self.stuck_seconds

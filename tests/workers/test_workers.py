@@ -380,3 +380,40 @@ def test_memory_that_runs_out_halves_the_micro_batch_and_nothing_else(pool: Pool
     later = run(pool, "later", short_trial(**trial, micro_batch_size=512), tmp_path / "later")
     assert later.summary["micro_batch_size"] == fitted
     assert later.attempts == 1
+
+
+def test_trials_end_with_the_reason_when_no_worker_group_comes_back():
+    hub = Hub(start_seconds=1.5)
+
+    async def lose_the_only_slot() -> Outcome | None:
+        await hub.slot_up("slot", "pool", "first", 0, 1, 1, b"")
+        await hub.submit("running", {"config": {"train": {"micro_batch_size": 4}}}, "pool")
+        await hub.take("slot", "first", 0)
+        await hub.slot_down("slot", "pool", "the node went away")
+        found = await hub.events("running", 0, 20.0)
+        assert found is not None
+        return found[1]
+
+    outcome = asyncio.run(lose_the_only_slot())
+    assert outcome is not None
+    assert outcome.reason == (
+        "no worker group could be started: none was up for 0.025 minutes (workers.start_minutes), "
+        "after the node went away"
+    )
+
+
+def test_a_worker_group_that_comes_back_late_takes_the_trials_after_it():
+    hub = Hub(start_seconds=1.5)
+
+    async def come_back() -> dict[str, object] | None:
+        payload = {"config": {"train": {"micro_batch_size": 4}}, "directory": ""}
+        await hub.submit("first", payload, "pool")
+        assert (await hub.events("first", 0, 20.0) or ([], None))[1] is not None
+        assert (await hub.state())["gave_up"]
+        await hub.slot_up("slot", "pool", "new", 0, 1, 1, b"")
+        await hub.submit("second", payload, "pool")
+        return await hub.take("slot", "new", 0)
+
+    task = asyncio.run(come_back())
+    assert task is not None
+    assert task["name"] == "second"
