@@ -25,7 +25,7 @@ import ray
 from ray import cloudpickle
 
 from symnoise_ray.errors import OutOfMemoryError
-from symnoise_ray.workers.ledger import Slot, Task
+from symnoise_ray.workers.ledger import Slot, Task, Wait
 from symnoise_ray.workers.outcome import Outcome
 
 POLL_SECONDS = 20.0
@@ -49,7 +49,6 @@ class Hub:
     ) -> None:
         self.silent_seconds = silent_seconds
         self.stuck_seconds = stuck_seconds
-        self.start_seconds = start_seconds
         self.tasks: dict[str, Task] = {}
         self.queues: dict[str, deque[str]] = {}
         self.slots: dict[str, Slot] = {}
@@ -57,8 +56,7 @@ class Hub:
         self.last_failure = ""
         self.closing = False
         self.ever_up = False
-        self.last_up = time.monotonic()
-        self.waited_too_long = False
+        self.wait = Wait(start_seconds)
         self.largest_micro_batch = sys.maxsize
         self._changed = asyncio.Condition()
         self._watcher: asyncio.Task[None] | None = None
@@ -98,7 +96,7 @@ class Hub:
     @property
     def gave_up(self) -> bool:
         """Whether no slot is waited for any more; one that comes up nevertheless is welcome."""
-        return self.waited_too_long or self.start_failures >= MAX_START_FAILURES
+        return self.wait.too_long or self.start_failures >= MAX_START_FAILURES
 
     async def events(
         self, name: str, after: int, timeout: float
@@ -175,7 +173,7 @@ class Hub:
         slot.last_beat = slot.last_progress = time.monotonic()
         if slot.up:
             self.start_failures = 0
-            self.waited_too_long = False
+            self.wait.too_long = False
             self.ever_up = True
         self._start_watching()
         await self._notify()
@@ -257,7 +255,7 @@ class Hub:
             return "die"
         if slot.task == task_name and self.tasks[task_name].attempt == attempt:
             slot.task = ""  # the first rank that comes here settles it for all
-            self._settle(task_name, self._worst(slot.ended))
+            self._settle(task_name, slot.worst)
             await self._notify()
         return "ok" if whole else "die"
 
@@ -275,14 +273,6 @@ class Hub:
         self.largest_micro_batch = min(self.largest_micro_batch, half)
         task.slot, task.submitted, task.attempt = "", time.monotonic(), task.attempt - 1
         self.queues[task.pool].appendleft(task_name)
-
-    @staticmethod
-    def _worst(ended: dict[int, Outcome]) -> Outcome:
-        """One outcome of all ranks: a failure wins, then rank 0's word."""
-        for outcome in ended.values():
-            if outcome.status == "failed":
-                return outcome
-        return ended.get(0) or next(iter(ended.values()))
 
     def _end(self, task_name: str, outcome: Outcome) -> None:
         task = self.tasks[task_name]
@@ -335,14 +325,9 @@ class Hub:
 
     async def _look_for_capacity(self, now: float) -> None:
         """End the trials that wait when no slot was up for too long: a lost node may not return."""
-        if any(slot.up for slot in self.slots.values()) or not any(self.queues.values()):
-            self.last_up = now
-        elif now - self.last_up > self.start_seconds and not self.waited_too_long:
-            self.waited_too_long = True
-            self.last_failure = (
-                f"none was up for {self.start_seconds / 60:g} minutes (workers.start_minutes), "
-                f"after {self.last_failure or 'no failure that was reported'}"
-            )
+        is_up = any(slot.up for slot in self.slots.values())
+        if self.wait.ends(now, waits=any(self.queues.values()) and not is_up):
+            self.last_failure = self.wait.reason(self.last_failure)
             self._give_up()
             await self._notify()
 
@@ -356,8 +341,9 @@ class Hub:
                 silent = now - slot.last_beat > self.silent_seconds
                 stuck = bool(slot.task) and now - slot.last_progress > self.stuck_seconds
                 if slot.up and (silent or stuck):
-                    why = "it was silent" if silent else "it made no progress"
-                    self._drop(name, f"{why} and was killed")
+                    why = "was silent" if silent else "made no progress"
+                    self.last_failure = f"one {why} and was killed"
+                    self._drop(name, f"it {why} and was killed")
                     self.slots[name] = Slot(slot.pool)
                     for handle in slot.ranks.values():
                         actor = cloudpickle.loads(handle)

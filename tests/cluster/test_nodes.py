@@ -220,7 +220,8 @@ def test_capacity_that_never_returns_ends_the_sweep_with_the_reason(
     other.end()
     assert sweep.wait(900) == 1, said(cluster, "never")
     results = read_json(cluster.folder / "never" / "results.json")
-    reasons = {trial["error"]["reason"] for trial in results["trials"]}
+    assert [trial["kind"] for trial in results["trials"]] == ["infrastructure"] * 2
+    reasons = {trial["reason"] for trial in results["trials"]}
     assert all("none was up for 1.5 minutes (workers.start_minutes)" in one for one in reasons)
 
 
