@@ -335,8 +335,7 @@ class Hub:
         """Kill slots that are silent, or that run a trial without a step for too long."""
         while not self.closing:
             await asyncio.sleep(1.0)
-            now = time.monotonic()
-            await self._look_for_capacity(now)
+            await self._look_for_capacity(now := time.monotonic())
             for name, slot in list(self.slots.items()):
                 silent = now - slot.last_beat > self.silent_seconds
                 stuck = bool(slot.task) and now - slot.last_progress > self.stuck_seconds
