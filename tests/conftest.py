@@ -95,6 +95,7 @@ def byte_tokenizer(**special_tokens: str) -> PreTrainedTokenizerFast:
 
 
 LONGEST = (
+    "cluster/test_nodes",
     *("sweep/test_resume_sweep", "sweep/test_run", "sweep/test_quickstart", "judges/test_remote"),
     *("sweep/test_steered_sweep", "docs/test_first_sweep", "examples/test_examples"),
     *("faults/test_damaged_files", "faults/test_slots", "faults/test_lost_workers"),

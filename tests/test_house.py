@@ -58,7 +58,10 @@ FACES = {
     "report": {"board", "card", "standing", "words", "write"},
     "integrations": {"export"},
     "launch": {"check"},
-    "preflight": {"forecast", "inputs", "plan", "power", "preview", "resources"},
+    "preflight": {
+        *("cluster", "disk", "forecast", "inputs", "placement", "plan", "power", "preview"),
+        *("probe", "resources"),
+    },
     "workers": {"client", "job_place", "outcome", "pool", "session", "task"},
     "tracking": {"events", "mlflow_runs", "origin", "store"},
     "sweep": {"importance", "orders", "rejudge", "results", "run"},

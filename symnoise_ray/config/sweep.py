@@ -175,7 +175,8 @@ class WorkersConfig(Section):
     hold."""
     start_minutes: float = Field(15.0, gt=0, allow_inf_nan=False)
     """Minutes within which the first trial's workers must have started; the time in which a cluster
-    adds machines counts."""
+    adds machines counts. Where all workers are lost later, trials wait for new ones so long and
+    then fail."""
 
     @model_validator(mode="after")
     def _a_shared_gpu_has_one_rank(self) -> Self:

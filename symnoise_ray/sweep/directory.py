@@ -12,7 +12,7 @@ from pathlib import Path
 
 from symnoise_ray.errors import UserError
 from symnoise_ray.preflight.resources import in_ray_job
-from symnoise_ray.records.layout import OWNER, SWEEP
+from symnoise_ray.records.layout import OWNER, PREFLIGHT, SWEEP
 from symnoise_ray.sweep.lease import hold
 
 
@@ -66,8 +66,13 @@ def _empty(output: Path) -> Path:
 
 
 def _holds_something(folder: Path) -> bool:
-    """An owner's file alone is nothing: whose it is, and whether it lives, is asked later."""
-    return any(path.name != OWNER for path in folder.iterdir())
+    """An owner's file alone is nothing: whose it is, and whether it lives, is asked later.
+
+    Nor is what a sweep leaves that was killed in its checks: a scheduler runs it again.
+    """
+    return any(
+        path.name != OWNER and not path.name.startswith(PREFLIGHT) for path in folder.iterdir()
+    )
 
 
 def _numbered(root: Path, name: str) -> Iterator[Path]:

@@ -11,20 +11,18 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from symnoise_ray.config import SweepConfig
 from symnoise_ray.errors import DataError, UserError
+from symnoise_ray.preflight.probe import versions
 from symnoise_ray.records.files import contents, read_json, write_json
 from symnoise_ray.records.layout import CHOICES, DESIGN, LOCK, RESULTS, SWEEP, damaged_name
 from symnoise_ray.records.verdict import Verdict
 from symnoise_ray.space.paths import input_files
 from symnoise_ray.space.trials import SweepPlans, known_points
 from symnoise_ray.sweep.prompts import Prompts
-
-PACKAGES = ("ray", "torch", "deepspeed", "transformers", "optuna", "mlflow", "numpy", "sacrebleu")
 
 FREE = (
     "workers.",
@@ -166,9 +164,8 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _versions() -> dict[str, str]:
-    versions = {name: metadata.version(name) for name in PACKAGES}
-    return versions | {"python": platform.python_version(), "machine": platform.machine()}
+def _versions() -> dict[str, str | None]:
+    return versions() | {"machine": platform.machine()}
 
 
 def _require_same_files(

@@ -22,13 +22,12 @@ from symnoise_ray.config.loading import find_space
 from symnoise_ray.judges.choose import JudgeSource
 from symnoise_ray.judges.protocol import Judge
 from symnoise_ray.preflight.inputs import prepare
-from symnoise_ray.preflight.resources import count_slots
+from symnoise_ray.preflight.placement import Slots
 from symnoise_ray.records.files import require_folder, short_path
 from symnoise_ray.records.layout import SLOTS
 from symnoise_ray.records.results import SweepResult, TrialResult
 from symnoise_ray.records.verdict import Choice, Decision
 from symnoise_ray.report.board import Board
-from symnoise_ray.space.design import search_size
 from symnoise_ray.space.trials import (
     FRESH_SEED,
     SweepPlans,
@@ -42,6 +41,7 @@ from symnoise_ray.sweep.earlier import used_prompts
 from symnoise_ray.sweep.mend import mend
 from symnoise_ray.sweep.ordered import with_ordered_budget
 from symnoise_ray.sweep.pairs import spent_on_pairs
+from symnoise_ray.sweep.place import place
 from symnoise_ray.sweep.prompts import prompts_of
 from symnoise_ray.sweep.questions import questions
 from symnoise_ray.sweep.registration import register
@@ -150,11 +150,11 @@ def _run_in(
         board.say(f"not as in its first part, so that numbers may differ a little: {changed}")
     if sweep.judge.type != "local":
         _check_judge(sweep)
-    with board, ray_session(board.say) as resources:
+    with board, ray_session(board.say):
         note_place(directory)
-        num_slots = _count_slots(sweep, resources)
+        slots = place(sweep.plans, sweep.judge)
         with _judges(sweep) as judges:
-            result, page = _run(sweep, num_slots, judges)
+            result, page = _run(sweep, slots, judges)
     summarise(result, store, page, board)
     return result
 
@@ -188,12 +188,7 @@ def _check_judge(sweep: Sweep, local: Judge | None = None) -> None:
         self_check(sweep.judge, sweep.directory.parent, str(sweep.directory), local)
 
 
-def _count_slots(sweep: Sweep, resources: dict[str, float]) -> int:
-    num_trials = len(sweep.config.baselines) + search_size(sweep.config)
-    return count_slots(sweep.config.workers, resources, num_trials, sweep.judge)
-
-
-def _run(sweep: Sweep, num_slots: int, judges: JudgeSource) -> tuple[SweepResult, str]:
+def _run(sweep: Sweep, slots: Slots, judges: JudgeSource) -> tuple[SweepResult, str]:
     """Everything that needs the cluster, and the results whatever happens.
 
     Returns:
@@ -212,29 +207,30 @@ def _run(sweep: Sweep, num_slots: int, judges: JudgeSource) -> tuple[SweepResult
     tags = origin_tags(sweep.source)
     tracker = Tracker(sweep.directory, sweep.store.uri, sweep.store.experiment, tags)
     events.start_sweep(tracker, plans, sweep.past.parts + 1)
-    sweep.board.say(f"starting {num_slots} worker group{'s' if num_slots > 1 else ''} ...")
+    groups = f"{slots.number} worker group{'s' if slots.number > 1 else ''}"
+    sweep.board.say(f"starting {groups}, {slots.why} ...")
     watch = Watch(config.name, sweep.board, tracker)
     budget = Budget(
         with_ordered_budget(config, sweep.directory),
         sweep.judge,
         lambda: watch.results,
         sweep.began,
-        num_slots,
+        slots.number,
         pairs=partial(spent_on_pairs, sweep.directory),
     )
     steering = Steering(plans, watch, budget)
-    sweep.board.standing.num_slots, sweep.board.standing.phase = num_slots, "starting slots"
+    sweep.board.standing.num_slots, sweep.board.standing.phase = slots.number, "starting slots"
     warm = plans.search(0, first_point(config)).config
     try:
         with (
-            Pool(config.workers, num_slots, warm, sweep.directory / SLOTS) as pool,
+            Pool(config.workers, slots.number, warm, sweep.directory / SLOTS) as pool,
             watch,
             steering.of(pool.workers),
         ):
             import symnoise_ray.sweep.search  # noqa: F401 - ray.tune and optuna, while slots start
 
             pool.wait_until_up()
-            _search_and_confirm(sweep, judges, steering, num_slots)
+            _search_and_confirm(sweep, judges, steering, slots.number)
     except BaseException as error:
         watch.abandon()
         patient = not isinstance(error, KeyboardInterrupt)

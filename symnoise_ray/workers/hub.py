@@ -19,14 +19,12 @@ import time
 from collections import deque
 from typing import Any
 
-import ray
-from ray import cloudpickle
-
 from symnoise_ray.errors import OutOfMemoryError
-from symnoise_ray.workers.ledger import Slot, Task
+from symnoise_ray.workers.ledger import Slot, Task, Wait
 from symnoise_ray.workers.outcome import Outcome
 from symnoise_ray.workers.prompts import Prompts
 from symnoise_ray.workers.waiting import POOL, SLOT, TASK, Waiting
+from symnoise_ray.workers.watchman import Watchman
 
 POLL_SECONDS = 20.0
 """Longest a slot's question for work stays open before it asks again."""
@@ -38,10 +36,15 @@ GRACE_SECONDS = 5.0
 """How long a rank that ended waits for its peers before the group is given up."""
 
 
-class Hub(Prompts):
+class Hub(Prompts, Watchman):
     """Bookkeeping of tasks and slots; every method is a coroutine of one actor."""
 
-    def __init__(self, silent_seconds: float = 30.0, stuck_seconds: float = 900.0) -> None:
+    def __init__(
+        self,
+        silent_seconds: float = 30.0,
+        stuck_seconds: float = 900.0,
+        start_seconds: float = 900.0,
+    ) -> None:
         self.silent_seconds = silent_seconds
         self.stuck_seconds = stuck_seconds
         self.tasks: dict[str, Task] = {}
@@ -52,6 +55,7 @@ class Hub(Prompts):
         self.closing = False
         self.held = False
         self.ever_up = False
+        self.wait = Wait(start_seconds)
         self.largest_micro_batch = sys.maxsize
         self.waiting = Waiting()
         self._watcher: asyncio.Task[None] | None = None
@@ -72,9 +76,15 @@ class Hub(Prompts):
             raise ValueError(f"the trial name {name!r} was submitted before")
         self.tasks[name] = Task(payload, pool, last_step=-1 if last_step is None else last_step)
         self.queues.setdefault(pool, deque()).append(name)
-        if self.closing or self.start_failures >= MAX_START_FAILURES:
+        if self.closing or self.gave_up:
             self._give_up()
         self.waiting.wake((POOL, pool))
+        self._start_watching()
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether no slot is waited for any more; one that comes up nevertheless is welcome."""
+        return self.wait.too_long or self.start_failures >= MAX_START_FAILURES
 
     async def events(
         self, name: str, after: int, timeout: float
@@ -131,7 +141,7 @@ class Hub(Prompts):
             },
             "waiting": sum(len(queue) for queue in self.queues.values()),
             "ever_up": self.ever_up,
-            "gave_up": self.start_failures >= MAX_START_FAILURES,
+            "gave_up": self.gave_up,
             "last_failure": self.last_failure,
         }
 
@@ -165,9 +175,9 @@ class Hub(Prompts):
         slot.beats[rank] = slot.last_progress = time.monotonic()
         if slot.up:
             self.start_failures = 0
+            self.wait.too_long = False
             self.ever_up = True
-        if self._watcher is None:
-            self._watcher = asyncio.create_task(self._watch())
+        self._start_watching()
         self.waiting.wake((SLOT, name))
         return not self.closing
 
@@ -250,7 +260,7 @@ class Hub(Prompts):
             return "die"
         if slot.task == task_name and self.tasks[task_name].attempt == attempt:
             slot.task = ""  # the first rank that comes here settles it for all
-            self._settle(task_name, self._worst(slot.ended))
+            self._settle(task_name, slot.worst)
             self.waiting.wake((SLOT, name))
         return "ok" if whole else "die"
 
@@ -268,14 +278,6 @@ class Hub(Prompts):
         self.largest_micro_batch = min(self.largest_micro_batch, half)
         task.slot, task.submitted, task.attempt = "", time.monotonic(), task.attempt - 1
         self._queue_again(task_name, task)
-
-    @staticmethod
-    def _worst(ended: dict[int, Outcome]) -> Outcome:
-        """One outcome of all ranks: a failure wins, then rank 0's word."""
-        for outcome in ended.values():
-            if outcome.status == "failed":
-                return outcome
-        return ended.get(0) or next(iter(ended.values()))
 
     def _end(self, task_name: str, outcome: Outcome) -> None:
         task = self.tasks[task_name]
@@ -328,20 +330,3 @@ class Hub(Prompts):
                     self._end(name, Outcome.cancelled(reason))
                 else:
                     self._end(name, Outcome.lost(f"no worker group could be started: {reason}"))
-
-    async def _watch(self) -> None:
-        """Kill slots that are silent, or that run a trial without a step for too long."""
-        while not self.closing:
-            await asyncio.sleep(1.0)
-            now = time.monotonic()
-            for name, slot in list(self.slots.items()):
-                silent = slot.up and now - min(slot.beats.values()) > self.silent_seconds
-                stuck = bool(slot.task) and now - slot.last_progress > self.stuck_seconds
-                if slot.up and (silent or stuck):
-                    why = "it was silent" if silent else "it made no progress"
-                    self._drop(name, f"{why} and was killed")
-                    self.slots[name] = Slot(slot.pool)
-                    for handle in slot.ranks.values():
-                        actor = cloudpickle.loads(handle)
-                        ray.kill(actor, no_restart=True)
-                    self.waiting.wake((SLOT, name))

@@ -49,3 +49,37 @@ class Slot:
     def up(self) -> bool:
         """All ranks have reported."""
         return bool(self.world_size) and len(self.ranks) == self.world_size
+
+    @property
+    def worst(self) -> Outcome:
+        """One outcome of all ranks that have ended: a failure wins, then rank 0's word."""
+        failed = (outcome for outcome in self.ended.values() if outcome.status == "failed")
+        return next(failed, None) or self.ended.get(0) or next(iter(self.ended.values()))
+
+
+@dataclass
+class Wait:
+    """How long trials have waited with no worker group up, and whether that was too long.
+
+    `limit` is in seconds, `since` a time of the monotonic clock.
+    """
+
+    limit: float
+    since: float = field(default_factory=time.monotonic)
+    too_long: bool = False
+
+    def ends(self, now: float, *, waits: bool) -> bool:
+        """Look at the clock; True the one time when the limit has passed."""
+        if not waits:
+            self.since = now
+        if self.too_long or now - self.since <= self.limit:
+            return False
+        self.too_long = True
+        return True
+
+    def reason(self, last_failure: str) -> str:
+        """Why the wait has ended, with what was heard of the worker groups before."""
+        return (
+            f"none was up for {self.limit / 60:g} minutes (workers.start_minutes), after "
+            f"{last_failure or 'no failure that was reported'}"
+        )

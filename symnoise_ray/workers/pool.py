@@ -55,7 +55,9 @@ class Pool:
     def __enter__(self) -> Self:
         # Ray starts it again, under the same handle, whenever its process dies.
         actor = ray.remote(num_cpus=0, max_concurrency=1000, max_restarts=-1)(Hub)
-        self.hub: Any = actor.options(name=f"symnoise-hub-{uuid.uuid4().hex[:8]}").remote()
+        self.hub: Any = actor.options(name=f"symnoise-hub-{uuid.uuid4().hex[:8]}").remote(
+            start_seconds=60 * self.config.start_minutes
+        )
         self.workers = Workers(self.hub, self.name)
         # The hub notices a death through these settings of Ray Train's controller.
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")

@@ -1,6 +1,6 @@
 """The Ray session of a sweep, and its end by signal.
 
-In: the environment. Out: a connected driver and the cluster's resources. A sweep on its own starts
+In: the environment. Out: a connected driver. A sweep on its own starts
 a private local Ray and ends it; inside a job, or where RAY_ADDRESS names a cluster, it joins that.
 """
 
@@ -47,8 +47,8 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextmanager
-def ray_session(say: Callable[[str], None]) -> Iterator[dict[str, float]]:
-    """Connect to Ray, or use the connection that this process has; yields its resources.
+def ray_session(say: Callable[[str], None]) -> Iterator[None]:
+    """Connect to Ray, or use the connection that this process has.
 
     Args:
         say: Tells a person a line, where Ray has to be started once more.
@@ -60,7 +60,7 @@ def ray_session(say: Callable[[str], None]) -> Iterator[dict[str, float]]:
     import ray  # half a second, which a check of the configuration need not pay
 
     if ray.is_initialized():  # by the notebook or script around the sweep, which also ends it
-        yield ray.cluster_resources()
+        yield
         return
     previous = signal.signal(signal.SIGTERM, _interrupt)
     private = runs_alone()
@@ -70,7 +70,7 @@ def ray_session(say: Callable[[str], None]) -> Iterator[dict[str, float]]:
         stack.enter_context(_connected(guard, say))
         # ray.init replaces the handler of SIGTERM, so ours is set again.
         signal.signal(signal.SIGTERM, _interrupt)
-        yield ray.cluster_resources()
+        yield
 
 
 @contextmanager

@@ -1,12 +1,14 @@
 """A sweep as a job on a running cluster: `ray start --head`, then `ray job submit`."""
 
 import contextlib
+import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -21,6 +23,8 @@ pytestmark = pytest.mark.slow
 
 AGENT_SECONDS = 120
 """`ray start` ends before the head takes jobs: on a busy machine long before."""
+TRIAL_SECONDS = 1200
+"""A bound on the wait for the first trial; alone on a machine it takes less than one."""
 RAY = str(Path(sys.executable).parent / "ray")
 
 
@@ -88,23 +92,39 @@ def end_processes_of(folder: str) -> None:
     psutil.wait_procs(own, timeout=10)
 
 
-def submit(
-    environment: dict[str, str], space: str, tmp_path: Path, *options: str
-) -> tuple[subprocess.CompletedProcess[str], Path]:
-    (tmp_path / "space.yaml").write_text(space)
-    output = tmp_path / "out"
-    command = [
-        RAY, "job", "submit", *options, "--working-dir", str(ROOT), "--", "python", "-m",
-        "symnoise_ray.tune", str(tmp_path / "space.yaml"), "--output", str(output),
-    ]  # fmt: skip
+def job(environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of `ray job`, once the head takes jobs."""
     deadline = time.monotonic() + AGENT_SECONDS
     while True:
         run = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False, timeout=1500
+            [RAY, "job", *words],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=1500,
         )
         if "No available agent" not in run.stderr or time.monotonic() > deadline:
-            return run, output
+            return run
         time.sleep(2)
+
+
+def submit(
+    environment: dict[str, str],
+    space: str,
+    tmp_path: Path,
+    *words: str,
+    options: Sequence[str] = ("--working-dir", str(ROOT)),
+    python: Sequence[str] = ("python",),
+) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """Submit a sweep and wait for its end; `words` are the sweep's."""
+    (tmp_path / "space.yaml").write_text(space)
+    output = tmp_path / "out"
+    sweep = (
+        *("-m", "symnoise_ray.tune", str(tmp_path / "space.yaml"), *words),
+        *("--output", str(output)),
+    )
+    return job(environment, "submit", *options, "--", *python, *sweep), output
 
 
 def test_a_job_succeeds_with_a_whole_sweep(cluster: dict[str, str], tmp_path: Path):
@@ -125,8 +145,8 @@ def test_a_job_fails_when_some_trials_failed(cluster: dict[str, str], tmp_path: 
 
 def test_a_job_is_steered_by_its_address(cluster: dict[str, str], tmp_path: Path):
     space = SPACE.replace("max_steps: 8", "max_steps: 100").replace("arms: 1", "arms: 0")
-    job = ("--submission-id", "steered", "--no-wait")
-    run, output = submit(cluster, space, tmp_path, *job)
+    options = ("--working-dir", str(ROOT), "--submission-id", "steered", "--no-wait")
+    run, output = submit(cluster, space, tmp_path, options=options)
     assert run.returncode == 0, run.stdout + run.stderr
 
     def ctl(*order: str) -> subprocess.CompletedProcess[str]:
@@ -151,3 +171,63 @@ def test_a_job_is_steered_by_its_address(cluster: dict[str, str], tmp_path: Path
     assert "added1-symnoise is added" in (output / "report.md").read_text()
     ended = ctl("list")
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+
+
+def test_a_job_that_was_stopped_goes_on_when_it_is_submitted_again(
+    cluster: dict[str, str], tmp_path: Path
+):
+    space = SPACE.replace("arms: 1", "arms: 0").replace("max_steps: 8", "max_steps: 40")
+    patient = json.dumps({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "120"}})
+    options = ("--working-dir", str(ROOT), "--runtime-env-json", patient)
+    first = ("--submission-id", "first", "--no-wait")
+    # The same words both times, as a scheduler has them: the first time there is nothing yet.
+    begun, output = submit(cluster, space, tmp_path, "--resume", options=(*options, *first))
+    assert begun.returncode == 0, begun.stdout + begun.stderr
+    deadline = time.monotonic() + TRIAL_SECONDS
+    while not (done := list(output.glob("trials/*/trial.json"))):
+        assert time.monotonic() < deadline, job(cluster, "logs", "first").stdout
+        time.sleep(0.1)
+    before = {path: path.stat().st_mtime_ns for path in done}
+    job(cluster, "stop", "first")
+    status = job(cluster, "status", "first")
+    assert "STOPPED" in (status.stdout + status.stderr).upper()
+    assert read_json(output / "results.json")["status"] == "interrupted"
+
+    again, _ = submit(cluster, space, tmp_path, "--resume", options=options)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert read_json(output / "results.json")["status"] == "whole"
+    assert {path: path.stat().st_mtime_ns for path in done} == before
+
+
+def test_a_job_runs_from_a_wheel_that_ray_installs_without_a_checkout(
+    cluster: dict[str, str], tmp_path: Path
+):
+    built = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(built, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    # The machines have all that the wheel needs, so pip asks no index.
+    pip = {"packages": [str(wheel)], "pip_install_options": ["--no-deps", "--no-index"]}
+    environment = json.dumps({"pip": pip})
+    run, output = submit(
+        {**cluster, "PYTHONPATH": ""},
+        SPACE.replace("arms: 1", "arms: 0"),
+        tmp_path,
+        options=("--runtime-env-json", environment),
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert read_json(output / "results.json")["status"] == "whole"
+
+
+def test_a_job_runs_by_uv_in_the_environment_of_the_machines(
+    cluster: dict[str, str], tmp_path: Path
+):
+    if (uv := shutil.which("uv")) is None:
+        pytest.skip("uv is not installed")
+    run, output = submit(
+        cluster,
+        SPACE.replace("arms: 1", "arms: 0"),
+        tmp_path,
+        python=(uv, "run", "--no-project", "--offline", "--python", sys.executable, "python"),
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert read_json(output / "results.json")["status"] == "whole"

@@ -10,7 +10,7 @@ import psutil
 import pytest
 import ray
 
-from symnoise_ray.config import JudgeConfig, WorkersConfig
+from symnoise_ray.config import JudgeConfig
 from symnoise_ray.errors import UserError
 from symnoise_ray.judges.choose import make_judge
 from symnoise_ray.judges.judging import judge_all
@@ -18,7 +18,6 @@ from symnoise_ray.judges.local import local_judge
 from symnoise_ray.judges.protocol import Judge, Pair, by_item
 from symnoise_ray.judges.reader import batches
 from symnoise_ray.judges.remote import JudgeWorker, RemoteJudge, judge_workers
-from symnoise_ray.preflight.resources import count_slots
 from symnoise_ray.records.completions import Completion
 from symnoise_ray.records.files import read_json, read_lines
 from tests.judges.test_local import folder, pairs, settings, values
@@ -246,18 +245,6 @@ def test_a_model_that_no_worker_can_read_is_reported_in_one_line(cluster: None, 
         pass
     left = [process for process in worker_processes() if process not in before]
     assert psutil.wait_procs(left, timeout=20)[1] == []
-
-
-def test_the_judge_holds_its_part_of_the_cluster(config: JudgeConfig):
-    workers = WorkersConfig(gpus_per_worker=0.7)
-    shared = config.model_copy(update={"num_workers": 1, "gpus_per_worker": 0.3})
-    assert count_slots(workers, {"CPU": 8, "GPU": 1}, 20, shared) == 1
-    assert count_slots(workers, {"CPU": 8, "GPU": 8}, 20, config) == 6
-    alone = config.model_copy(update={"gpus_per_worker": 1.0})
-    with pytest.raises(UserError, match=r"has 8 CPU, 1 GPU, of which the judge's workers take 2 C"):
-        count_slots(workers, {"CPU": 8, "GPU": 1}, 20, alone)
-    with pytest.raises(UserError, match=r"has 8 CPU, 0 GPU, of which the judge's workers take 2 C"):
-        count_slots(WorkersConfig(), {"CPU": 8}, 20, alone)
 
 
 SPACE = """

@@ -154,7 +154,8 @@ def test_workers_that_the_only_machine_does_not_hold_are_refused(
     monkeypatch.setattr(resources, "_num_gpus", lambda: 0)
     given = ["train.global_batch_size=16", setting]
     told = refused([verb, "quickstart", *given], here, capfd)
-    assert "but this machine has 2 CPU, 0 GPU; lower workers.num_workers" in told
+    assert "but the only node, this machine, offers 2 CPU" in told
+    assert "; lower workers.num_workers" in told
     with monkeypatch.context() as cluster:
         cluster.setenv("RAY_ADDRESS", "ray://elsewhere:10001")
         assert prepare("quickstart", given).workers
@@ -165,7 +166,7 @@ def test_workers_that_the_only_machine_does_not_hold_are_refused(
 def test_the_judges_workers_count_on_the_only_machine(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     judge = JudgeConfig(type="local", model="demo", num_workers=2)
-    with pytest.raises(UserError, match=r"has 2 CPU, 0 GPU, of which the judge's workers take 2"):
+    with pytest.raises(UserError, match=r"beside the judge's 2 of 1 CPU, but the only node, this machine, offers 2 CPU"):
         require_machine(WorkersConfig(), judge)
     require_machine(WorkersConfig(), judge.model_copy(update={"num_workers": 1}))
 

@@ -18,6 +18,7 @@ import pytest
 
 from symnoise_ray.errors import UserError
 from symnoise_ray.records.files import read_json, read_lines
+from symnoise_ray.records.layout import PREFLIGHT
 from symnoise_ray.records.metrics import PHASES
 from symnoise_ray.sweep.directory import claim_directory
 from symnoise_ray.tracking.mlflow_runs import KEY_TAG
@@ -379,6 +380,12 @@ def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path, place
     (tmp_path / "full" / "report.html").write_text("")
     with pytest.raises(UserError, match=why), claim_directory("small", tmp_path / place):
         pass
+
+
+def test_a_sweep_that_was_killed_in_its_checks_leaves_a_place_that_is_free(tmp_path: Path):
+    (tmp_path / f"{PREFLIGHT}-1234").write_text("")
+    with claim_directory("small", tmp_path, resume=True) as directory:
+        assert directory == tmp_path
 
 
 BESIDE = """

@@ -34,7 +34,6 @@ def test_a_ray_that_never_starts_is_an_error_of_one_line(monkeypatch: pytest.Mon
 
 def test_a_session_of_the_caller_is_used_and_left_open(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 7.0})
     monkeypatch.setattr(ray, "shutdown", lambda: pytest.fail("the caller's session was ended"))
-    with ray_session(pytest.fail) as resources:
-        assert resources == {"CPU": 7.0}
+    with ray_session(pytest.fail):
+        assert ray.is_initialized()

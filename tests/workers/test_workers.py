@@ -14,7 +14,6 @@ import ray
 
 from symnoise_ray.config import TrialConfig, WorkersConfig
 from symnoise_ray.errors import CancelledError, DivergedError, InfrastructureError, UserError
-from symnoise_ray.preflight.resources import count_slots
 from symnoise_ray.records.files import read_lines
 from symnoise_ray.workers.hub import MAX_ATTEMPTS, MAX_START_FAILURES, Hub
 from symnoise_ray.workers.outcome import Outcome
@@ -261,19 +260,6 @@ def test_two_workers_are_free_within_a_second_of_a_cancel_in_training_and_answer
         assert isinstance(run(pair, "after", short_trial(), tmp_path / "after"), Outcome)
 
 
-def test_the_number_of_slots_follows_from_the_cluster():
-    workers = WorkersConfig(num_workers=2, gpus_per_worker=1, cpus_per_worker=4)
-    assert count_slots(workers, {"CPU": 64, "GPU": 8}, num_trials=20) == 4
-    assert count_slots(workers, {"CPU": 16, "GPU": 8}, num_trials=20) == 2
-    assert count_slots(workers, {"CPU": 64, "GPU": 8}, num_trials=3) == 3
-    capped = workers.model_copy(update={"max_slots": 1})
-    assert count_slots(capped, {"CPU": 64, "GPU": 8}, num_trials=20) == 1
-    # A head without GPUs, and a cluster that grows when it is asked.
-    assert count_slots(workers.model_copy(update={"max_slots": 5}), {"CPU": 8}, 20) == 5
-    with pytest.raises(UserError, match="one trial needs 8 CPU, 2 GPU, but the cluster has 4 CPU"):
-        count_slots(workers, {"CPU": 4}, num_trials=20)
-
-
 def hub_with_task() -> Hub:
     """A hub with one slot of one rank, that has taken one task."""
     hub = Hub()
@@ -394,3 +380,40 @@ def test_memory_that_runs_out_halves_the_micro_batch_and_nothing_else(pool: Pool
     later = run(pool, "later", short_trial(**trial, micro_batch_size=512), tmp_path / "later")
     assert later.summary["micro_batch_size"] == fitted
     assert later.attempts == 1
+
+
+def test_trials_end_with_the_reason_when_no_worker_group_comes_back():
+    hub = Hub(start_seconds=1.5)
+
+    async def lose_the_only_slot() -> Outcome | None:
+        await hub.slot_up("slot", "pool", "first", 0, 1, 1, b"")
+        await hub.submit("running", {"config": {"train": {"micro_batch_size": 4}}}, "pool")
+        await hub.take("slot", "first", 0)
+        await hub.slot_down("slot", "pool", "the node went away")
+        found = await hub.events("running", 0, 20.0)
+        assert found is not None
+        return found[1]
+
+    outcome = asyncio.run(lose_the_only_slot())
+    assert outcome is not None
+    assert outcome.reason == (
+        "no worker group could be started: none was up for 0.025 minutes (workers.start_minutes), "
+        "after the node went away"
+    )
+
+
+def test_a_worker_group_that_comes_back_late_takes_the_trials_after_it():
+    hub = Hub(start_seconds=1.5)
+
+    async def come_back() -> dict[str, object] | None:
+        payload = {"config": {"train": {"micro_batch_size": 4}}, "directory": ""}
+        await hub.submit("first", payload, "pool")
+        assert (await hub.events("first", 0, 20.0) or ([], None))[1] is not None
+        assert (await hub.state())["gave_up"]
+        await hub.slot_up("slot", "pool", "new", 0, 1, 1, b"")
+        await hub.submit("second", payload, "pool")
+        return await hub.take("slot", "new", 0)
+
+    task = asyncio.run(come_back())
+    assert task is not None
+    assert task["name"] == "second"

@@ -1,0 +1,34 @@
+"""Where a sweep's trials will train, once the cluster is seen to be fit for them.
+
+In: a sweep's plans, and a connection to Ray. Out: how many trials train at once, or one error
+before any worker starts.
+"""
+
+from __future__ import annotations
+
+from symnoise_ray.config import JudgeConfig
+from symnoise_ray.preflight.cluster import check_nodes, nodes
+from symnoise_ray.preflight.disk import check_disk
+from symnoise_ray.preflight.placement import Slots, count_slots
+from symnoise_ray.records.layout import RESULT, TRIALS
+from symnoise_ray.space.design import search_size
+from symnoise_ray.space.paths import input_files
+from symnoise_ray.space.trials import SweepPlans, known_points, most_confirmed
+
+
+def place(plans: SweepPlans, judge: JudgeConfig) -> Slots:
+    """How many trials train at once; all checks that need the cluster are done on the way.
+
+    Raises:
+        UserError: no trial fits, the nodes do not belong together, or the storage is too small.
+        InfrastructureError: a node does not answer.
+    """
+    sweep, directory = plans.sweep, plans.directory
+    searched = len(sweep.baselines) + search_size(sweep)
+    slots = count_slots(sweep.workers, nodes(), searched, judge)
+    configs = [plans.config(point) for point in known_points(sweep)]
+    check_nodes(directory, sorted(input_files(configs)), 60 * sweep.workers.start_minutes)
+    ended = len(list((directory / TRIALS).glob(f"*/{RESULT}")))
+    to_come = max(0, searched + most_confirmed(sweep) - ended)
+    check_disk(configs, slots.number, to_come, directory)
+    return slots
