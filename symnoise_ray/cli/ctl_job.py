@@ -35,15 +35,16 @@ def give_in_job(address: str, words: Sequence[str]) -> int:
     """
     cluster, job = _split(address)
     client, info = _find(cluster, job)
-    command = ["python", "-m", "symnoise_ray", "ctl", f"job:{job}", *words]
+    command = shlex.join(["python", "-m", "symnoise_ray", "ctl", f"job:{job}", *words])
     # With the sweep's own code: its working directory is on the cluster already.
     environment = {
         name: value for name, value in (info.runtime_env or {}).items() if not name.startswith("_")
     }
-    order = client.submit_job(entrypoint=shlex.join(command), runtime_env=environment)
+    order = client.submit_job(entrypoint=command, runtime_env=environment)
     status = _await_end(client, order)
-    text = printable(client.get_job_logs(order)).rstrip()
-    print(text, file=sys.stderr if status else sys.stdout)
+    # Ray's own lines end with the one that names the command.
+    text = client.get_job_logs(order).rpartition(f": {command}\n")[2]
+    print(printable(text).rstrip(), file=sys.stderr if status else sys.stdout)
     client.delete_job(order)
     return status
 
