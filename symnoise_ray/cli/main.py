@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 
@@ -53,18 +54,22 @@ def _run(argv: Sequence[str] | None) -> int:
         print(f"interrupted; what was done is kept{on}", file=sys.stderr)
         return code
     except SymnoiseError as error:
-        if debug:
-            raise
-        print(f"error: {error.message}", file=sys.stderr)
+        _tell(error.message, debug)
         return error.exit_code
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except Exception as error:
-        if debug:
-            raise
-        print(f"error: {reason_of(error)} (--debug shows where)", file=sys.stderr)
+        _tell(reason_of(error) + ("" if debug else " (--debug shows where)"), debug)
         return EXIT_FAILED
+
+
+def _tell(message: str, debug: bool) -> None:
+    """The error that is handled, on the standard error; to debug with its traceback before it."""
+    from symnoise_ray.config.redaction import without_secrets
+
+    where = traceback.format_exc() if debug else ""
+    print(without_secrets(f"{where}error: {message}"), file=sys.stderr)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

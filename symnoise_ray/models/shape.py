@@ -21,7 +21,13 @@ from safetensors import SafetensorError, safe_open
 
 from symnoise_ray.config import LoraConfig, ModelConfig
 from symnoise_ray.errors import UserError, one_line
-from symnoise_ray.models.source import context_length, hub_config, model_source, plain_config
+from symnoise_ray.models.source import (
+    context_length,
+    hub_config,
+    model_source,
+    plain_config,
+    remote_code,
+)
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -183,9 +189,7 @@ def _settings(config: ModelConfig, source: Path, *, given: bool) -> Any:
     held = json.loads(file.read_text(encoding="utf-8"))
     if "model_type" not in held:
         raise ValueError(f"{file.name} has no model_type")
-    return transformers.AutoConfig.from_pretrained(
-        str(file), trust_remote_code=config.trust_remote_code
-    )
+    return transformers.AutoConfig.from_pretrained(str(file), **remote_code(config))
 
 
 def _stored(folder: Path) -> Shapes | None:
@@ -216,10 +220,9 @@ def _on_meta(config: ModelConfig, settings: Any) -> Shapes:
     import torch  # with transformers, for models without weights here
     import transformers
 
+    own_code = remote_code(config) if getattr(settings, "auto_map", None) else {}
     with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(
-            settings, trust_remote_code=config.trust_remote_code
-        )
+        model = transformers.AutoModelForCausalLM.from_config(settings, **own_code)
     return {name: tuple(weight.shape) for name, weight in model.named_parameters()}
 
 

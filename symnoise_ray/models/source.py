@@ -32,6 +32,17 @@ def model_source(config: ModelConfig) -> str:
     return str(content.model_dir()) if config.name == "demo" else config.name
 
 
+def remote_code(config: ModelConfig) -> dict[str, Any]:
+    """The arguments with which transformers runs a model's own code, or refuses to.
+
+    A model may take its code from another repository, where it would be that of the branch `main`;
+    here it is the code of the pinned commit, or an error.
+    """
+    if not config.trust_remote_code:
+        return {"trust_remote_code": False}
+    return {"trust_remote_code": True, "code_revision": config.revision}
+
+
 def plain_config(folder: Path) -> dict[str, Any] | None:
     """The config.json of a folder where transformers would take its sizes as they stand.
 

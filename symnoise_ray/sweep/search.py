@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.search import Searcher
 
 from symnoise_ray.errors import CancelledError, InfrastructureError
@@ -124,6 +125,7 @@ def run_search(
     points. What the budget ends has no score, and is run when the sweep goes on.
     """
     _quieten()
+    _hand_on_no_keys()
     proposals = Proposals(plans, storage / STUDY)
     early_exit = EarlyExit(plans, workers) if plans.sweep.search.early_exit == "on" else None
     waiting = _take_up(plans, proposals, watch, early_exit)
@@ -218,6 +220,17 @@ def _check_counts(outcome: Any, results: Sequence[TrialResult]) -> None:
             f"Tune counts {outcome.num_errors} failed trials but {failed} have failed; its first "
             f"error is: {first}"
         )
+
+
+def _hand_on_no_keys() -> None:
+    """Keep the keys of cloud accounts out of the environment that Tune gives to trials.
+
+    It would write them into Ray's logs. A trial's process has the environment of its own machine.
+    The set is private: the version of ray is pinned.
+    """
+    class_cache.ENV_VARS_TO_PROPAGATE -= {
+        name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")
+    }
 
 
 def _quieten() -> None:

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from symnoise_ray.config.redaction import without_password
+from symnoise_ray.config.redaction import without_password, without_secrets
 from symnoise_ray.errors import SymnoiseError, one_line
 from symnoise_ray.records.files import read_lines, write_json
 from symnoise_ray.records.layout import APPLIED, JOURNAL, default_tracking_uri
@@ -270,7 +270,7 @@ class Tracker:
                 self.problem = ""
             except Exception as error:
                 # Whatever the tracker does, trials go on; the journal keeps the events.
-                self.problem = without_password(one_line(error))
+                self.problem = without_secrets(one_line(error), self.applier.uri)
                 log.debug("tracking failed: %s", self.problem)
             if closing:
                 return
@@ -307,5 +307,5 @@ def replay(directory: Path, uri: str, experiment: str) -> int:
         # Not chained: the cause may name the address with its password.
         raise SymnoiseError(
             f"{without_password(uri)}: not every event could be sent: "
-            f"{without_password(one_line(error))}; the next try goes on from there"
+            f"{without_secrets(one_line(error), uri)}; the next try goes on from there"
         ) from None
