@@ -323,6 +323,8 @@ def _finish(sweep: Sweep, watch: Watch, tracker: Tracker, *, interrupted: bool) 
     write_json(result.to_json(), result.paths.results)
     write_report(result)
     events.end_sweep(tracker, sweep.config, result, watch.settings, time.monotonic() - started)
+    if told := events.register_winner(tracker, sweep.config, result):
+        sweep.board.say(told)
     problem = (
         tracker.close(INTERRUPTED_CLOSE_SECONDS) if interrupted else tracker.close(patient=True)
     )

@@ -26,11 +26,12 @@ from symnoise_ray.records.layout import APPLIED, JOURNAL, default_tracking_uri
 from symnoise_ray.tracking import views
 from symnoise_ray.tracking.answers import judged_answers
 from symnoise_ray.tracking.journal import Journal
+from symnoise_ray.tracking.names import KEY_TAG
+from symnoise_ray.tracking.registry import register
 from symnoise_ray.tracking.traces import write_traces
 
 log = logging.getLogger(__name__)
 
-KEY_TAG = "symnoise.key"
 KIND_TAG = "mlflow.experimentKind"
 RETRY_SECONDS = 2.0
 CLOSE_SECONDS = 30.0
@@ -221,6 +222,13 @@ class Applier:
         answers = judged_answers(self.directory / event["path"])[slice(*event["items"])]
         run_id = self._runs[event["run"]]
         write_traces(self.uri, self.experiment_id, run_id, answers, event["time_ms"])
+
+    def _register(self, event: dict[str, Any]) -> None:
+        """A trial's weights as a version of a registered model."""
+        client = self._connect()
+        key = f"{self.directory.resolve()}#{event['run']}"
+        run_id = self._runs[event["run"]]
+        register(client, self.experiment_id, run_id, key, self.directory, event)
 
     def _end(self, event: dict[str, Any]) -> None:
         client = self._connect()
