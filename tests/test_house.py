@@ -50,7 +50,7 @@ FACES = {
     "preflight": {"forecast", "inputs", "plan", "power", "preview"},
     "workers": {"client", "outcome", "pool", "session", "task"},
     "tracking": {"events", "mlflow_runs", "origin", "store"},
-    "sweep": {"results", "run"},
+    "sweep": {"replay", "results", "run"},
     "cli": {"main"},
 }
 """Of each wing, the modules that other wings import; the rest is its own."""

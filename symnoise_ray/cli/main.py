@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from symnoise_ray import __version__
 from symnoise_ray.cli.export import add_export
 from symnoise_ray.cli.pool import add_pool
+from symnoise_ray.cli.replay import add_replay
 from symnoise_ray.cli.score import add_score
 from symnoise_ray.cli.stages import add_generate, add_inspect, add_judge, add_train
 from symnoise_ray.cli.sweeps import (
@@ -98,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     stages = (add_tune, add_train, add_generate, add_judge, add_score)
-    told = (add_verdict, add_pool, add_report, add_card, add_export)
+    told = (add_verdict, add_pool, add_report, add_card, add_export, add_replay)
     for add in (*stages, *told, add_validate, add_plan, add_inspect, add_schema, add_sync):
         add(verbs)
     return parser

@@ -8,6 +8,7 @@ from typing import Any
 
 from symnoise_ray.config import ModelConfig
 from symnoise_ray.demo import content
+from symnoise_ray.records.files import contents
 
 HUB_SECONDS = 5.0
 """Seconds within which a connection to the hub must be made."""
@@ -41,6 +42,18 @@ def remote_code(config: ModelConfig) -> dict[str, Any]:
     if not config.trust_remote_code:
         return {"trust_remote_code": False}
     return {"trust_remote_code": True, "code_revision": config.revision}
+
+
+def weights_digests(config: ModelConfig) -> dict[str, str]:
+    """What fixes a model's weights: the hashes of a folder's files, or the commit on the hub.
+
+    Raises:
+        OSError, ValueError: as `hub_config`.
+    """
+    source = model_source(config)
+    if Path(source).is_dir():
+        return contents([source], weights=True)
+    return {source: hub_config(config).parent.name}  # the cache names a snapshot by its commit
 
 
 def plain_config(folder: Path) -> dict[str, Any] | None:

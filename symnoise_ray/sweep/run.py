@@ -44,7 +44,7 @@ from symnoise_ray.sweep.prompts import prompts_of
 from symnoise_ray.sweep.questions import questions
 from symnoise_ray.sweep.registration import register
 from symnoise_ray.sweep.results import assemble
-from symnoise_ray.sweep.resume import Past, begin, has_begun, seeds_of
+from symnoise_ray.sweep.resume import Past, begin, has_begun, seeds_of, weights_of
 from symnoise_ray.sweep.summary import summarise
 from symnoise_ray.sweep.watch import Watch
 from symnoise_ray.tracking import events
@@ -87,7 +87,10 @@ class Sweep:
         """Note what it needs to be run again, or take up its earlier parts."""
         configs = [self.plans.config(point) for point in known_points(self.config)]
         asked = prompts_of(configs, confirms=bool(self.config.confirm.arms))
-        self.past = begin(self.config, self.directory, seeds_of(self.plans), asked)
+        seeds = seeds_of(self.plans)
+        if not has_begun(self.directory):
+            seeds["weights"] = weights_of(self.plans)  # it may take a second per gigabyte
+        self.past = begin(self.config, self.directory, seeds, asked)
 
     @property
     def plans(self) -> SweepPlans:
