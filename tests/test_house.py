@@ -64,7 +64,7 @@ FACES = {
     },
     "workers": {"client", "job_place", "outcome", "pool", "session", "task"},
     "tracking": {"events", "mlflow_runs", "origin", "store"},
-    "sweep": {"importance", "orders", "rejudge", "results", "run"},
+    "sweep": {"importance", "orders", "rejudge", "replay", "results", "run"},
     "cli": {"main"},
 }
 """Of each wing, the modules that other wings import; the rest is its own."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 
@@ -19,6 +20,7 @@ from symnoise_ray.cli.ctl import add_ctl
 from symnoise_ray.cli.export import add_export
 from symnoise_ray.cli.pool import add_pool
 from symnoise_ray.cli.rejudge import add_rejudge
+from symnoise_ray.cli.replay import add_replay
 from symnoise_ray.cli.score import add_score
 from symnoise_ray.cli.stages import add_generate, add_inspect, add_judge, add_train
 from symnoise_ray.cli.sweeps import (
@@ -57,18 +59,22 @@ def _run(argv: Sequence[str] | None) -> int:
         print(f"interrupted; what was done is kept{on}", file=sys.stderr)
         return code
     except SymnoiseError as error:
-        if debug:
-            raise
-        print(f"error: {printable(error.message)}", file=sys.stderr)
+        _tell(error.message, debug)
         return error.exit_code
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except Exception as error:
-        if debug:
-            raise
-        print(f"error: {printable(reason_of(error))} (--debug shows where)", file=sys.stderr)
+        _tell(reason_of(error) + ("" if debug else " (--debug shows where)"), debug)
         return EXIT_FAILED
+
+
+def _tell(message: str, debug: bool) -> None:
+    """The error that is handled, on the standard error; to debug with its traceback before it."""
+    from symnoise_ray.config.redaction import without_secrets
+
+    where = traceback.format_exc() if debug else ""
+    print(without_secrets(f"{where}error: {printable(message)}"), file=sys.stderr)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -100,6 +106,6 @@ def _parser() -> argparse.ArgumentParser:
     stages = (add_tune, add_train, add_generate, add_judge, add_score)
     told = (add_ctl, add_verdict, add_rejudge, add_pool, add_report, add_card, add_export)
     checks = (add_validate, add_plan, add_inspect, add_schema)
-    for add in (*stages, *told, *checks, add_sync, add_completion):
+    for add in (*stages, *told, add_replay, *checks, add_sync, add_completion):
         add(verbs)
     return parser

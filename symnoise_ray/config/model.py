@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from symnoise_ray.config.section import Section
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+"""A commit by all its digits: a branch or a tag could be moved to other code."""
 
 
 class ModelConfig(Section):
@@ -25,7 +29,8 @@ class ModelConfig(Section):
     """Implementation of attention. A model without `sdpa` gets `eager`, and a line says so.
     `flash_attention_2` needs the package flash-attn, a GPU and `dtype: bf16`."""
     trust_remote_code: bool = False
-    """Run the Python code that comes with the model. `revision` must then be a commit."""
+    """Run the Python code that comes with the model. `revision` must then be a commit, which holds
+    for code that the model takes from another repository as well."""
 
     @model_validator(mode="after")
     def _flash_attention_has_its_type(self) -> Self:
@@ -37,7 +42,7 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _remote_code_is_pinned(self) -> Self:
-        pinned = self.revision is not None and len(self.revision) == 40
+        pinned = self.revision is not None and COMMIT.fullmatch(self.revision)
         if self.trust_remote_code and not pinned:
             raise ValueError(
                 "model.trust_remote_code needs model.revision to be a 40-digit commit, "

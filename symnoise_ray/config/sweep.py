@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from symnoise_ray.config.noise import NoiseType
 from symnoise_ray.config.section import Section
@@ -203,6 +204,24 @@ class TrackingConfig(Section):
     that it shows two trials side by side. `confirmed`: the first seed of every confirmed setting,
     or the baselines where nothing was confirmed. `all` takes about 2 s of CPU and 0.5 MB for 100
     prompts of every trial."""
+    registered_model: str | None = Field(None, pattern=r"^[^/:%\"']+$", max_length=255)
+    """Name of a registered model in MLflow. At the end of the sweep the arm that was found better
+    becomes a new version of it: the weights of its first confirmed seed. That needs `confirm.arms`
+    and `train.save_model: true`. By default nothing is registered."""
+    registered_alias: str = Field("winner", pattern=r"^[A-Za-z0-9_-]+$")
+    """Alias that the new version gets."""
+    register_undecided: bool = False
+    """Register a version also where no arm was found better: of the confirmed arms that were not
+    found worse, the one with the most wins."""
+
+    @field_validator("registered_alias")
+    @classmethod
+    def _alias_is_free(cls, alias: str) -> str:
+        if re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE):
+            raise ValueError(
+                f"must not be latest or a version such as v1, which MLflow keeps, but got {alias!r}"
+            )
+        return alias
 
 
 _MEASURED = ("model.", "data.", "train.num_clean_rows", "train.num_evals")
@@ -234,6 +253,20 @@ class SweepConfig(Section):
     """Workers and their resources."""
     tracking: TrackingConfig = TrackingConfig()
     """Where runs are logged in MLflow."""
+
+    @model_validator(mode="after")
+    def _what_is_registered_is_kept(self) -> Self:
+        if self.tracking.registered_model is None:
+            return self
+        train = self.trial.get("train")
+        if not self.confirm.arms:
+            raise ValueError("tracking.registered_model needs confirm.arms >= 1, but got 0")
+        if not isinstance(train, dict) or train.get("save_model") is not True:
+            raise ValueError(
+                "tracking.registered_model needs the weights of the winner, so "
+                "train.save_model=true for all trials"
+            )
+        return self
 
     @model_validator(mode="after")
     def _early_exit_compares_like_with_like(self) -> Self:

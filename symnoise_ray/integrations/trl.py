@@ -58,7 +58,7 @@ def trl_script(winner: Winner) -> str:
     config = winner.config
     place: dict[str, Any] = {"revision": config.model.revision or "main"}
     if config.model.trust_remote_code:
-        place["trust_remote_code"] = True
+        place |= {"trust_remote_code": True, "code_revision": config.model.revision}
     lora = _lora(winner)
     return _SCRIPT.format(
         comment="\n".join(comment(_words(winner))),

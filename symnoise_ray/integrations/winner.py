@@ -19,8 +19,6 @@ from symnoise_ray.records.verdict import Choice, Decision, Verdict
 from symnoise_ray.space.parameters import resolve
 from symnoise_ray.statistics.words import arm_words
 
-BETTER = "better"
-
 
 @dataclass(frozen=True)
 class Winner:
@@ -85,9 +83,8 @@ def _named(verdict: Verdict, confirmed: list[Decision], arm: str | None) -> tupl
             return arm, f"The setting of {other}, which the others were compared with."
         told = f"its verdict against {other} is: {found}" if found else "it was not confirmed"
         return arm, f"The setting of {arm}, which was asked for; {told}."
-    better = [each for each in confirmed if each.verdict == BETTER]
-    if better:
-        best = max(better, key=lambda each: each.comparisons[0].win_rate)
+    best = verdict.best()
+    if best is not None:
         return best.arm, f"{best.label or best.arm} was found better than {other}."
     return verdict.reference, f"Nothing was found better than {other}, so this is its own best."
 

@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 
 import openai
 
+from symnoise_ray.config.redaction import SEEN_PART
 from symnoise_ray.judges.logprobs import log_probability_preference
 from symnoise_ray.judges.protocol import Usage
 
-SEEN_PART = 8
-"""So many consecutive characters of a key must not be shown."""
 AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 """Statuses after which the same call may succeed."""
 LIMIT, NEW_LIMIT = "max_tokens", "max_completion_tokens"

@@ -28,6 +28,7 @@ from symnoise_ray.models.source import (
     model_source,
     plain_config,
     refuse_path,
+    remote_code,
 )
 
 Shapes = dict[str, tuple[int, ...]]
@@ -199,9 +200,7 @@ def _settings(config: ModelConfig, source: Path, *, given: bool) -> Any:
     held = json.loads(file.read_text(encoding="utf-8"))
     if "model_type" not in held:
         raise ValueError(f"{file.name} has no model_type")
-    return transformers.AutoConfig.from_pretrained(
-        str(file), trust_remote_code=config.trust_remote_code
-    )
+    return transformers.AutoConfig.from_pretrained(str(file), **remote_code(config))
 
 
 def stored_shapes(folder: Path) -> Shapes | None:
@@ -236,10 +235,9 @@ def _on_meta(config: ModelConfig, settings: Any) -> Shapes:
     import torch  # with transformers, for models without weights here
     import transformers
 
+    own_code = remote_code(config) if getattr(settings, "auto_map", None) else {}
     with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(
-            settings, trust_remote_code=config.trust_remote_code
-        )
+        model = transformers.AutoModelForCausalLM.from_config(settings, **own_code)
     return {name: tuple(weight.shape) for name, weight in model.named_parameters()}
 
 

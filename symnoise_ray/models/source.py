@@ -9,6 +9,7 @@ from typing import Any
 from symnoise_ray.config import ModelConfig
 from symnoise_ray.demo import content
 from symnoise_ray.errors import UserError
+from symnoise_ray.records.files import contents
 
 HUB_SECONDS = 5.0
 """Seconds within which a connection to the hub must be made."""
@@ -31,6 +32,29 @@ _UNUSUAL = (
 def model_source(config: ModelConfig) -> str:
     """The folder or hub name that `model.name` stands for."""
     return str(content.model_dir()) if config.name == "demo" else config.name
+
+
+def remote_code(config: ModelConfig) -> dict[str, Any]:
+    """The arguments with which transformers runs a model's own code, or refuses to.
+
+    A model may take its code from another repository, where it would be that of the branch `main`;
+    here it is the code of the pinned commit, or an error.
+    """
+    if not config.trust_remote_code:
+        return {"trust_remote_code": False}
+    return {"trust_remote_code": True, "code_revision": config.revision}
+
+
+def weights_digests(config: ModelConfig) -> dict[str, str]:
+    """What fixes a model's weights: the hashes of a folder's files, or the commit on the hub.
+
+    Raises:
+        OSError, ValueError: as `hub_config`.
+    """
+    source = model_source(config)
+    if Path(source).is_dir():
+        return contents([source], weights=True)
+    return {source: hub_config(config).parent.name}  # the cache names a snapshot by its commit
 
 
 def plain_config(folder: Path) -> dict[str, Any] | None:

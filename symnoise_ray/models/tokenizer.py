@@ -12,7 +12,7 @@ from typing import Any
 
 from symnoise_ray.config import ModelConfig
 from symnoise_ray.errors import UserError, one_line
-from symnoise_ray.models.source import model_source, plain_config
+from symnoise_ray.models.source import model_source, plain_config, remote_code
 
 # transformers builds the tokenizers of other classes anew, and those of these families too.
 _PLAIN_CLASSES = ("TokenizersBackend", "PreTrainedTokenizerFast")
@@ -147,7 +147,7 @@ def location(config: ModelConfig) -> dict[str, Any]:
     return {
         "pretrained_model_name_or_path": model_source(config),
         "revision": config.revision or "main",
-        "trust_remote_code": config.trust_remote_code,
+        **remote_code(config),
     }
 
 

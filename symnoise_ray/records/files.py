@@ -159,18 +159,19 @@ def digest(path: Path) -> str:
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf")
 
 
-def contents(names: Iterable[str]) -> dict[str, str]:
+def contents(names: Iterable[str], *, weights: bool = False) -> dict[str, str]:
     """Hashes of what the names stand for on disk, so that an edited file is another origin.
 
     Args:
         names: Files, folders (all files in them but weights), and names that are neither, which
             are left out.
+        weights: The weights alone, which may take a second per gigabyte.
     """
     found: dict[str, str] = {}
     for name in sorted(set(names)):
         path = Path(name)
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         for file in files:
-            if file.is_file() and file.suffix not in _WEIGHTS:
+            if file.is_file() and (file.suffix in _WEIGHTS) == weights:
                 found[str(file)] = digest(file)
     return found

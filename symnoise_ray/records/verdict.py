@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from statistics import fmean
 from typing import Any, Self
 
+BETTER, WORSE = "better", "worse"
 Interval = tuple[float, float]
 
 
@@ -223,6 +224,18 @@ class Verdict:
     def comparisons(self) -> tuple[Comparison, ...]:
         """All comparisons that the decisions rest on."""
         return tuple(each for decision in self.decisions for each in decision.comparisons)
+
+    def best(self, *, undecided: bool = False) -> Decision | None:
+        """The arm that was found better; of several the one with the most wins.
+
+        Where there is none, with `undecided` that of the confirmed arms that were not found worse,
+        else None.
+        """
+        own = [each for each in self.decisions if each.comparisons and not each.over]
+        found = [each for each in own if each.verdict == BETTER]
+        if not found and undecided:
+            found = [each for each in own if each.verdict != WORSE]
+        return max(found, key=lambda each: each.comparisons[0].win_rate, default=None)
 
     @property
     def is_decided(self) -> bool:

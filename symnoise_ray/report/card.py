@@ -78,7 +78,7 @@ def card(result: SweepResult) -> dict[str, Any]:
         "question": design["question"],
         "model": _model(trial),
         "data": _data(trial, lock),
-        "judge": _judge(trial),
+        "judge": judged_by(JudgeConfig.model_validate(trial.get("judge", {}))),
         "design": _design(design, directory / DESIGN, result),
         "verdict": {
             "sentence": verdict.sentence,
@@ -119,8 +119,11 @@ def _source(given: AnySource) -> str:
     return str(source.model_copy(update={"name": _shown(source.name)}))
 
 
-def _judge(trial: Mapping[str, Any]) -> dict[str, Any]:
-    judge = JudgeConfig.model_validate(trial.get("judge", {}))
+def judged_by(judge: JudgeConfig) -> dict[str, Any]:
+    """What a verdict of this judge depends on, and a digest (`sha256`) of it.
+
+    Of a prompt or a model on this machine, the name alone counts.
+    """
     shown = {name: getattr(judge, name) for name in _JUDGED_BY}
     for name in ("model", "prompt"):
         shown[name] = shown[name] and _shown(shown[name])

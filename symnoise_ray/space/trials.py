@@ -113,6 +113,10 @@ class SweepPlans:
         """The arm of a point."""
         return self.arms.name(treatment_of(self.sweep, point))
 
+    def directory_of(self, index: int, point: Params) -> Path:
+        """The directory of the index-th trial, which has its name."""
+        return self._trial_directory(_search_name(index, self.arm_of(point)))
+
     def search(self, index: int, point: Params) -> TrialPlan:
         """The plan of the index-th trial; the first ones are the baselines.
 

@@ -1,7 +1,7 @@
 """What to try next: Optuna proposes, in a study on disk that outlives the sweep's process.
 
 In: a sweep's plans and the numbers of its trials. Out: their points, the same ones whether or not
-the sweep was interrupted. The only importer of optuna. The study is the sweep's memory of what was
+the sweep was interrupted. The study is the sweep's memory of what was
 proposed: each of its trials carries its number in the sweep, and baselines outside the space are
 not in it.
 """
@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from symnoise_ray.space.parameters import Params, Space
 from symnoise_ray.space.trials import SweepPlans
+from symnoise_ray.sweep.study import NAME, describe, introduce
 
 INDEX = "index"
 """Attribute of Optuna's trials: the trial's number in the sweep."""
@@ -44,6 +45,7 @@ class Proposals:
         self.study = optuna.create_study(
             storage=self.storage, study_name=name, direction="maximize", load_if_exists=True
         )
+        introduce(self.study, plans)
         self._study_id = self.storage.get_study_id_from_name(name)
         self._ids = {index: trial._trial_id for index, trial in self.known().items()}
         self._arms: dict[str, _Arm] = {}
@@ -83,7 +85,7 @@ class Proposals:
             state=TrialState.RUNNING,
             params=point,
             distributions=dict(distributions),
-            user_attrs={INDEX: index},
+            user_attrs={INDEX: index, NAME: self.plans.directory_of(index, point).name},
         )
         self._ids[index] = self.storage.create_new_trial(self._study_id, template)
         trial = self.storage.get_trial(self._ids[index])
@@ -140,6 +142,8 @@ class Proposals:
         if trial is None or trial.state != TrialState.RUNNING:
             return  # outside the space, or recorded before
         own = trial._trial_id
+        directory = self.plans.directory_of(index, trial.params)
+        describe(self.study, own, directory, trial.params)
         if stopped is not None:
             step, loss = stopped
             # As Optuna's own `tell`: the value of a pruned trial is its last report.

@@ -16,7 +16,8 @@ from typing import Any
 
 from symnoise_ray.config import SweepConfig
 from symnoise_ray.errors import DataError, UserError
-from symnoise_ray.preflight.probe import versions
+from symnoise_ray.models.source import weights_digests
+from symnoise_ray.preflight import probe
 from symnoise_ray.records.files import contents, read_json, write_json
 from symnoise_ray.records.layout import CHOICES, DESIGN, LOCK, RESULTS, SWEEP, damaged_name
 from symnoise_ray.records.verdict import Verdict
@@ -97,10 +98,10 @@ def begin(
     if has_begun(directory):
         return _go_on(directory, values, seeds["files"], prompts)
     here = str(Path.cwd())
-    now = {"time": _now(), "directory": here, "versions": _versions()}
+    now = {"time": _now(), "directory": here, "versions": versions()}
     write_json(values, directory / SWEEP)
     asked = {"prompts": prompts.to_json() if prompts else None}
-    write_json({**now, **_seen_from(here, seeds), **asked, "resumed": []}, directory / LOCK)
+    write_json({**now, **seen_from(here, seeds), **asked, "resumed": []}, directory / LOCK)
     return Past(prompts=prompts)
 
 
@@ -116,7 +117,7 @@ def _go_on(
     _require_same_files(lock, files, directory, prompts if kept else None)
     prompts = _asked(kept, prompts, changed, directory)
     first = lock["versions"]
-    other = {name: now for name, now in _versions().items() if now != first.get(name)}
+    other = {name: now for name, now in versions().items() if now != first.get(name)}
     verdict_of = _verdict_part(directory)
     larger = any(name.startswith(_EXTENDING) or name == GROWN for name in changed)
     part = {
@@ -164,8 +165,15 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _versions() -> dict[str, str | None]:
-    return versions() | {"machine": platform.machine()}
+def weights_of(plans: SweepPlans) -> dict[str, str]:
+    """Digests of the weights that the trials begin with."""
+    models = {plans.config(point).model for point in known_points(plans.sweep)}
+    return {name: digest for model in models for name, digest in weights_digests(model).items()}
+
+
+def versions() -> dict[str, str | None]:
+    """What numbers may depend on beside the project's own code."""
+    return probe.versions() | {"machine": platform.machine()}
 
 
 def _require_same_files(
@@ -178,8 +186,8 @@ def _require_same_files(
     here = str(Path.cwd())
     for path, digest in files.items():
         if prompts is not None and prompts.may_grow_in(path):
-            lock["files"][_seen_from(here, path)] = digest
-        elif lock["files"].get(_seen_from(here, path), digest) != digest:
+            lock["files"][seen_from(here, path)] = digest
+        elif lock["files"].get(seen_from(here, path), digest) != digest:
             raise UserError(
                 f"{path}: must be as it was when the sweep in {directory} began, but has changed; "
                 "put it back, or start anew without --resume"
@@ -231,7 +239,7 @@ def _may_change(name: str, was: Any, now: Any) -> bool:
 def _leaves(value: Any, root: str, name: str = "") -> dict[str, Any]:
     """Settings by dotted path, as they are seen from the working directory."""
     if not isinstance(value, dict) or not value:
-        return {name: _seen_from(root, value)}
+        return {name: seen_from(root, value)}
     return {
         path: leaf
         for key, inner in value.items()
@@ -239,14 +247,14 @@ def _leaves(value: Any, root: str, name: str = "") -> dict[str, Any]:
     }
 
 
-def _seen_from(root: str, value: Any) -> Any:
+def seen_from(root: str, value: Any) -> Any:
     """Paths below the working directory without it: that of a job is another copy each time."""
     if isinstance(value, str):
         return value.removeprefix(f"{root}/")
     if isinstance(value, list):
-        return [_seen_from(root, each) for each in value]
+        return [seen_from(root, each) for each in value]
     if isinstance(value, dict):
-        return {_seen_from(root, name): _seen_from(root, each) for name, each in value.items()}
+        return {seen_from(root, name): seen_from(root, each) for name, each in value.items()}
     return value
 
 

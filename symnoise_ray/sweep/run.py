@@ -46,7 +46,7 @@ from symnoise_ray.sweep.prompts import prompts_of
 from symnoise_ray.sweep.questions import questions
 from symnoise_ray.sweep.registration import register
 from symnoise_ray.sweep.results import assemble, settle
-from symnoise_ray.sweep.resume import Past, begin, has_begun, seeds_of
+from symnoise_ray.sweep.resume import Past, begin, has_begun, seeds_of, weights_of
 from symnoise_ray.sweep.steering import Steering
 from symnoise_ray.sweep.summary import summarise
 from symnoise_ray.sweep.watch import Watch
@@ -91,7 +91,10 @@ class Sweep:
         """Note what it needs to be run again, or take up its earlier parts."""
         configs = [self.plans.config(point) for point in known_points(self.config)]
         asked = prompts_of(configs, confirms=bool(self.config.confirm.arms))
-        self.past = begin(self.config, self.directory, seeds_of(self.plans), asked)
+        seeds = seeds_of(self.plans)
+        if not has_begun(self.directory):
+            seeds["weights"] = weights_of(self.plans)  # it may take a second per gigabyte
+        self.past = begin(self.config, self.directory, seeds, asked)
 
     @property
     def plans(self) -> SweepPlans:
@@ -318,6 +321,8 @@ def _finish(
     )
     result = settle(result, ended=ended)
     events.end_sweep(tracker, sweep.config, result, watch.settings, time.monotonic() - started)
+    if told := events.register_winner(tracker, sweep.config, result):
+        sweep.board.say(told)
     problem = tracker.close(patient=True) if patient else tracker.close(INTERRUPTED_CLOSE_SECONDS)
     if problem:
         sweep.board.say(

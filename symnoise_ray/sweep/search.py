@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.search import Searcher
 
 from symnoise_ray.errors import CancelledError, InfrastructureError
@@ -149,6 +150,7 @@ def run_search(steering: Steering, judges: JudgeSource, num_slots: int) -> None:
     points. What the budget ends has no score, and is run when the sweep goes on.
     """
     _quieten()
+    _hand_on_no_keys()
     plans, watch = steering.plans, steering.watch
     proposals = Proposals(plans, plans.directory / STUDY, steering.added)
     on = plans.sweep.search.early_exit == "on"
@@ -259,6 +261,17 @@ def _check_counts(outcome: Any, results: Sequence[TrialResult]) -> None:
             f"Tune counts {outcome.num_errors} failed trials but {failed} have failed; its first "
             f"error is: {first}"
         )
+
+
+def _hand_on_no_keys() -> None:
+    """Keep the keys of cloud accounts out of the environment that Tune gives to trials.
+
+    It would write them into Ray's logs. A trial's process has the environment of its own machine.
+    The set is private: the version of ray is pinned.
+    """
+    class_cache.ENV_VARS_TO_PROPAGATE -= {
+        name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")
+    }
 
 
 def _quieten() -> None:

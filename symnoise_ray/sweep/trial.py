@@ -13,7 +13,15 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from symnoise_ray.errors import CancelledError, JudgeError, kind_of, reason_of
+from symnoise_ray.config.redaction import without_secrets
+from symnoise_ray.errors import (
+    ERRORS,
+    CancelledError,
+    JudgeError,
+    SymnoiseError,
+    kind_of,
+    reason_of,
+)
 from symnoise_ray.judges.choose import JudgeSource
 from symnoise_ray.judges.judging import judge_all, require_coverage
 from symnoise_ray.records.completions import Completion, read_completions
@@ -70,8 +78,10 @@ def run_trial(
             yield stop_by_order(plan, error.seconds if isinstance(error, CancelledError) else {})
             return
         # Every failure is the trial's own: FAILED with its reason, never a score.
-        yield fail(plan, error, seconds)
-        raise
+        failed = fail(plan, error, seconds)
+        yield failed
+        # Ray Tune writes what is raised to a file; the error itself may hold a secret.
+        raise ERRORS.get(failed.kind, SymnoiseError)(failed.reason) from None
     values = {
         "attempts": trained.attempts,
         **trained.summary,
@@ -210,8 +220,8 @@ def fail(
         "cancelled" if isinstance(error, CancelledError) else "failed",
         seconds or {},
         kind=kind_of(error),
-        reason=reason_of(error),
-        detail="\n".join(getattr(error, "__notes__", [])),
+        reason=without_secrets(reason_of(error)),
+        detail=without_secrets("\n".join(getattr(error, "__notes__", []))),
     )
 
 

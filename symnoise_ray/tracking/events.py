@@ -33,6 +33,7 @@ from symnoise_ray.tracking.description import describe
 from symnoise_ray.tracking.inputs import data_inputs
 from symnoise_ray.tracking.journal import KILLED
 from symnoise_ray.tracking.mlflow_runs import Tracker
+from symnoise_ray.tracking.registry import Refused, registration
 from symnoise_ray.tracking.traces import AT_ONCE
 
 TABLES = {COMPLETIONS: "answers.json", PREFERENCES: "verdicts.json"}
@@ -135,6 +136,20 @@ def end_sweep(
     # Last, since they take longest; and not before the end, where they would slow down training.
     for name in shown:
         _log_traces(tracker, result.paths.trial(name), name)
+
+
+def register_winner(tracker: Tracker, config: SweepConfig, result: SweepResult) -> str:
+    """Register the sweep's winner, if that is asked for; returns what people are told.
+
+    Its weights are sent last: they are the largest, and all else is there if they cannot be.
+    """
+    if config.tracking.registered_model is None:
+        return ""
+    asked = registration(config.tracking, result)
+    if isinstance(asked, Refused):
+        return f"nothing is registered as {config.tracking.registered_model}: {asked.reason}"
+    tracker.log("register", asked.trial, **asked.event())
+    return f"{asked.trial} is registered as {asked.name}, alias {asked.alias}"
 
 
 def _shown(wanted: str, result: SweepResult, settings: Mapping[str, Sequence[str]]) -> list[str]:

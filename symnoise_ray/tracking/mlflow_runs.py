@@ -19,18 +19,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from symnoise_ray.config.redaction import without_password
+from symnoise_ray.config.redaction import without_password, without_secrets
 from symnoise_ray.errors import DataError, SymnoiseError, one_line
 from symnoise_ray.records.files import read_lines, write_json
 from symnoise_ray.records.layout import APPLIED, JOURNAL, default_tracking_uri
 from symnoise_ray.tracking import views
 from symnoise_ray.tracking.answers import judged_answers
 from symnoise_ray.tracking.journal import Journal
+from symnoise_ray.tracking.names import KEY_TAG
+from symnoise_ray.tracking.registry import register
 from symnoise_ray.tracking.traces import write_traces
 
 log = logging.getLogger(__name__)
 
-KEY_TAG = "symnoise.key"
 KIND_TAG = "mlflow.experimentKind"
 RETRY_SECONDS = 2.0
 CLOSE_SECONDS = 30.0
@@ -240,6 +241,13 @@ class Applier:
         run_id, said = self._runs[event["run"]], f"{event['said']} (by order of {event['by']})"
         self._connect().set_tag(run_id, f"symnoise.order.{event['time_ms']}", said[:_MAX_TAG])
 
+    def _register(self, event: dict[str, Any]) -> None:
+        """A trial's weights as a version of a registered model."""
+        client = self._connect()
+        key = f"{self.directory.resolve()}#{event['run']}"
+        run_id = self._runs[event["run"]]
+        register(client, self.experiment_id, run_id, key, self.directory, event)
+
     def _end(self, event: dict[str, Any]) -> None:
         client = self._connect()
         run_id = self._runs[event["run"]]
@@ -288,7 +296,7 @@ class Tracker:
                 self.problem = ""
             except Exception as error:
                 # Whatever the tracker does, trials go on; the journal keeps the events.
-                self.problem = without_password(one_line(error))
+                self.problem = without_secrets(one_line(error), self.applier.uri)
                 log.debug("tracking failed: %s", self.problem)
             if closing:
                 return
@@ -331,5 +339,5 @@ def replay(directory: Path, uri: str, experiment: str) -> int:
         # Not chained: the cause may name the address with its password.
         raise SymnoiseError(
             f"{without_password(uri)}: not every event could be sent: "
-            f"{without_password(one_line(error))}; the next try goes on from there"
+            f"{without_secrets(one_line(error), uri)}; the next try goes on from there"
         ) from None

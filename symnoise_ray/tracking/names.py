@@ -16,6 +16,8 @@ from symnoise_ray.records.metrics import UPSTREAM
 from symnoise_ray.records.results import SweepResult, TrialResult
 from symnoise_ray.records.verdict import Comparison
 
+KEY_TAG = "symnoise.key"
+"""Tag that a run or a model is found by again."""
 CURVES = {
     "train": ("loss", "grad_norm", "lr"),
     "eval": (

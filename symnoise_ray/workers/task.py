@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from symnoise_ray.config import TrialConfig
 from symnoise_ray.config.judge import needs_gold
+from symnoise_ray.config.redaction import without_secrets
 from symnoise_ray.data.rows import read_prompts
 from symnoise_ray.errors import CancelledError, kind_of, reason_of
 from symnoise_ray.generation.answering import answer_from_disk, complete
@@ -68,7 +69,9 @@ def run_task(
             remove_checkpoints(directory)
     except Exception as error:
         # The one place where a worker meets any failure of a trial: the process must survive it.
-        outcome = Outcome("failed", kind_of(error), reason_of(error), traceback.format_exc())
+        # Only this process knows its own secrets.
+        reason, detail = map(without_secrets, (reason_of(error), traceback.format_exc()))
+        outcome = Outcome("failed", kind_of(error), reason, detail)
     give_memory_back()
     return replace(outcome, seconds={phase: round(spent, 4) for phase, spent in seconds.items()})
 

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -34,8 +35,17 @@ START_TRIES = 3
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment of a client of a fresh head of our own; ended by its processes' ids."""
-    home = tmp_path_factory.mktemp("home")
+    """The environment of a client of a fresh head of our own."""
+    with head(tmp_path_factory.mktemp("home")) as environment:
+        yield environment
+
+
+@contextmanager
+def head(home: Path, **more: str) -> Iterator[dict[str, str]]:
+    """The environment of a client of a fresh head; `more` is set on both sides.
+
+    The head is ended by its processes' ids.
+    """
     # Ray's socket paths must stay under 107 characters, so its folder is a short one.
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
         # A Ray that ran in this process leaves its own ways to authenticate behind.
@@ -44,6 +54,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
             "HOME": str(home),
             "RAY_TMPDIR": folder,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            **more,
         }
         for left in reversed(range(START_TRIES)):
             port = free_port()

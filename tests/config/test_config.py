@@ -407,7 +407,7 @@ def test_alpha_has_no_meaning_for_types_without_noise(noise_type: Any) -> None:
         NoiseConfig(type=noise_type, alpha=5)
 
 
-@pytest.mark.parametrize("revision", [None, "main", "v1.0"])
+@pytest.mark.parametrize("revision", [None, "main", "v1.0", "branch-with-" + "x" * 28])
 def test_remote_code_needs_a_pinned_revision(revision: str | None) -> None:
     settings = {"model": {"name": "a/b", "trust_remote_code": True, "revision": revision}}
     with pytest.raises(ValidationError, match=r"model\.revision to be a 40-digit commit"):

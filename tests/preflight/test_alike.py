@@ -166,7 +166,10 @@ def test_workers_that_the_only_machine_does_not_hold_are_refused(
 def test_the_judges_workers_count_on_the_only_machine(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     judge = JudgeConfig(type="local", model="demo", num_workers=2)
-    with pytest.raises(UserError, match=r"beside the judge's 2 of 1 CPU, but the only node, this machine, offers 2 CPU"):
+    with pytest.raises(
+        UserError,
+        match=r"beside the judge's 2 of 1 CPU, but the only node, this machine, offers 2 CPU",
+    ):
         require_machine(WorkersConfig(), judge)
     require_machine(WorkersConfig(), judge.model_copy(update={"num_workers": 1}))
 
