@@ -9,6 +9,7 @@ by `replay`, each event once.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -26,7 +27,7 @@ from symnoise_ray.records.layout import APPLIED, JOURNAL, default_tracking_uri
 from symnoise_ray.tracking import views
 from symnoise_ray.tracking.answers import judged_answers
 from symnoise_ray.tracking.journal import Journal
-from symnoise_ray.tracking.names import KEY_TAG
+from symnoise_ray.tracking.names import DIGEST_TAG, KEY_TAG
 from symnoise_ray.tracking.registry import register
 from symnoise_ray.tracking.traces import write_traces
 
@@ -148,12 +149,14 @@ class Applier:
     def _start(self, event: dict[str, Any]) -> None:
         client = self._connect()
         key = f"{self.directory.resolve()}#{event['run']}"
-        tags = {"mlflow.runName": event["run"], **event["tags"], KEY_TAG: key}
+        # MLflow's filters have no way to write a quotation mark, which a path may hold.
+        digest = hashlib.sha256(key.encode()).hexdigest()[:32]
+        tags = {"mlflow.runName": event["run"], **event["tags"], KEY_TAG: key, DIGEST_TAG: digest}
         if event["parent"]:
             tags["mlflow.parentRunId"] = self._runs[event["parent"]]
         # A crash may lie between creating the run and remembering it: look before creating.
         found = client.search_runs(
-            [self.experiment_id], filter_string=f"tags.`{KEY_TAG}` = '{key}'", max_results=1
+            [self.experiment_id], filter_string=f"tags.`{DIGEST_TAG}` = '{digest}'", max_results=1
         )
         if found:
             run_id = found[0].info.run_id
