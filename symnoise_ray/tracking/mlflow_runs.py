@@ -9,6 +9,7 @@ by `replay`, each event once.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -26,7 +27,7 @@ from symnoise_ray.records.layout import APPLIED, JOURNAL, default_tracking_uri
 from symnoise_ray.tracking import views
 from symnoise_ray.tracking.answers import judged_answers
 from symnoise_ray.tracking.journal import Journal
-from symnoise_ray.tracking.names import KEY_TAG
+from symnoise_ray.tracking.names import DIGEST_TAG, KEY_TAG
 from symnoise_ray.tracking.registry import register
 from symnoise_ray.tracking.traces import write_traces
 
@@ -145,7 +146,7 @@ class Applier:
             return None
         return (Path(self.uri.removeprefix(_SQLITE)).resolve().parent / "mlartifacts").as_uri()
 
-    def _find_run(self, client: Any, name: str, key: str) -> str:
+    def _find_run(self, client: Any, name: str, digest: str) -> str:
         """The run of a name, if there is one; empty without.
 
         One that is remembered may have been moved with its sweep, and then has the key of the
@@ -158,17 +159,19 @@ class Applier:
             if known and client.get_run(known).info.lifecycle_stage == "active":
                 return known
         found = client.search_runs(
-            [self.experiment_id], filter_string=f"tags.`{KEY_TAG}` = '{key}'", max_results=1
+            [self.experiment_id], filter_string=f"tags.`{DIGEST_TAG}` = '{digest}'", max_results=1
         )
         return str(found[0].info.run_id) if found else ""
 
     def _start(self, event: dict[str, Any]) -> None:
         client = self._connect()
         key = f"{self.directory.resolve()}#{event['run']}"
-        tags = {"mlflow.runName": event["run"], **event["tags"], KEY_TAG: key}
+        # MLflow's filters have no way to write a quotation mark, which a path may hold.
+        digest = hashlib.sha256(key.encode()).hexdigest()[:32]
+        tags = {"mlflow.runName": event["run"], **event["tags"], KEY_TAG: key, DIGEST_TAG: digest}
         if event["parent"]:
             tags["mlflow.parentRunId"] = self._runs[event["parent"]]
-        run_id = self._find_run(client, event["run"], key)
+        run_id = self._find_run(client, event["run"], digest)
         if run_id:
             client.update_run(run_id, status="RUNNING")
         else:

@@ -17,7 +17,9 @@ from symnoise_ray.records.results import SweepResult, TrialResult
 from symnoise_ray.records.verdict import Comparison
 
 KEY_TAG = "symnoise.key"
-"""Tag that a run or a model is found by again."""
+"""Tag that says which run of which sweep directory this is, or this model comes from."""
+DIGEST_TAG = "symnoise.key_digest"
+"""Tag with its hash, which a run is found by again."""
 CURVES = {
     "train": ("loss", "grad_norm", "lr"),
     "eval": (

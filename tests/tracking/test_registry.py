@@ -80,8 +80,9 @@ def versions(uri: str) -> list[Any]:
 
 
 def test_the_winner_is_a_version_with_an_alias_its_evidence_and_its_weights(
-    tmp_path: Path, store: Callable[[str], str], tiny_model_dir: Path
-) -> None:
+    tmp_path: Path, store: Callable[[str], str], tiny_model_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     directory, uri = tmp_path / "small", store("a")
     result = sweep_in(directory, tiny_model_dir)
     told = log(directory, uri, result, registered_model=NAME)
@@ -102,7 +103,7 @@ def test_the_winner_is_a_version_with_an_alias_its_evidence_and_its_weights(
     (model,) = client.search_logged_models([run.info.experiment_id])
     assert model.source_run_id == version.run_id
     assert model.params["noise.alpha"] == "5.0"
-    mlflow.set_tracking_uri(uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     local = mlflow.artifacts.download_artifacts(
         f"models:/{NAME}@winner", dst_path=str(tmp_path / "got")
     )
