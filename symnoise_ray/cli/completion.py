@@ -19,7 +19,7 @@ def add_completion(verbs: Verbs) -> None:
         'eval "$(symnoise-ray completion bash)"',
         _run_completion,
     )
-    parser.add_argument("shell", choices=SHELLS)
+    parser.add_argument("shell", choices=SHELLS, help="the shell that reads the script")
 
 
 def _run_completion(arguments: argparse.Namespace) -> int:

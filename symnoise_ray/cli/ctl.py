@@ -36,7 +36,9 @@ def add_ctl(verbs: Verbs) -> None:
         metavar="DIR|JOB",
         help="directory of the sweep, or http://HEAD:8265/ID of the Ray job that it runs in",
     )
-    orders = parser.add_subparsers(required=True, metavar="ORDER", dest="order")
+    orders = parser.add_subparsers(
+        required=True, metavar="ORDER", dest="order", help="what to do; ORDER --help says more"
+    )
     for name, (summary, words) in _ORDERS.items():
         order = orders.add_parser(name, help=summary, description=summary)
         if words:

@@ -28,7 +28,6 @@ from symnoise_ray.records.verdict import Choice, Decision, Verdict
 from symnoise_ray.report.write import write_report
 from symnoise_ray.space.design import Arms
 from symnoise_ray.statistics.words import arm_words, verdict_sentence
-from symnoise_ray.sweep.importance import importances
 from symnoise_ray.sweep.ordered import notes as ordered_notes
 from symnoise_ray.sweep.registration import departures
 from symnoise_ray.tracking.store import Store
@@ -96,6 +95,8 @@ def settle(result: SweepResult, *, ended: bool) -> SweepResult:
     this part of it has met them. It never takes the place of one that did, or that gave a verdict:
     that was seen, and later verdicts are corrected for it.
     """
+    from symnoise_ray.sweep.importance import importances  # optuna: not before there are results
+
     if not ended:
         before = _seen(result.paths)
         if before is not None:

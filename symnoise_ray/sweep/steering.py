@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from symnoise_ray.config import BudgetConfig
 from symnoise_ray.config.faults import nearest
@@ -27,8 +27,10 @@ from symnoise_ray.sweep.budget import Budget
 from symnoise_ray.sweep.ordered import KIND, added_points, is_paused
 from symnoise_ray.sweep.orders import Desk, Order
 from symnoise_ray.sweep.watch import Watch
-from symnoise_ray.workers.client import Workers
 from symnoise_ray.workers.session import THREAD_PREFIX
+
+if TYPE_CHECKING:
+    from symnoise_ray.workers.client import Workers  # ray: bad input is told before it is imported
 
 log = logging.getLogger(__name__)
 

@@ -174,7 +174,7 @@ def test_a_preamble_may_be_left_out_and_stands_for_both(tmp_path: Path) -> None:
             "preambel:",
             r"form\.yaml:1: 'preambel' is not a setting\. Did you mean 'pre",
         ),
-        ("request:", "requests:", r"form\.yaml: request: field required"),
+        ("request:", "requests:", r"form\.yaml: request: must be given"),
         ("Q: {request}\\nA: ", "Q:", r"form\.yaml:3: request: must hold \{request\} once"),
         ("{request}\\n", "{request}{request}", "request: must hold .* but got request, request"),
         ("{request}\\n", "{request.__class__}", r"but got request\.__class__"),

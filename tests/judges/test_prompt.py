@@ -218,7 +218,7 @@ def test_a_users_prompt_is_asked_in_its_own_words_and_labels(
         ('system: ""\nuser: "{first} {second} {instruction} }"\nlabels: [A, B]', "in pairs"),
         ('system: ""\nuser: "{first} {second} {instruction}"\nlabels: [A, A]', "two different"),
         ('system: ""\nuser: "{first} {second} {instruction}"\nlabels: [A, "B "]', "two different"),
-        ('system: ""\nusr: "x"\nlabels: [A, B]', "user: field required"),
+        ('system: ""\nusr: "x"\nlabels: [A, B]', "user: must be given"),
     ],
 )
 def test_a_prompt_file_that_is_not_sound_is_refused_with_its_place(
