@@ -14,6 +14,7 @@ from symnoise_ray.records.layout import RESULT, TRIALS
 from symnoise_ray.space.design import search_size
 from symnoise_ray.space.paths import input_files
 from symnoise_ray.space.trials import SweepPlans, known_points, most_confirmed
+from symnoise_ray.workers.session import joins_cluster
 
 
 def place(plans: SweepPlans, judge: JudgeConfig) -> Slots:
@@ -25,7 +26,7 @@ def place(plans: SweepPlans, judge: JudgeConfig) -> Slots:
     """
     sweep, directory = plans.sweep, plans.directory
     searched = len(sweep.baselines) + search_size(sweep)
-    slots = count_slots(sweep.workers, nodes(), searched, judge)
+    slots = count_slots(sweep.workers, nodes(), searched, judge, grows=joins_cluster())
     configs = [plans.config(point) for point in known_points(sweep)]
     check_nodes(directory, sorted(input_files(configs)), 60 * sweep.workers.start_minutes)
     ended = len(list((directory / TRIALS).glob(f"*/{RESULT}")))

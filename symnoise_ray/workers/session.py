@@ -50,6 +50,11 @@ def in_ray_job() -> bool:
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
+def joins_cluster() -> bool:
+    """Whether the sweep joins a Ray that runs without it, and may grow."""
+    return "RAY_ADDRESS" in os.environ or in_ray_job()
+
+
 @contextmanager
 def ray_session(say: Callable[[str], None]) -> Iterator[None]:
     """Connect to Ray, or use the connection that this process has.
@@ -67,7 +72,7 @@ def ray_session(say: Callable[[str], None]) -> Iterator[None]:
         yield
         return
     previous = signal.signal(signal.SIGTERM, _interrupt)
-    private = "RAY_ADDRESS" not in os.environ and not in_ray_job()
+    private = not joins_cluster()
     with ExitStack() as stack:
         stack.callback(signal.signal, signal.SIGTERM, previous)
         guard = stack.enter_context(Guard()) if private else None
