@@ -173,7 +173,8 @@ class WorkersConfig(Section):
     with a local judge, and needs `num_workers: 1`."""
     max_slots: int | None = Field(None, ge=1)
     """Most trials that train at the same time. By default as many as the cluster's resources
-    hold."""
+    hold. On a cluster that the sweep joins, so many are started, and those without room wait for
+    machines that come later."""
     start_minutes: float = Field(15.0, gt=0, allow_inf_nan=False)
     """Minutes within which the first trial's workers must have started; the time in which a cluster
     adds machines counts. Where all workers are lost later, trials wait for new ones so long and

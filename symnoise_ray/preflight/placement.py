@@ -37,10 +37,13 @@ def count_slots(
     nodes: Sequence[Node],
     num_trials: int,
     judge: JudgeConfig | None = None,
+    *,
+    grows: bool = False,
 ) -> Slots:
     """How many trials train at once: what fits, at most `max_slots`, at most the trials.
 
-    A local judge's workers hold their part of the nodes all the time.
+    A local judge's workers hold their part of the nodes all the time. Where the cluster `grows`,
+    nodes may still come, so `max_slots` is also the number to start: those without room wait.
 
     Raises:
         UserError: not one trial fits, and no `max_slots` says that the cluster will grow.
@@ -53,6 +56,8 @@ def count_slots(
         limits.insert(0, (workers.max_slots, "as many as workers.max_slots allows"))
     if sum(rooms) >= workers.num_workers:
         fitting = sum(rooms) // workers.num_workers
+        if grows and workers.max_slots:
+            return Slots(*min(limits, key=_count))
         where = "the machine has" if len(nodes) == 1 else f"the {len(nodes)} nodes have"
         return Slots(*min((*limits, (fitting, f"as many as {where} room for")), key=_count))
     if workers.max_slots:

@@ -10,6 +10,7 @@ from symnoise_ray.config import JudgeConfig
 from symnoise_ray.preflight.cluster import check_nodes, nodes
 from symnoise_ray.preflight.disk import check_disk
 from symnoise_ray.preflight.placement import Slots, count_slots
+from symnoise_ray.preflight.resources import runs_alone
 from symnoise_ray.records.layout import RESULT, TRIALS
 from symnoise_ray.space.design import search_size
 from symnoise_ray.space.paths import input_files
@@ -25,7 +26,7 @@ def place(plans: SweepPlans, judge: JudgeConfig) -> Slots:
     """
     sweep, directory = plans.sweep, plans.directory
     searched = len(sweep.baselines) + search_size(sweep)
-    slots = count_slots(sweep.workers, nodes(), searched, judge)
+    slots = count_slots(sweep.workers, nodes(), searched, judge, grows=not runs_alone())
     configs = [plans.config(point) for point in known_points(sweep)]
     check_nodes(directory, sorted(input_files(configs)), 60 * sweep.workers.start_minutes)
     ended = len(list((directory / TRIALS).glob(f"*/{RESULT}")))

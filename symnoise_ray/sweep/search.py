@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.execution import class_cache
 from ray.tune.search import Searcher
@@ -214,7 +215,9 @@ def _run_trials(
     shutil.rmtree(folder, ignore_errors=True)  # of a part that was interrupted
     trainable = tune.with_resources(
         tune.with_parameters(SearchTrial, plans=plans, workers=workers, judges=judges),
-        {"memory": 1 << 20},  # no CPU: the work is done on the slots
+        # No CPU, since the work is done on the slots; and beside the driver, since a trial whose
+        # own process is lost with another node has failed.
+        {"memory": 1 << 20, f"node:{ray.util.get_node_ip_address()}": 0.0001},
     )
     outcome = tune.Tuner(
         trainable,

@@ -19,6 +19,9 @@ from symnoise_ray.workers.outcome import Outcome
 HUB_SECONDS = 300.0
 """How long a hub may be away: until its silence is noticed, and a new process has started."""
 RETRY_SECONDS = 0.5
+ANSWER_SECONDS = 30.0
+"""How long an answer may take beyond the time that the hub was asked to wait. One that was on its
+way when a link was cut never comes, and Ray would wait for it without an end."""
 
 
 class Workers:
@@ -40,10 +43,12 @@ class Workers:
             CancelledError: it was cancelled.
         """
         payload = {"config": config.model_dump(mode="json"), "directory": str(directory)}
-        self._ask("submit", name, payload, self.pool)
         seen, last_step = 0, -1
+        # Asked again it says so, since the hub may have heard the first time.
+        again = (name, payload, self.pool, last_step)
+        self._ask("submit", name, payload, self.pool, again=again)
         while True:
-            found = self._ask("events", name, seen, patience)
+            found = self._ask("events", name, seen, patience, takes=patience)
             if found is None:  # the hub that knew the trial is gone
                 self._ask("submit", name, payload, self.pool, last_step)
                 seen = 0
@@ -80,8 +85,20 @@ class Workers:
         found: dict[str, dict[str, Any]] = self._ask("state")["slots"]
         return {name: slot["task"] for name, slot in found.items() if slot["up"]}
 
-    def _ask(self, method: str, *arguments: Any) -> Any:
+    def _ask(
+        self,
+        method: str,
+        *arguments: Any,
+        takes: float = 0.0,
+        again: tuple[Any, ...] | None = None,
+    ) -> Any:
         """Call the hub, or the one that takes its place.
+
+        Args:
+            method: What is asked.
+            arguments: With what.
+            takes: Seconds that the hub may wait before it answers.
+            again: The arguments from the second time on, where they are others.
 
         Raises:
             InfrastructureError: there is none for too long.
@@ -89,11 +106,13 @@ class Workers:
         deadline = time.monotonic() + HUB_SECONDS
         while True:
             try:
-                return ray.get(getattr(self.hub, method).remote(*arguments))
-            except ray.exceptions.RayActorError as error:
+                answer = getattr(self.hub, method).remote(*arguments)
+                return ray.get(answer, timeout=takes + ANSWER_SECONDS)
+            except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
                 if time.monotonic() > deadline:
                     raise InfrastructureError(
                         f"the hub of the workers must answer, but is gone for {HUB_SECONDS:g} s: "
                         f"{one_line(error)}"
                     ) from None
                 time.sleep(RETRY_SECONDS)
+                arguments = arguments if again is None else again

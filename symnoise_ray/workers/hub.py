@@ -34,6 +34,8 @@ MAX_START_FAILURES = 3
 """Failed starts in a row, over all slots, after which no slot is waited for any more."""
 GRACE_SECONDS = 5.0
 """How long a rank that ended waits for its peers before the group is given up."""
+KEPT_RECORDS = 100
+"""Trials that have ended whose records stay: the answer with the last ones may have been lost."""
 
 
 class Hub(Prompts, Watchman):
@@ -49,6 +51,7 @@ class Hub(Prompts, Watchman):
         self.stuck_seconds = stuck_seconds
         self.tasks: dict[str, Task] = {}
         self.queues: dict[str, deque[str]] = {}
+        self.ended: deque[str] = deque()
         self.slots: dict[str, Slot] = {}
         self.start_failures = 0
         self.last_failure = ""
@@ -99,10 +102,7 @@ class Hub(Prompts, Watchman):
         await self.waiting.until(
             lambda: len(task.events) > after or task.outcome is not None, timeout, (TASK, name)
         )
-        found = task.events[after:]
-        if task.outcome is not None:  # nobody asks again; thousands of trials may follow
-            task.events = []
-        return found, task.outcome
+        return task.events[after:], task.outcome
 
     async def cancel(self, name: str) -> bool:
         """Stop a trial: at once when it waits, at the next step when it runs.
@@ -284,6 +284,9 @@ class Hub(Prompts, Watchman):
         if task.cancelled and outcome.status == "done" and not self.closing:
             outcome = Outcome.cancelled("cancelled at its end")
         task.outcome = outcome.after(task.waited_seconds, task.attempt)
+        self.ended.append(task_name)
+        if len(self.ended) > KEPT_RECORDS:
+            self.tasks[self.ended.popleft()].events.clear()
         self.waiting.wake((TASK, task_name))
 
     def _queue_again(self, task_name: str, task: Task) -> None:

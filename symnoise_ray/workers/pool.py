@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from symnoise_ray.config import TrialConfig, WorkersConfig
 from symnoise_ray.errors import InfrastructureError
@@ -55,7 +56,10 @@ class Pool:
     def __enter__(self) -> Self:
         # Ray starts it again, under the same handle, whenever its process dies.
         actor = ray.remote(num_cpus=0, max_concurrency=1000, max_restarts=-1)(Hub)
-        self.hub: Any = actor.options(name=f"symnoise-hub-{uuid.uuid4().hex[:8]}").remote(
+        # It lives and dies with the driver's node; another node may be taken away.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        name = f"symnoise-hub-{uuid.uuid4().hex[:8]}"
+        self.hub: Any = actor.options(name=name, scheduling_strategy=here).remote(
             start_seconds=60 * self.config.start_minutes
         )
         self.workers = Workers(self.hub, self.name)

@@ -30,6 +30,9 @@ BEAT_SECONDS = 1.0
 CANCEL_SECONDS = 0.1
 """How often a rank looks whether its trial is to stop; it is asked at every token."""
 COLLECTIVE_TIMEOUT_SECONDS = 600
+ANSWER_SECONDS = 60.0
+"""How long the hub's answer may take. One that was lost with a link never comes; the rank then
+ends, and Ray Train starts its group anew."""
 _ORPHANED = 18  # exit status of a rank whose sweep is gone
 
 
@@ -151,14 +154,16 @@ class _Rank:
                 # As bytes: the hub needs the handle only to kill this rank, and reading it imports
                 # Ray Train.
                 cloudpickle.dumps(ray.get_runtime_context().current_actor),
-            )
+            ),
+            timeout=ANSWER_SECONDS,
         )
         if not welcome:
             return
         threading.Thread(target=self._beat, daemon=True).start()
         number = 0
         while True:
-            task = ray.get(self.hub.take.remote(self.slot, self.incarnation, number))
+            asked = self.hub.take.remote(self.slot, self.incarnation, number)
+            task = ray.get(asked, timeout=ANSWER_SECONDS)
             if task is None:
                 continue
             if task.get("stop"):
@@ -194,9 +199,10 @@ class _Rank:
             cancelled=cancelled,
             interview=Interview(self.hub, name, config),
         )
-        ray.get(sent)
+        ray.get(sent, timeout=ANSWER_SECONDS)
         verdict = ray.get(
-            self.hub.finish.remote(self.slot, self.incarnation, name, self.rank, outcome)
+            self.hub.finish.remote(self.slot, self.incarnation, name, self.rank, outcome),
+            timeout=ANSWER_SECONDS,
         )
         if verdict == "die":
             # Only a restart of the whole group frees a peer that hangs in a collective.

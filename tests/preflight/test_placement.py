@@ -41,6 +41,14 @@ def test_max_slots_caps_the_number_and_speaks_for_a_cluster_that_grows():
     assert count_slots(workers, cluster((8, 0)), 1) == (1, "one for each trial")
 
 
+def test_on_a_cluster_that_grows_max_slots_is_also_the_number_to_start():
+    workers = WorkersConfig(gpus_per_worker=1, max_slots=3)
+    assert count_slots(workers, cluster((8, 1)), 20).number == 1
+    assert count_slots(workers, cluster((8, 1)), 20, grows=True).number == 3
+    uncapped = workers.model_copy(update={"max_slots": None})
+    assert count_slots(uncapped, cluster((8, 1)), 20, grows=True).number == 1
+
+
 @pytest.mark.parametrize(
     ("offers", "said"),
     [

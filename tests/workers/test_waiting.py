@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 
-from symnoise_ray.workers.hub import Hub
+from symnoise_ray.workers.hub import KEPT_RECORDS, Hub
 from symnoise_ray.workers.outcome import Outcome
 from symnoise_ray.workers.waiting import Waiting
 
@@ -82,20 +82,24 @@ def test_a_record_of_one_trial_wakes_no_other_trial_and_no_slot() -> None:
     }  # fmt: skip
 
 
-def test_the_records_of_a_trial_are_let_go_once_its_end_was_told() -> None:
-    async def play() -> int:
-        hub = Hub()
+def test_the_records_of_a_trial_can_be_asked_for_again_until_many_more_have_ended() -> None:
+    async def play() -> tuple[list[int], int]:
+        hub, found = Hub(), []
         await hub.slot_up("slot", "pool", "1", 0, 1, 0, b"")
-        await hub.submit("a", {"config": {"train": {"micro_batch_size": 1}}}, "pool")
-        assert await hub.take("slot", "1", 0) is not None
-        await hub.event("slot", "1", "a", {"step": 0})
-        await hub.finish("slot", "1", "a", 0, Outcome("done"))
-        found = await hub.events("a", 0, LONG)
-        assert found is not None
-        events, outcome = found
-        assert (len(events), outcome is not None) == (1, True)
+        for number in range(KEPT_RECORDS + 1):
+            name = f"trial-{number}"
+            await hub.submit(name, {"config": {"train": {"micro_batch_size": 1}}}, "pool")
+            assert await hub.take("slot", "1", number) is not None
+            await hub.event("slot", "1", name, {"step": 0})
+            await hub.finish("slot", "1", name, 0, Outcome("done"))
+            for _ in range(2):  # the first answer may have been lost on its way
+                told = await hub.events(name, 0, LONG)
+                assert told is not None
+                found.append(len(told[0]))
         assert hub._watcher is not None
         hub._watcher.cancel()
-        return len(hub.tasks["a"].events)
+        return found, len(hub.tasks["trial-0"].events)
 
-    assert asyncio.run(play()) == 0
+    found, left = asyncio.run(play())
+    assert set(found) == {1}
+    assert left == 0

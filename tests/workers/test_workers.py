@@ -417,3 +417,15 @@ def test_a_worker_group_that_comes_back_late_takes_the_trials_after_it():
     task = asyncio.run(come_back())
     assert task is not None
     assert task["name"] == "second"
+
+
+def test_a_trial_that_is_submitted_again_since_no_answer_came_is_queued_once():
+    hub = Hub()
+
+    async def submit_twice() -> dict[str, object]:
+        payload = {"config": {"train": {"micro_batch_size": 4}}, "directory": ""}
+        await hub.submit("trial", payload, "pool")
+        await hub.submit("trial", payload, "pool", -1)
+        return await hub.state()
+
+    assert asyncio.run(submit_twice())["waiting"] == 1
