@@ -55,7 +55,7 @@ def test_one_rank_of_two_that_dies_or_hangs_is_replaced_with_its_peer_and_the_bi
 
 def test_row_5_capacity_that_never_comes_ends_the_sweep_with_one_line(tmp_path: Path):
     (tmp_path / "small.yaml").write_text(SPACE)
-    words = ("workers.num_workers=64", "workers.max_slots=1", "workers.start_minutes=0.1")
+    words = ("workers.num_workers=16", "workers.max_slots=1", "workers.start_minutes=0.1")
     ended = tune("small.yaml", *words, "--output", "out", cwd=tmp_path)
     assert ended.returncode == 1, ended.stdout + ended.stderr
     (line,) = ended.stderr.splitlines()
