@@ -8,13 +8,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-import ray
 
-from symnoise_ray.config import WorkersConfig
 from symnoise_ray.records.files import read_lines
 from symnoise_ray.workers.outcome import Outcome
 from symnoise_ray.workers.pool import Pool
-from tests.workers.test_workers import actors_of_ray, answers, run, short_trial
+from tests.workers.test_workers import actors_of_ray, answers, run, short_trial, warm_slot
 
 pytestmark = pytest.mark.slow
 
@@ -22,15 +20,9 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
     """One warm slot of one worker on a private Ray, whose hub may be silent for five seconds."""
-    storage = tmp_path_factory.mktemp("slots")
-    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
-    try:
-        with Pool(WorkersConfig(), 1, short_trial(), storage) as opened:
-            opened.wait_until_up()
-            opened.hub_silent_seconds = 5.0
-            yield opened
-    finally:
-        ray.shutdown()
+    with warm_slot(tmp_path_factory.mktemp("slots")) as opened:
+        opened.hub_silent_seconds = 5.0
+        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import resource
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -20,10 +21,9 @@ from symnoise_ray.workers.outcome import Outcome
 from symnoise_ray.workers.pool import Pool
 
 
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
-    """One warm slot of one worker on a private Ray."""
-    storage = tmp_path_factory.mktemp("slots")
+@contextmanager
+def warm_slot(storage: Path) -> Iterator[Pool]:
+    """One slot of one worker, which is up, on a private Ray."""
     ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
     try:
         with Pool(WorkersConfig(), 1, short_trial(), storage) as opened:
@@ -31,6 +31,13 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
             yield opened
     finally:
         ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+    """One warm slot of one worker on a private Ray."""
+    with warm_slot(tmp_path_factory.mktemp("slots")) as opened:
+        yield opened
 
 
 def short_trial(**train: object) -> TrialConfig:
