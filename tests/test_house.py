@@ -51,7 +51,7 @@ FACES = {
         *("early_stopping", "fit", "groups", "judged_models", "length_control", "looks"),
         *("pooling", "power", "two_way", "win_rate", "words"),
     },
-    "space": {"check", "design", "parameters", "paths", "spread", "trials"},
+    "space": {"check", "counts", "design", "parameters", "paths", "spread", "step_costs", "trials"},
     "training": {"corpus", "loop", "schedule"},
     "generation": {"answering", "harness", "harness_tasks", "room"},
     "judges": {"choose", "judging", "protocol", "remote", "self_check"},

@@ -87,7 +87,7 @@ def _check_launch_file(arguments: argparse.Namespace, path: Path) -> int:
 
 def _check_space(arguments: argparse.Namespace) -> int:
     from symnoise_ray.preflight.inputs import prepare
-    from symnoise_ray.space.trials import size_text
+    from symnoise_ray.space.counts import size_text
 
     config = prepare(*split_space(arguments))
     print(f"{config.name}: {size_text(config)}; all settings, files and the model are usable")

@@ -39,10 +39,16 @@ class TrainConfig(Section):
     """Passes over the training rows, above 0; fractions are allowed."""
     max_steps: int | None = Field(None, ge=1)
     """Most optimizer steps. By default `num_epochs` alone decides."""
-    compute_match: Literal["steps", "samples"] = "steps"
+    compute_match: Literal["steps", "samples", "gpu_seconds"] = "steps"
     """What is equal for all noise types. `steps`: all take the same number of steps, so a pair
     needs twice the compute. `samples`: the same number of rows passes through the model, so a pair
-    takes half the steps, and so does `adversarial`, whose noise takes a pass to find."""
+    takes half the steps, and so does `adversarial`, whose noise takes a pass to find.
+    `gpu_seconds`: all train about as long. A sweep measures before its first trial what a step
+    takes with each kind of noise, and divides the steps by it."""
+    step_cost: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """What an optimizer step of this trial takes, over one of plain fine-tuning; above 0. Only
+    `compute_match: gpu_seconds` uses it. A sweep measures it and does not take it from its file; a
+    single trial needs it."""
     global_batch_size: int = Field(128, ge=1)
     """Rows per optimizer step over all workers, a multiple of their number. The copies of a row
     count once."""

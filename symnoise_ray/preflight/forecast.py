@@ -21,6 +21,7 @@ from symnoise_ray.models.source import model_source
 from symnoise_ray.noise.types import num_ascents, num_copies, num_draws, passes
 from symnoise_ray.preflight.memory import GIB, Memory, Pass, disk, memory
 from symnoise_ray.preflight.row_counts import Rows, read_rows
+from symnoise_ray.space.step_costs import matches_seconds, with_assumed_cost
 from symnoise_ray.training.schedule import num_steps, require_even_split
 
 QUESTION_TOKENS = 400
@@ -82,7 +83,7 @@ def forecast(config: TrialConfig, num_workers: int, options: Options) -> Forecas
     prompt_room(config.generate, shape.context)
     rows = read_rows(config, shape, options.num_rows, options.row_tokens)
     copies = tuple(len(group) for group in passes(config.noise))
-    steps = None if rows.num_rows is None else num_steps(config, rows.num_rows)
+    steps = None if rows.num_rows is None else num_steps(with_assumed_cost(config), rows.num_rows)
     return Forecast(
         num_workers=num_workers,
         num_parameters=shape.num_parameters,
@@ -189,6 +190,8 @@ def _notes(shape: ModelShape, config: TrialConfig) -> tuple[str, ...]:
         notes.append("train.compile mostly lowers the memory of activations; this is not counted")
     if config.noise.generator == "torch":
         notes.append("noise from torch's generator is not kept during a pass, so it is not counted")
+    if matches_seconds(config) and config.train.step_cost is None:
+        notes.append("steps are counted as if time went by passes; the sweep measures it first")
     return tuple(notes)
 
 

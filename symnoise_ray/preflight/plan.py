@@ -27,10 +27,11 @@ from symnoise_ray.preflight.forecast import (
 from symnoise_ray.preflight.memory import GIB
 from symnoise_ray.preflight.power import Confirmation
 from symnoise_ray.space.check import check_sweep
+from symnoise_ray.space.counts import most_confirmed, most_pairs, size_text
 from symnoise_ray.space.design import search_size
 from symnoise_ray.space.parameters import Space, corners, describe
 from symnoise_ray.space.paths import read_space, read_trial
-from symnoise_ray.space.trials import SweepPlans, most_confirmed, most_pairs, size_text
+from symnoise_ray.space.trials import SweepPlans
 
 RUNS = Path("runs")
 """Where earlier sweeps lie, which say how much scores differ."""

@@ -18,7 +18,8 @@ from symnoise_ray.config import DataConfig, SweepConfig
 from symnoise_ray.config.data import HELD_BACK
 from symnoise_ray.preflight.row_counts import count_confirmed
 from symnoise_ray.preflight.variance import measured
-from symnoise_ray.space.trials import SweepPlans, confirmed_models, first_point
+from symnoise_ray.space.counts import confirmed_models
+from symnoise_ray.space.trials import SweepPlans, first_point
 from symnoise_ray.statistics.looks import declared_looks
 from symnoise_ray.statistics.power import MOST_SEEDS, TYPICAL, WANTED, Power, fewest, power
 from symnoise_ray.statistics.two_way import Spread

@@ -46,6 +46,7 @@ def check_sweep(sweep: SweepConfig, document: Document | None = None) -> None:
             _check_known(name, known, fault, ("baselines", index, name))
             _check_same_judge(name, fault, ("baselines", index, name))
         resolve(sweep, baseline, document, where(("baselines", index)))
+    _check_cost_is_measured(sweep, fault)
     for point in corners(Space(sweep.parameters)):
         resolve(sweep, point, document, where(("parameters",)))
     _check_counts(sweep, fault)
@@ -98,6 +99,22 @@ def _check_same_judge(name: str, fault: Fault, path: KeyPath) -> None:
             path,
             "all trials of a sweep must have the same judge, so that their win rates "
             f"mean the same, but '{name}' differs between them; set it under `trial`",
+        )
+
+
+def _check_cost_is_measured(sweep: SweepConfig, fault: Fault) -> None:
+    """The cost of a step is measured, since one number cannot hold for every noise type."""
+    name = "train.step_cost"
+    given: list[KeyPath] = [("trial", "train", "step_cost")] * (
+        (sweep.trial.get("train") or {}).get("step_cost") is not None
+    )
+    given += [("parameters", name)] * (name in sweep.parameters)
+    given += [("baselines", n, name) for n, point in enumerate(sweep.baselines) if name in point]
+    for path in given:
+        raise fault(
+            path,
+            f"{name} must be left out: a sweep measures it for every kind of noise; it is for "
+            "single trials",
         )
 
 

@@ -29,6 +29,7 @@ from symnoise_ray.space.design import (
 )
 from symnoise_ray.space.parameters import Params, Space, corners, describe, resolve
 from symnoise_ray.space.paths import read_space, read_trial
+from symnoise_ray.space.step_costs import with_cost
 
 _OF_SEED = re.compile(r"-seed\d+|-prompts\d+$")
 """What the name of a trial of the confirmation has beside its setting's."""
@@ -106,8 +107,8 @@ class SweepPlans:
         config = resolve(self.sweep, point)
         own_prompts = config.data.eval_prompts is None
         if self.sweep.confirm.arms and not own_prompts and config.data.confirm_prompts is None:
-            return resolve(self.sweep, {**point, "data.confirm_prompts": HELD_BACK})
-        return config
+            config = resolve(self.sweep, {**point, "data.confirm_prompts": HELD_BACK})
+        return with_cost(config, self.directory)
 
     def arm_of(self, point: Params) -> str:
         """The arm of a point."""
@@ -257,50 +258,6 @@ def known_points(sweep: SweepConfig) -> list[Params]:
 def first_point(sweep: SweepConfig) -> Params:
     """A point that stands for the sweep: the first baseline, or a corner of the space."""
     return dict(sweep.baselines[0]) if sweep.baselines else next(corners(Space(sweep.parameters)))
-
-
-def size_text(sweep: SweepConfig) -> str:
-    """How many trials a sweep has, in words."""
-    searched = len(design(sweep)) - len(sweep.baselines)
-    return (
-        f"{len(sweep.baselines)} baselines, {searched} searched trials, at most "
-        f"{most_confirmed(sweep)} to confirm"
-    )
-
-
-def most_confirmed(sweep: SweepConfig) -> int:
-    """Trials of the confirmation at most: all its models at every seed of the last look."""
-    num_arms, num_opponents = confirmed_models(sweep)
-    return (1 + num_arms * num_opponents) * sweep.confirm.looks[-1] if num_arms else 0
-
-
-def most_pairs(sweep: SweepConfig) -> int:
-    """Pairs of trials at most that are judged before the settings are chosen.
-
-    Each trial meets each opponent once, and none itself. Where all trials of the reference are
-    opponents, those against the first baseline were judged when the trials ended.
-    """
-    cells, reference = design(sweep), Arms.of(sweep).reference
-    plain = [cell.arm for cell in cells].count(reference)
-    number = min(sweep.search.opponents, plain)
-    if number < 2 or not sweep.confirm.arms:
-        return 0
-    pairs = (len(cells) - number) * number + number * (number - 1) // 2
-    against_first = resolve(sweep, first_point(sweep)).judge.reference == "baseline"
-    return pairs - (len(cells) - 1 if against_first and number == plain else 0)
-
-
-def confirmed_models(sweep: SweepConfig) -> tuple[int, int]:
-    """Number of arms that are confirmed at most, and of opponents of each.
-
-    The opponents are the reference at its own best setting and, if anything is shared, at the
-    arm's. So one seed takes the reference's best, and as many models per arm as it has opponents.
-    """
-    confirm, arms = sweep.confirm, Arms.of(sweep)
-    contrasted = {arm for pair in confirm.contrasts for arm in pair}
-    num_arms = min(len(arms.values) - 1, confirm.arms + len(contrasted))
-    shares = {repr(arms.shared(point)) for point in known_points(sweep)}
-    return (num_arms if confirm.arms else 0), (2 if len(shares) > 1 else 1)
 
 
 def show(point: Params) -> str:

@@ -15,11 +15,15 @@ from symnoise_ray.config import BudgetConfig, SweepConfig
 from symnoise_ray.config.judge import JudgeConfig
 from symnoise_ray.records.metrics import PHASES
 from symnoise_ray.records.results import TrialResult
+from symnoise_ray.space.counts import most_confirmed, most_judged
 from symnoise_ray.space.design import design
-from symnoise_ray.space.trials import most_confirmed
 
 HOUR = 3600.0
 _ON_DEVICE = ("load", "train", "generate", "harness")
+
+
+def _is_judge(name: str) -> bool:
+    return name.startswith("judge_")
 
 
 @dataclass
@@ -27,7 +31,8 @@ class Budget:
     """The limits of one sweep; `results` gives what has ended so far.
 
     The wall time counts from the start of this part of the sweep, everything else from the start
-    of the sweep. `pairs` gives what judging trials against each other took so far.
+    of the sweep. `pairs` gives what judging trials against each other took so far. `num_prompts`
+    are those of the search and of the confirmation.
     """
 
     sweep: SweepConfig
@@ -38,18 +43,28 @@ class Budget:
     spent_on: str = ""
     """The limit that ended something, in words; empty if none did."""
     pairs: Callable[[], Sequence[Mapping[str, int]]] = tuple
+    num_prompts: tuple[int, int] = (1, 1)
 
-    @property
-    def reserved(self) -> float:
-        """Share of the budget for the confirmation: that of its trainings among all.
+    def reserved(self, name: str) -> float:
+        """Share of a limit for the confirmation: that of its trainings among all.
 
-        Of a number of trials at least those of its first look.
+        Of a number of trials at least those of its first look. Of the judge's calls and cost it is
+        that of the verdicts, since the confirmation has other prompts and may judge more pairs.
         """
+        if _is_judge(name):
+            before, after = most_judged(self.sweep)
+            return after * self._longer / (before + after * self._longer)
         confirmed, looks = most_confirmed(self.sweep), self.sweep.confirm.looks
         share = confirmed / (len(design(self.sweep)) + confirmed)
-        if self.sweep.budget.trials is None:
+        if name != "trials" or self.sweep.budget.trials is None:
             return share
         return max(share, confirmed * looks[0] / looks[-1] / self.sweep.budget.trials)
+
+    @property
+    def _longer(self) -> float:
+        """Verdicts on a set of answers of the confirmation, over those on one of the search."""
+        search, confirm = self.num_prompts
+        return confirm / search
 
     def limits(self) -> dict[str, tuple[float, float]]:
         """Name of each limit -> what is spent and what may be."""
@@ -70,9 +85,9 @@ class Budget:
 
     def search_may_go_on(self, num_running: int) -> bool:
         """Whether another trial of the search may start beside those; notes the limit if not."""
-        left = 1 - self.reserved
 
         def fits(name: str, spent: float, limit: float) -> bool:
+            left = 1 - self.reserved(name)
             running = num_running if name == "trials" else 0
             return spent + running + 1e-9 < left * limit
 
@@ -83,12 +98,13 @@ class Budget:
 
         Notes the limit if not. A verdict is taken to cost what those of the search did.
         """
-        left, spent = 1 - self.reserved, self._spent()
+        spent = self._spent()
         cost = num_verdicts * spent["judge_cost"] / max(1.0, spent["judge_calls"])
         more = {"judge_calls": float(num_verdicts), "judge_cost": cost}
 
         def fits(name: str, spent: float, limit: float) -> bool:
-            return name not in more or spent + more[name] <= left * limit
+            left = (1 - self.reserved(name)) * limit
+            return name not in more or spent + more[name] <= left
 
         return self._within(fits)
 
@@ -96,22 +112,25 @@ class Budget:
         """Whether the search has taken its share of the wall time."""
         hours = self.sweep.budget.wall_time
         spent = time.monotonic() - self.began
-        return hours is not None and spent >= (1 - self.reserved) * hours * HOUR
+        return hours is not None and spent >= (1 - self.reserved("wall_time")) * hours * HOUR
 
     def allows(self, num_trainings: int, num_pairs: int = 0) -> bool:
         """Whether so many more trainings are within the budget, if each takes what they took.
 
         Notes the limit if they are not. To judge one of so many pairs beside them is taken to cost
-        what judging a training did.
+        what judging a training of the confirmation did, or would by its number of prompts.
         """
         ended = [result for result in self.results() if result.is_done]
-        each = self._spent(ended)
-        number = max(1, len(ended))
+        confirmed = [result for result in ended if result.part == "confirm"]
+        each, judged = self._spent(ended), self._spent(confirmed or ended)
+        longer = 1.0 if confirmed else self._longer
+        number, num_judged = max(1, len(ended)), max(1, len(confirmed or ended))
         rounds = num_trainings / self.num_slots
 
         def fits(name: str, spent: float, limit: float) -> bool:
-            judged = num_trainings + num_pairs * name.startswith("judge_")
-            more = judged * each[name] / number
+            more = num_trainings * each[name] / number
+            if _is_judge(name):
+                more = (num_trainings + num_pairs) * longer * judged[name] / num_judged
             if name == "wall_time":
                 seconds = [sum(result.seconds.get(p, 0.0) for p in PHASES) for result in ended]
                 more = rounds * fmean(seconds or [0.0]) / HOUR

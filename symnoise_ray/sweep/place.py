@@ -12,9 +12,10 @@ from symnoise_ray.preflight.disk import check_disk
 from symnoise_ray.preflight.placement import Slots, count_slots
 from symnoise_ray.preflight.resources import runs_alone
 from symnoise_ray.records.layout import RESULT, TRIALS
+from symnoise_ray.space.counts import most_confirmed
 from symnoise_ray.space.design import search_size
 from symnoise_ray.space.paths import input_files
-from symnoise_ray.space.trials import SweepPlans, known_points, most_confirmed
+from symnoise_ray.space.trials import SweepPlans, known_points
 
 
 def place(plans: SweepPlans, judge: JudgeConfig) -> Slots:

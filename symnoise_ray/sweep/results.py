@@ -27,6 +27,7 @@ from symnoise_ray.records.results import (
 from symnoise_ray.records.verdict import Choice, Decision, Verdict
 from symnoise_ray.report.write import write_report
 from symnoise_ray.space.design import Arms
+from symnoise_ray.space.step_costs import costs_notes
 from symnoise_ray.statistics.words import arm_words, verdict_sentence
 from symnoise_ray.sweep.ordered import notes as ordered_notes
 from symnoise_ray.sweep.registration import departures
@@ -79,7 +80,7 @@ def assemble(
         verdict=verdict,
         choices=tuple(choices),
         departures=departures(directory),
-        notes=(*notes, *ordered_notes(directory)),
+        notes=(*notes, *costs_notes(directory), *ordered_notes(directory)),
         trials=tuple(ordered),
         seconds=seconds,
         by_phase=_by_phase(ordered),

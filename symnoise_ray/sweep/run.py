@@ -28,13 +28,8 @@ from symnoise_ray.records.layout import SLOTS
 from symnoise_ray.records.results import SweepResult, TrialResult
 from symnoise_ray.records.verdict import Choice, Decision
 from symnoise_ray.report.board import Board
-from symnoise_ray.space.trials import (
-    FRESH_SEED,
-    SweepPlans,
-    first_point,
-    known_points,
-    size_text,
-)
+from symnoise_ray.space.counts import size_text
+from symnoise_ray.space.trials import FRESH_SEED, SweepPlans, first_point, known_points
 from symnoise_ray.sweep.budget import Budget
 from symnoise_ray.sweep.directory import claim_directory
 from symnoise_ray.sweep.earlier import used_prompts
@@ -48,6 +43,7 @@ from symnoise_ray.sweep.registration import register
 from symnoise_ray.sweep.results import assemble, settle
 from symnoise_ray.sweep.resume import Past, begin, has_begun, seeds_of, weights_of
 from symnoise_ray.sweep.steering import Steering
+from symnoise_ray.sweep.step_costs import measure_step_costs
 from symnoise_ray.sweep.summary import summarise
 from symnoise_ray.sweep.watch import Watch
 from symnoise_ray.tracking import events
@@ -220,6 +216,7 @@ def _run(sweep: Sweep, slots: Slots, judges: JudgeSource) -> tuple[SweepResult, 
         sweep.began,
         slots.number,
         pairs=partial(spent_on_pairs, sweep.directory),
+        num_prompts=(len(asked.search), len(asked.confirm)) if asked and asked.confirm else (1, 1),
     )
     steering = Steering(plans, watch, budget)
     sweep.board.standing.num_slots, sweep.board.standing.phase = slots.number, "starting slots"
@@ -233,6 +230,7 @@ def _run(sweep: Sweep, slots: Slots, judges: JudgeSource) -> tuple[SweepResult, 
             import symnoise_ray.sweep.search  # noqa: F401 - ray.tune and optuna, while slots start
 
             pool.wait_until_up()
+            measure_step_costs(plans, pool.workers, sweep.board.say)
             _search_and_confirm(sweep, judges, steering, slots.number)
     except BaseException as error:
         watch.abandon()

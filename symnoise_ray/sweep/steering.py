@@ -21,8 +21,9 @@ from symnoise_ray.records.files import write_json
 from symnoise_ray.records.layout import OUTCOME, STOP
 from symnoise_ray.records.results import read_result
 from symnoise_ray.report.standing import rows
+from symnoise_ray.space.counts import most_confirmed
 from symnoise_ray.space.parameters import Params, Space, in_range
-from symnoise_ray.space.trials import ADDED, SweepPlans, TrialPlan, most_confirmed, show
+from symnoise_ray.space.trials import ADDED, SweepPlans, TrialPlan, show
 from symnoise_ray.sweep.budget import Budget
 from symnoise_ray.sweep.ordered import KIND, added_points, is_paused
 from symnoise_ray.sweep.orders import Desk, Order

@@ -37,7 +37,7 @@ def introduce(study: optuna.Study, plans: SweepPlans) -> None:
         "the reference's answers; intermediate values are **minus the clean loss**, since the "
         "study maximises. A trial that was stopped early is pruned.",
         "The best trial of a search is flattered by being chosen. The verdict is in the report.",
-        f"- Report: [{paths.report}]({paths.report.as_uri()})",
+        f"- Report: [{paths.report}]({paths.report.absolute().as_uri()})",
         f"- MLflow: {tracker}",
     ]
     _write_note(study, "dashboard", "\n\n".join(lines))

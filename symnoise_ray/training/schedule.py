@@ -22,7 +22,11 @@ def num_steps(config: TrialConfig, num_rows: int) -> int:
 
     As many as `num_epochs` has whole batches, at most `max_steps`, and at least one. Under
     `compute_match: samples` a noise type that passes every row k times takes a k-th of the steps,
-    so that the same number of rows passes through the model for all types.
+    so that the same number of rows passes through the model for all types. Under `gpu_seconds` the
+    steps are divided by the cost of one.
+
+    Raises:
+        UserError: that cost is not known.
     """
     train = config.train
     steps = int(train.num_epochs * num_rows + _ROUNDING) // train.global_batch_size
@@ -30,6 +34,13 @@ def num_steps(config: TrialConfig, num_rows: int) -> int:
         steps = min(steps, train.max_steps)
     if train.compute_match == "samples":
         steps //= num_passes(config.noise)
+    elif train.compute_match == "gpu_seconds":
+        if train.step_cost is None:
+            raise UserError(
+                "train.compute_match=gpu_seconds needs train.step_cost, which a sweep measures; "
+                "for a single trial say what its step takes over one of plain fine-tuning"
+            )
+        steps = int(steps / train.step_cost + _ROUNDING)
     return max(1, steps)
 
 

@@ -116,9 +116,13 @@ def test_a_job_without_a_token_is_refused_in_one_line(job: dict[str, str], tmp_p
     [
         ("#SBATCH --nodes=2", "#SBATCH --node=2", "'--node' is not an option of sbatch."),
         ("set -euo", "#SBATCH --qos=high\nset -euo", ""),
-        ("head=$(", "#SBATCH --qos=high\nhead=$(", "Slurm reads #SBATCH above the first command"),
+        (
+            "read -r head <",
+            "#SBATCH --qos=high\nread -r head <",
+            "Slurm reads #SBATCH above the first",
+        ),
         ("#!/bin/bash\n", "", "Slurm needs a first line such as #!/bin/bash"),
-        ("head=$(", "head=)(", "bash must read the script, but says"),
+        ("read -r head <", "read -r )head <", "bash must read the script, but says"),
         ("--include-dashboard=false", "--include-dashbord=false", "must take its options, but"),
         ("RAY_AUTH_MODE=token", "RAY_AUTH_MODE=disabled", ""),
         ("export RAY_AUTH_MODE=token", "export X=1 #\nhf_" + "x" * 20, "must hold no secret"),

@@ -21,7 +21,7 @@ from symnoise_ray.judges.reference import ReferenceJudge
 from symnoise_ray.preflight.inputs import check_inputs, prepare
 from symnoise_ray.records.completions import Completion
 from symnoise_ray.records.files import write_lines
-from symnoise_ray.space.trials import size_text
+from symnoise_ray.space.counts import size_text
 
 # A reference from a file
 

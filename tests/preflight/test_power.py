@@ -15,7 +15,8 @@ from symnoise_ray.preflight.power import Confirmation, as_lines, declaration
 from symnoise_ray.preflight.variance import measured
 from symnoise_ray.records.files import write_json
 from symnoise_ray.records.verdict import Comparison, Decision, Verdict
-from symnoise_ray.space.trials import SweepPlans, first_point, most_confirmed
+from symnoise_ray.space.counts import most_confirmed
+from symnoise_ray.space.trials import SweepPlans, first_point
 from symnoise_ray.statistics.bootstrap import Floats
 from symnoise_ray.statistics.decision import BETTER, OPEN, hopeless, rule
 from symnoise_ray.statistics.looks import Look, declared_looks

@@ -12,6 +12,7 @@ import pytest
 from symnoise_ray.config import SweepConfig
 from symnoise_ray.errors import UserError
 from symnoise_ray.space.check import check_sweep
+from symnoise_ray.space.counts import most_confirmed
 from symnoise_ray.space.design import (
     NUM_STARTUP,
     Arms,
@@ -22,7 +23,7 @@ from symnoise_ray.space.design import (
 )
 from symnoise_ray.space.parameters import Params, Space
 from symnoise_ray.space.spread import QUARTERS, draws_of, value_at
-from symnoise_ray.space.trials import SweepPlans, most_confirmed
+from symnoise_ray.space.trials import SweepPlans
 
 NOISY = ["neftune", "symnoise"]
 TYPE = {"type": "categorical", "choices": ["none", *NOISY]}

@@ -61,6 +61,11 @@ def test_a_sweep_is_a_function_of_its_world_design_and_number() -> None:
     assert one != other
 
 
+def test_an_adaptive_search_is_simulated_by_the_project_s_own_proposals() -> None:
+    found = [sweep(NULL["adaptive with one arm"], DESIGN, n, "adaptive") for n in range(2)]
+    assert all(each.searched > 0 for each in found)
+
+
 def test_a_gain_of_thirty_points_is_better_in_every_sweep() -> None:
     found = [sweep(World(gains=(0.3, 0.3)), DESIGN, n, "thirty points") for n in range(5)]
     assert all(each.verdict == BETTER for each in found)

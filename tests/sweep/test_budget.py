@@ -104,23 +104,48 @@ def test_calls_and_cost_of_the_judge_are_counted_over_all_trials():
 
 
 def test_verdicts_before_the_confirmation_leave_it_its_share():
-    """Of 16 trainings 6 are the confirmation's at most, so 375 of 1,000 calls are reserved."""
+    """Of 48 sets of answers that are judged 8 are the confirmation's: six, and a pair a seed."""
     usage = {"calls": 100, "input_tokens": 50_000, "output_tokens": 0}
     limited = budget(ended(4, judge_usage=usage), judge_calls=1000)
-    assert limited.search_may_judge(225)
-    assert not limited.search_may_judge(226)
+    assert limited.search_may_judge(433)
+    assert not limited.search_may_judge(434)
     assert limited.spent_on == "budget.judge_calls=1000"
     limited.pairs = lambda: [usage, usage]
-    assert limited.search_may_judge(25)
-    assert not limited.search_may_judge(26), "calls on pairs of trials count"
+    assert limited.search_may_judge(233)
+    assert not limited.search_may_judge(234), "calls on pairs of trials count"
+
+
+def test_a_confirmation_that_judges_all_pairs_has_more_of_the_judge_reserved():
+    """Two seeds give four pairs with each of the two opponents, where two would be equal seeds."""
+    one_seed_each, all_pairs = budget([]), budget([])
+    all_pairs.sweep = all_pairs.sweep.model_copy(
+        update={"confirm": all_pairs.sweep.confirm.model_copy(update={"pairs": "all"})}
+    )
+    assert one_seed_each.reserved("judge_calls") == pytest.approx(8 / 48)
+    assert all_pairs.reserved("judge_cost") == pytest.approx(12 / 52)
+    assert all_pairs.reserved("gpu_hours") == one_seed_each.reserved("gpu_hours") == 6 / 16
+
+
+def test_a_confirmation_on_more_prompts_has_more_of_the_judge_reserved():
+    """A set of answers to three times the prompts takes three times the calls."""
+    usage = {"calls": 100, "input_tokens": 50_000, "output_tokens": 0}
+    search = ended(4, judge_usage=usage)
+    limited = budget(search, judge_calls=2200)
+    limited.num_prompts = (10, 30)
+    assert limited.reserved("judge_calls") == pytest.approx(24 / 64)
+    assert limited.allows(6), "of 300 calls each"
+    assert not limited.allows(6, num_pairs=1)
+    confirmed = TrialResult("confirm-none", part="confirm", values={"judge_usage": usage})
+    limited.results = lambda: [*search, confirmed]
+    assert limited.allows(6, num_pairs=1), "what one took is known"
 
 
 def test_their_cost_is_taken_to_be_that_of_the_verdicts_so_far():
     judge = JudgeConfig(type="api", model="m", base_url="http://x/v1", price_input=1.0)
     usage = {"calls": 100, "input_tokens": 50_000, "output_tokens": 0}
     limited = budget(ended(4, judge_usage=usage), judge, judge_cost=0.8)
-    assert limited.search_may_judge(590), "0.2 is spent, and 0.0005 a verdict, of 0.5"
-    assert not limited.search_may_judge(610)
+    assert limited.search_may_judge(930), "0.2 is spent, and 0.0005 a verdict, of 0.667"
+    assert not limited.search_may_judge(940)
 
 
 def test_a_budget_too_small_for_the_first_look_is_refused():

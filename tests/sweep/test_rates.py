@@ -12,7 +12,8 @@ from symnoise_ray.judges.protocol import Pair, Usage, Verdict
 from symnoise_ray.judges.reference import ReferenceJudge
 from symnoise_ray.records.files import read_json, write_lines
 from symnoise_ray.records.results import TrialResult
-from symnoise_ray.space.trials import SweepPlans, most_pairs
+from symnoise_ray.space.counts import most_pairs
+from symnoise_ray.space.trials import SweepPlans
 from symnoise_ray.statistics.win_rate import win_rate
 from symnoise_ray.sweep.choice import choose
 from symnoise_ray.sweep.pairs import judge_pair, spent_on_pairs
