@@ -1,6 +1,6 @@
 """The colours and marks of arms and phases, alike in figures, tables and legends.
 
-Colours are Okabe and Ito's (2008), which differ for any colour vision.
+Colours are Okabe and Ito's (2008), which differ for any colour vision; where they end, Paul Tol's.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ _ARMS = {
     "symgaussian": "#cc79a7",
     "independent": "#b3a400",  # Okabe and Ito's yellow, darker: it would vanish on white
     "duplicate": "#8c5a3c",
+    "r3f": "#aa4499",
+    "hidden": "#44aa99",
+    "adversarial": "#117733",
 }
 _OTHERS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#b3a400", "#8c5a3c")
 _PHASE_HUES = ("#9a9a9a", "#56b4e9", "#0072b2", "#e69f00", "#cc79a7", "#009e73")

@@ -341,6 +341,7 @@ def package_files() -> set[Path]:
     return {path for path in Path(spec.origin).parent.rglob("*") if path.suffix != ".pyc"}
 
 
+@pytest.mark.slow
 def test_the_key_is_in_no_file_log_or_exception(endpoint: Endpoint, tmp_path: Path) -> None:
     """The server writes the key into its error messages, and every logger is at DEBUG."""
     faults = ["status 401", "status 429 0", "status 400", "cut", "truncated"]

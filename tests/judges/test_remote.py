@@ -66,6 +66,7 @@ def worker_processes() -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.slow
 def test_workers_judge_as_one_process_does(remote: RemoteJudge, config: JudgeConfig):
     here = local_judge(config)
     assert remote.identity == here.identity
@@ -180,6 +181,7 @@ def test_workers_that_were_dead_before_are_held_against_no_pair(cluster: None, c
     ray.kill(left)
 
 
+@pytest.mark.slow
 def test_a_pair_that_raises_fails_alone(remote: RemoteJudge):
     asked = pairs(20)
     before = verdicts(remote, asked)
@@ -193,6 +195,7 @@ def test_a_pair_that_raises_fails_alone(remote: RemoteJudge):
     assert [verdict.preference for _, verdict in sorted(answered.items())] == nearly(before)
 
 
+@pytest.mark.slow
 def test_the_same_pair_asked_several_times_has_as_many_verdicts(remote: RemoteJudge):
     once = pairs(2)
     before = verdicts(remote, once)
@@ -200,6 +203,7 @@ def test_the_same_pair_asked_several_times_has_as_many_verdicts(remote: RemoteJu
     assert verdicts(remote, [once[0]] * 9) == nearly(before[:1] * 9)
 
 
+@pytest.mark.slow
 def test_verdicts_of_workers_are_stored_like_all_others(
     remote: RemoteJudge, config: JudgeConfig, tmp_path: Path
 ):
@@ -212,6 +216,7 @@ def test_verdicts_of_workers_are_stored_like_all_others(
     assert again.preferences == first.preferences
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_dead_for_good_takes_no_pairs_with_it(
     remote: RemoteJudge, config: JudgeConfig
 ):
@@ -234,6 +239,7 @@ def test_a_worker_that_is_dead_for_good_takes_no_pairs_with_it(
         assert failed[0].reason.startswith("all workers of the judge are lost; the last: The a")
 
 
+@pytest.mark.slow
 def test_a_model_that_no_worker_can_read_is_reported_in_one_line(cluster: None, tmp_path: Path):
     (tmp_path / "empty").mkdir()
     config = JudgeConfig(type="local", model=str(tmp_path / "empty"))

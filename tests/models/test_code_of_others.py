@@ -71,6 +71,7 @@ def write_code(folder: Path, mark: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_code_of_a_model_runs_only_where_it_is_asked_for(
     tmp_path: Path, tiny_model_dir: Path, mark: Path
 ) -> None:

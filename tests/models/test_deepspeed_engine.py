@@ -60,6 +60,7 @@ def rows_of(step_number: int) -> torch.Tensor:
     return torch.randint(2, VOCABULARY, (NUM_ROWS // 2, 2, 9), generator=generator)
 
 
+@pytest.mark.slow
 def test_deepspeed_is_imported_without_mlflow_which_can_be_imported_afterwards() -> None:
     code = """
 import sys, torch

@@ -208,6 +208,7 @@ def test_a_hub_that_cannot_be_reached_is_told_soon(verb: str, tmp_path: Path):
     assert seconds < 15 + 3 * usual, "the library's own retries take 23 seconds"
 
 
+@pytest.mark.slow
 def test_a_model_on_the_hub_is_found_there_and_later_in_the_cache(tmp_path: Path):
     with hub() as endpoint:
         assert ask("validate", "org/model", endpoint, tmp_path)[0] == 0

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from symnoise_ray.config import Parameter
+from symnoise_ray.noise.types import NOISES
 from symnoise_ray.records.files import write_json
 from symnoise_ray.records.results import SweepResult
 from symnoise_ray.report import frames
@@ -80,6 +81,12 @@ def test_the_mark_of_a_pair_is_a_diamond_and_unknown_arms_differ() -> None:
     assert [arm.name for arm in arms] == ["none", "symnoise", "new", "old"]
     assert [arm.mark for arm in arms] == ["circle", "diamond", "circle", "circle"]
     assert len({arm.colour for arm in arms}) == 4
+
+
+def test_every_noise_type_has_a_colour_of_its_own() -> None:
+    arms = arms_of(NOISES)
+    assert [arm.name for arm in arms] == list(NOISES)
+    assert len({arm.colour for arm in arms}) == len(NOISES)
 
 
 RATES = [(0.001, 0.42), (0.002, 0.55), (0.004, 0.5), (0.008, 0.3)]

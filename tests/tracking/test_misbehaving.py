@@ -109,6 +109,7 @@ def test_a_server_that_is_ill_delays_no_event_and_loses_none(
     check_whole(store("a"), directory)
 
 
+@pytest.mark.slow
 def test_a_database_that_another_program_has_locked_gets_all_later(
     directory: Path, store: Callable[[str], str]
 ) -> None:
