@@ -1,6 +1,6 @@
 """A whole sweep against what people do today: a loop, a process per trial, Ray Tune as documented.
 
-    PYTHONPATH=. python benchmarks/sweep.py [--rounds 3] [--trials 30] [--steps 60] [--json]
+    PYTHONPATH=. python benchmarks/sweep.py [--rounds 3] [--trials 30] [--steps 60] [--limit-only]
 
 In every round the same trials run in four ways, one way after the other, two trials at a time:
 
@@ -39,8 +39,9 @@ SLOTS = 2
 WAYS = Path(__file__).parent / "sweep_ways"
 TYPES = ("none", "neftune", "symnoise")
 FILES = ("bare", "fresh_processes", "trainer_per_trial")
-NEAR = 1e-4
-"""Losses of `SFTTrainer` may differ by so much: it sums a batch in another order."""
+NEAR, FIRST, NEAR_LATER = 1e-4, 10, 1e-2
+"""Losses of `SFTTrainer` may differ by so much in the first steps, and by so much later: it sums a
+batch in another order, and at a high learning rate training enlarges the difference."""
 LOSSES = "losses.json"
 """What a way leaves of a trial that has no metrics.jsonl of ours."""
 
@@ -184,16 +185,20 @@ def assert_equal_work(folder: Path, ways: list[str]) -> None:
         ours = losses(config.parent)
         for way in ways:
             theirs = losses(folder / way / config.parent.name)
-            furthest = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
-            bound = NEAR * (1 + max(ours)) if way == "fresh_processes" else 0.0
-            assert furthest <= bound, f"{way}, {config.parent.name}: losses differ by {furthest}"
+            for step, (a, b) in enumerate(zip(ours, theirs, strict=True), 1):
+                bound = 0.0
+                if way == "fresh_processes":
+                    bound = (NEAR if step <= FIRST else NEAR_LATER) * (1 + max(ours))
+                assert abs(a - b) <= bound, f"{way}, {config.parent.name}, step {step}: {a} {b}"
 
 
-def one_round(num_trials: int, num_steps: int) -> dict[str, Any]:
+def one_round(num_trials: int, num_steps: int, *, limit_only: bool = False) -> dict[str, Any]:
     """All ways, one after the other; seconds of each, and their ratios."""
-    ways = {"bare": bare, "trainer_per_trial": trainer_per_trial}
-    if importlib.util.find_spec("trl"):
+    ways = {"bare": bare}
+    if not limit_only and importlib.util.find_spec("trl"):
         ways["fresh_processes"] = fresh_processes
+    if not limit_only:
+        ways["trainer_per_trial"] = trainer_per_trial
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         ours = sweep(folder, num_trials, num_steps)
@@ -212,9 +217,11 @@ def one_round(num_trials: int, num_steps: int) -> dict[str, Any]:
     return {**found, "by_phase": ours["by_phase"]}
 
 
-def measure(rounds: int, num_trials: int, num_steps: int) -> dict[str, Any]:
+def measure(
+    rounds: int, num_trials: int, num_steps: int, *, limit_only: bool = False
+) -> dict[str, Any]:
     """Medians over the rounds, each with its least and greatest."""
-    told = [one_round(num_trials, num_steps) for _ in range(rounds)]
+    told = [one_round(num_trials, num_steps, limit_only=limit_only) for _ in range(rounds)]
     numbers = {name for name, value in told[0].items() if isinstance(value, float)}
     columns = {name: sorted(each[name] for each in told) for name in sorted(numbers)}
     return {
@@ -235,15 +242,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=30, help="a multiple of 3")
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--limit-only", action="store_true", help="only beside the bare loop")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    figures = measure(arguments.rounds, arguments.trials, arguments.steps)
+    figures = measure(
+        arguments.rounds, arguments.trials, arguments.steps, limit_only=arguments.limit_only
+    )
     if arguments.json:
         print(json.dumps(figures))
         return
     for name, value in figures.items():
         print(f"{name}: {value}")
-    if "vs_fresh_processes" not in figures:
+    if "vs_fresh_processes" not in figures and not arguments.limit_only:
         print("vs_fresh_processes: not measured, since TRL is not installed")
 
 

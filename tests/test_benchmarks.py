@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -122,3 +123,41 @@ def test_the_judging_benchmark_finds_equal_answers_and_gives_every_ratio() -> No
     assert all(0 < told["low"] <= told["ratio"] <= told["high"] for told in ratios)
     assert 0 < figures["judging"]["tokens_computed_share"] < 1
     assert len(figures["bars"]) == 5
+
+
+def figures_of(name: str, *arguments: str) -> dict[str, Any]:
+    """What a benchmark prints with --json."""
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *arguments, "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert run.returncode == 0, run.stderr
+    found: dict[str, Any] = json.loads(run.stdout)
+    return found
+
+
+@pytest.mark.slow
+def test_a_sweep_is_timed_beside_other_ways_once_all_losses_are_equal() -> None:
+    figures = figures_of("sweep", "--rounds", "1", "--trials", "3", "--steps", "4")
+    ratios = {"vs_limit", "vs_limit_after_start", "vs_trainer_per_trial"}
+    ratios |= {"vs_fresh_processes"} if importlib.util.find_spec("trl") else set()
+    times = {"start_s", "warm_start_s", "sweep_s", "bare_s"}
+    assert figures["spread"].keys() >= ratios | times
+    for name in ratios | times:
+        low, high = figures["spread"][name]
+        assert 0 < low <= figures[name] <= high, name
+
+
+@pytest.mark.slow
+def test_growth_is_told_of_trials_and_of_slots() -> None:
+    figures = figures_of("scale", "--trials", "4,8", "--slots", "1,5")
+    assert [row["slots"] for row in figures["slots"]] == [1, 5]
+    assert [row["trials"] for row in figures["trials"]] == [4, 8]
+    assert math.isfinite(figures["exponent_search"])
+
+
+@pytest.mark.slow
+def test_logging_is_timed_by_its_processor_time() -> None:
+    figures = figures_of("tracking", "--tiny")
+    assert figures["share_of_a_step"] > 0
+    assert figures["cpu_seconds_for_traces"] > 0
+    assert figures["prompts"] == 5
