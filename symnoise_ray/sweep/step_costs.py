@@ -12,15 +12,17 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from symnoise_ray.config import TrialConfig
 from symnoise_ray.records.files import write_json
 from symnoise_ray.records.layout import STEP_COSTS
 from symnoise_ray.space.step_costs import PLAIN, cost_name, matches_seconds
 from symnoise_ray.space.trials import SweepPlans, known_points
-from symnoise_ray.workers.client import Workers
 from symnoise_ray.workers.outcome import Outcome
+
+if TYPE_CHECKING:
+    from symnoise_ray.workers.client import Workers  # ray, which bad input must not wait for
 
 FIRST_STEPS = 3
 """Steps of the first round, which warms up and tells how long a step is."""
