@@ -56,7 +56,7 @@ FACES = {
     "generation": {"answering", "harness", "harness_tasks", "room"},
     "judges": {"choose", "judging", "protocol", "remote", "self_check"},
     "report": {"board", "card", "standing", "words", "write"},
-    "integrations": {"export"},
+    "integrations": {"alpaca_eval", "export"},
     "launch": {"check"},
     "preflight": {
         *("cluster", "disk", "forecast", "inputs", "placement", "plan", "power", "preview"),
@@ -89,7 +89,7 @@ LIGHT = (
         "judges.judging",
         "judges.choose",
     ),
-    "integrations.export",
+    *("integrations.alpaca_eval", "integrations.export"),
 )
 """Wings and modules that a check of the input imports: it answers in a moment."""
 HEAVY = {"torch", "ray", "transformers", "mlflow", "deepspeed", "optuna"}
