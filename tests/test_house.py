@@ -33,7 +33,7 @@ FACES = {
         *("completions", "files", "layout", "metrics", "preferences", "results", "schema"),
         "verdict",
     },
-    "data": {"example", "rows", "sources", "templates", "token_table", "tokens"},
+    "data": {"example", "prompts", "rows", "sources", "templates", "token_table", "tokens"},
     "models": {
         *("deepspeed_engine", "folder", "pretrained", "process", "shape", "source", "tokenizer"),
         "weights",
@@ -79,7 +79,7 @@ LIGHT = (
         "generation.room",
         "tracking.journal",
     ),
-    *("data.example", "data.formats", "data.overlap", "data.rows", "data.sources"),
+    *("data.example", "data.formats", "data.overlap", "data.prompts", "data.rows", "data.sources"),
     *("data.templates", "data.tokens", "data.chat_template", "data.chat_answers", "data.files"),
     *(
         "models.folder",

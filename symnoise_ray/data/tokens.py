@@ -63,7 +63,7 @@ def tokenise(
         except RowError as error:
             if on_bad_row == "error":
                 raise DataError(error.at(example.place)) from None
-            counts[error.counted] += 1
+            counts[error.counted()] += 1
             continue
         if len(row.input_ids) > max_length:
             counts["rows truncated"] += 1
