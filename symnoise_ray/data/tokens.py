@@ -91,7 +91,8 @@ def tokenise_prompt(example: Example, tokenizer: Any, template: str) -> list[int
         try:
             segments = render_chat(example, tokenizer, template, prompt=True)
         except RowError as error:
-            raise DataError(f"{example.place}: {error}") from None
+            where = f"{example.place}: " if example.place else ""  # typed, not read from a file
+            raise DataError(f"{where}{error}") from None
         return _join(segments, tokenizer, None).input_ids
     return _join(render_prompt(example, template), tokenizer, tokenizer.bos_token_id).input_ids
 

@@ -89,8 +89,14 @@ def export_answers(
 
 
 def _require_empty(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"--output {folder}: must be a new or an empty folder, but is there")
+    if not folder.exists():
+        return
+    held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if held or not folder.is_dir():
+        came = f"holds {held[0]}" if held else "is a file"
+        raise UserError(
+            f"--output {folder}: must be a new or an empty folder, but {came}; name another one"
+        )
 
 
 def _chosen(result: SweepResult, arm: str | None, searched: bool) -> list[TrialResult]:

@@ -300,9 +300,12 @@ def refused(directory: Path, capsys: pytest.CaptureFixture[str], *words: str) ->
 def test_a_folder_that_holds_something_is_refused(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for there in (finished, finished / SWEEP):
+    for there, came in ((finished, f"holds {RESULTS}"), (finished / SWEEP, "is a file")):
         line = refused(finished, capsys, "--output", str(there))
-        assert line == f"error: --output {there}: must be a new or an empty folder, but is there"
+        assert line == (
+            f"error: --output {there}: must be a new or an empty folder, but {came}; name another "
+            "one"
+        )
 
 
 def test_a_sweep_that_did_not_come_to_its_end_is_refused(
