@@ -33,7 +33,7 @@ FACES = {
         *("completions", "files", "layout", "metrics", "preferences", "results", "schema"),
         "verdict",
     },
-    "data": {"example", "rows", "sources", "templates", "token_table", "tokens"},
+    "data": {"example", "prompts", "rows", "sources", "templates", "token_table", "tokens"},
     "models": {
         *("deepspeed_engine", "folder", "pretrained", "process", "shape", "source", "tokenizer"),
         "weights",
@@ -56,7 +56,7 @@ FACES = {
     "generation": {"answering", "harness", "harness_tasks", "room"},
     "judges": {"choose", "judging", "protocol", "remote", "self_check"},
     "report": {"board", "card", "standing", "words", "write"},
-    "integrations": {"export"},
+    "integrations": {"alpaca_eval", "export"},
     "launch": {"check"},
     "preflight": {
         *("cluster", "disk", "forecast", "inputs", "placement", "plan", "power", "preview"),
@@ -79,7 +79,7 @@ LIGHT = (
         "generation.room",
         "tracking.journal",
     ),
-    *("data.example", "data.formats", "data.overlap", "data.rows", "data.sources"),
+    *("data.example", "data.formats", "data.overlap", "data.prompts", "data.rows", "data.sources"),
     *("data.templates", "data.tokens", "data.chat_template", "data.chat_answers", "data.files"),
     *(
         "models.folder",
@@ -89,7 +89,7 @@ LIGHT = (
         "judges.judging",
         "judges.choose",
     ),
-    "integrations.export",
+    *("integrations.alpaca_eval", "integrations.export"),
 )
 """Wings and modules that a check of the input imports: it answers in a moment."""
 HEAVY = {"torch", "ray", "transformers", "mlflow", "deepspeed", "optuna"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 
 THOUGHTS = re.compile(r"(\s*<think>)(.*?)(</think>)(.*)", re.DOTALL)
 """An answer that begins with thoughts: the tag before them, they, the tag behind them, the rest."""
@@ -60,6 +60,23 @@ class Example:
         """Whether the right answer begins with thoughts."""
         match = THOUGHTS.fullmatch(self.gold)
         return match is not None and bool(match[2].strip() and match[4].strip())
+
+    def is_asked(self, turn: int) -> bool:
+        """Whether a model answers this turn: the last one, or an earlier one without an answer."""
+        last = len(self.turns) - 1
+        return turn == last or (turn < last and not self.turns[turn][1])
+
+    def up_to(self, turn: int) -> Example:
+        """The conversation with this turn as its last; the input belongs to the last one only."""
+        if turn == len(self.turns) - 1:
+            return self
+        return replace(self, turns=self.turns[: turn + 1], input="", trained=())
+
+    def with_answer(self, turn: int, answer: str) -> Example:
+        """The same conversation with another answer to one of its turns."""
+        turns = list(self.turns)
+        turns[turn] = (turns[turn][0], answer)
+        return replace(self, turns=tuple(turns))
 
     def is_trained(self, index: int) -> bool:
         """Whether the answer of a turn is trained on."""

@@ -65,10 +65,9 @@ class RowError(ValueError):
         """The text of a message that names the row, and the setting that leaves such rows out."""
         return f"{place}: {self} (data.on_bad_row=skip leaves such rows out and counts them)"
 
-    @property
-    def counted(self) -> str:
-        """What such rows are counted as where they are left out."""
-        return f"rows skipped: {self.rule}"
+    def counted(self, what: str = "rows") -> str:
+        """What such rows, or prompts, are counted as where they are left out."""
+        return f"{what} skipped: {self.rule}"
 
 
 class Turn(NamedTuple):

@@ -244,7 +244,7 @@ def _usable(source: AnySource, reading: _Reading) -> Rows:
         except RowError as error:
             if reading.on_bad_row == "error":
                 raise DataError(error.at(place)) from None
-            left_out[error.counted] += 1
+            left_out[error.counted("prompts" if reading.prompts else "rows")] += 1
             continue
         judged = not reading.gold or example.gold.strip()
         if not (judged if reading.prompts else example.teaches):

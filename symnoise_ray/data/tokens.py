@@ -63,7 +63,7 @@ def tokenise(
         except RowError as error:
             if on_bad_row == "error":
                 raise DataError(error.at(example.place)) from None
-            counts[error.counted] += 1
+            counts[error.counted()] += 1
             continue
         if len(row.input_ids) > max_length:
             counts["rows truncated"] += 1
@@ -91,7 +91,8 @@ def tokenise_prompt(example: Example, tokenizer: Any, template: str) -> list[int
         try:
             segments = render_chat(example, tokenizer, template, prompt=True)
         except RowError as error:
-            raise DataError(f"{example.place}: {error}") from None
+            where = f"{example.place}: " if example.place else ""  # typed, not read from a file
+            raise DataError(f"{where}{error}") from None
         return _join(segments, tokenizer, None).input_ids
     return _join(render_prompt(example, template), tokenizer, tokenizer.bos_token_id).input_ids
 

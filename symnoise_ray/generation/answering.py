@@ -14,7 +14,6 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,7 +22,8 @@ from torch import nn
 
 from symnoise_ray.config import GenerateConfig, ModelConfig, TrialConfig
 from symnoise_ray.data.example import Example
-from symnoise_ray.data.rows import read_prompts, read_train
+from symnoise_ray.data.prompts import read_sayable
+from symnoise_ray.data.rows import read_train
 from symnoise_ray.data.templates import choose_template
 from symnoise_ray.data.tokens import tokenise_prompt
 from symnoise_ray.errors import CancelledError
@@ -75,16 +75,16 @@ def complete(
     asked = list(examples)
     counts: Counter[str] = Counter()
     for turn in range(max((len(example.turns) for example in examples), default=0)):
-        now = [i for i, example in enumerate(examples) if _is_asked(example, turn)]
+        now = [i for i, example in enumerate(examples) if example.is_asked(turn)]
         if not now:
             continue
-        parts = [asked[i] if turn == _last(asked[i]) else _up_to(asked[i], turn) for i in now]
+        parts = [asked[i].up_to(turn) for i in now]
         prompts, cut = _fitting(parts, tokenizer, template, config, context)
         counts += cut
         numbers = [(index, turn) for index in now]
         texts = _answers(model, tokenizer, prompts, numbers, config, cancelled)
         for index, text in zip(now, texts, strict=True):
-            asked[index] = _with_answer(asked[index], turn, text)
+            asked[index] = asked[index].with_answer(turn, text)
     found = zip(examples, asked, strict=True)
     return [_completion(example, answered, generator) for example, answered in found], counts
 
@@ -99,26 +99,6 @@ def _completion(example: Example, answered: Example, generator: str) -> Completi
         example.gold,
         answered.turns[:-1],
     )
-
-
-def _last(example: Example) -> int:
-    return len(example.turns) - 1
-
-
-def _is_asked(example: Example, turn: int) -> bool:
-    """Whether the model answers this turn: the last one, or an earlier one without an answer."""
-    return turn == _last(example) or (turn < _last(example) and not example.turns[turn][1])
-
-
-def _up_to(example: Example, turn: int) -> Example:
-    """The conversation with this turn as its last; the input belongs to the last request only."""
-    return replace(example, turns=example.turns[: turn + 1], input="", trained=())
-
-
-def _with_answer(example: Example, turn: int, answer: str) -> Example:
-    turns = list(example.turns)
-    turns[turn] = (turns[turn][0], answer)
-    return replace(example, turns=tuple(turns))
 
 
 def _answers(
@@ -212,9 +192,10 @@ def answer_from_disk(
     device = choose_device()
     join_process_group(device)
     loaded = load(model)
-    prompts = read_prompts(config.data, config.data.prompts, gold=gold)
     training = read_train(config.data).examples
     template = choose_template(config.data.template, config.data.train, training)
+    part = config.data.prompts
+    prompts = read_sayable(config.data, part, loaded.tokenizer, template, gold=gold)
     completions, counts = complete(
         loaded.model.to(device),
         loaded.tokenizer,

@@ -19,6 +19,8 @@ TRAINERS: dict[str, Callable[[Winner], str]] = {
     "llama-factory": llama_factory,
 }
 """Name of a trainer -> what writes for it."""
+ALPACA_EVAL = "alpaca_eval"
+"""What is no trainer and takes answers and verdicts, as `integrations.alpaca_eval` writes them."""
 
 
 def export(directory: Path, trainer: str, arm: str | None = None) -> str:
@@ -30,5 +32,6 @@ def export(directory: Path, trainer: str, arm: str | None = None) -> str:
         DataError: a file of the sweep is broken.
     """
     if trainer not in TRAINERS:
-        raise UserError(f"--to must be one of {', '.join(TRAINERS)}, but got {trainer!r}")
+        known = ", ".join((*TRAINERS, ALPACA_EVAL))
+        raise UserError(f"--to must be one of {known}, but got {trainer!r}")
     return TRAINERS[trainer](choose(directory, arm))

@@ -29,6 +29,7 @@ from symnoise_ray.generation.harness_tasks import task_index
 from symnoise_ray.generation.room import prompt_room
 from symnoise_ray.judges.self_check import check_settings
 from symnoise_ray.models.folder import look
+from symnoise_ray.preflight.prompts import asked_prompts, check_prompts
 from symnoise_ray.preflight.resources import require_machine
 from symnoise_ray.records.completions import read_completions
 from symnoise_ray.space.check import check_sweep
@@ -66,10 +67,10 @@ def check_inputs(
         _check_data(data, gold)
     for (judge,) in _distinct(configs, lambda c: (c.judge,)):
         check_settings(judge)
-    notes = _check_models(configs)
-    for data, judge in _distinct(configs, lambda c: (c.data, c.judge)):
+    notes = _check_models(configs) + check_prompts(configs, judged=judged)
+    for data, model, judge in _distinct(configs, lambda c: (c.data, c.model, c.judge)):
         if judged:
-            _check_reference(data, judge)
+            _check_reference(data, model, judge)
     for (harness,) in _distinct(configs, lambda c: (c.harness,)):
         if harness.tasks:
             task_index(harness)
@@ -113,12 +114,12 @@ def _check_data(data: DataConfig, gold: bool) -> None:
             )
 
 
-def _check_reference(data: DataConfig, judge: JudgeConfig) -> None:
+def _check_reference(data: DataConfig, model: ModelConfig, judge: JudgeConfig) -> None:
     """A file must answer every prompt of the search; the confirmation makes its own reference."""
     if judge.reference == "baseline":
         return
     answered = {answer.requests for answer in read_completions(Path(judge.reference))}
-    prompts = read_prompts(data, data.prompts, gold=needs_gold(judge)).examples
+    prompts = asked_prompts(data, model, data.prompts, gold=needs_gold(judge)).examples
     asked = [example.requests for example in prompts]
     missing = [requests for requests in asked if requests not in answered]
     if missing:

@@ -1,4 +1,4 @@
-"""A preview of training rows, with the trained tokens marked and the left-out rows counted.
+"""A preview of training rows, with the trained tokens marked, and what is left out counted.
 
 In: a trial's model and data. Out: a `Preview`, and its text for people. Reads the tokenizer and the
 length limit of the model, but not its weights. The rows are decoded from the tokens of training.
@@ -14,13 +14,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from symnoise_ray.config import ModelConfig, TrialConfig
+from symnoise_ray.config import DataConfig, ModelConfig, TrialConfig
 from symnoise_ray.config.loading import find_space, parse_override, read_yaml
-from symnoise_ray.data.rows import read_train
+from symnoise_ray.data.prompts import sayable
+from symnoise_ray.data.rows import read_prompts, read_train
 from symnoise_ray.data.templates import CHAT, choose_template
 from symnoise_ray.data.tokens import IGNORE_INDEX, TokenRow, row_limit, tokenise
 from symnoise_ray.models.source import context_length, model_source, plain_config
 from symnoise_ray.models.tokenizer import load_encoder, load_tokenizer, location
+from symnoise_ray.preflight.prompts import parts
 from symnoise_ray.report.words import printable
 from symnoise_ray.space.trials import settings
 
@@ -116,9 +118,23 @@ def preview(config: TrialConfig, num_rows: int) -> Preview:
         max_length=max(lengths),
         length_limit=limit,
         overlap_ngram=config.data.overlap_ngram,
-        counts=rows.left_out + tokens.counts,
+        counts=rows.left_out + tokens.counts + _unsayable(config.data, tokenizer, template),
         rows=[_shown(row, tokenizer) for row in tokens.rows[:num_rows]],
     )
+
+
+def _unsayable(data: DataConfig, tokenizer: Any, template: str) -> Counter[str]:
+    """The prompts that a chat template cannot say, counted by reason.
+
+    Raises:
+        DataError: there is one, and `data.on_bad_row` refuses it.
+    """
+    found: Counter[str] = Counter()
+    if template in CHAT and (data.eval_prompts is not None or data.train == "demo"):
+        for part in parts(data):
+            prompts = read_prompts(data, part, gold=False).examples
+            found += sayable(prompts, tokenizer, template, data.on_bad_row).left_out
+    return found
 
 
 def _context(config: ModelConfig) -> int | None:

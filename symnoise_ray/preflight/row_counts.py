@@ -14,6 +14,7 @@ from pathlib import Path
 from symnoise_ray.config import DataConfig, ModelConfig, TrialConfig
 from symnoise_ray.config.data import HELD_BACK, Source
 from symnoise_ray.config.judge import needs_gold
+from symnoise_ray.data.prompts import sayable
 from symnoise_ray.data.rows import read_prompts, read_train
 from symnoise_ray.data.sources import locate
 from symnoise_ray.data.templates import CHAT, choose_template
@@ -21,6 +22,7 @@ from symnoise_ray.data.tokens import row_limit, tokenise, tokenise_prompt
 from symnoise_ray.models.shape import ModelShape
 from symnoise_ray.models.source import model_source
 from symnoise_ray.models.tokenizer import load_encoder, load_tokenizer
+from symnoise_ray.preflight.prompts import asked_prompts
 
 
 @dataclass(frozen=True)
@@ -61,20 +63,21 @@ def read_rows(
     if num_rows is not None:
         why = f"tokens, because the data was not read; every row counts as {limit}"
         return replace(nothing, unknown=(why,))
-    absent = [name for name in _sources(config.data) if not Path(name).exists()]
-    if absent:
+    if absent := _absent(config.data):
         why = f"rows, because {absent[0]} is not a file or folder here; --rows gives their number"
         return replace(nothing, unknown=(why,))
-    tokenizer = model_source(config.model)
-    if not any(Path(tokenizer).glob("tokenizer*")):
+    if not _has_tokenizer(config.model):
         counted = _counted(_data_alone(config.data))
-        why = f"tokens, because {tokenizer} has no tokenizer here; every row counts as {limit}"
+        source = model_source(config.model)
+        why = f"tokens, because {source} has no tokenizer here; every row counts as {limit}"
         return replace(nothing, num_rows=counted[0], num_prompts=counted[1], unknown=(why,))
     return _tokenised(_data_alone(config.data), config.model, limit)
 
 
 def count_confirmed(config: TrialConfig, *, download: bool = False) -> tuple[int, int] | None:
     """Number of different prompts of the confirmation, and of their groups; None if not known.
+
+    Those that a chat template cannot say count as well where data or tokenizer are elsewhere.
 
     Args:
         config: Any trial of the sweep, with its `data.confirm_prompts`.
@@ -87,16 +90,26 @@ def count_confirmed(config: TrialConfig, *, download: bool = False) -> tuple[int
     own = data.eval_prompts if data.confirm_prompts in (None, HELD_BACK) else data.confirm_prompts
     if own is not None and not Path(Source.of(own).name).exists() and not download:
         return None
-    found = read_prompts(data, "confirm", gold=needs_gold(config.judge)).examples
+    gold = needs_gold(config.judge)
+    known = not _absent(data) and _has_tokenizer(config.model)
+    asked = asked_prompts(data, config.model, "confirm", gold=gold) if known else None
+    found = (asked or read_prompts(data, "confirm", gold=gold)).examples
     prompts = {(example.dataset, example.requests) for example in found}
     return len(prompts), len({group for group, _ in prompts})
 
 
-def _sources(data: DataConfig) -> list[str]:
+def _absent(data: DataConfig) -> list[str]:
+    """Sources of rows and prompts that do not lie on this machine."""
     train = [locate(source) for source, _ in data.sources]
     given = [data.eval_prompts, data.confirm_prompts]
     asked = [source for source in given if source is not None and source != HELD_BACK]
-    return [Source.of(source).name for source in (*train, *asked)]
+    names = [Source.of(source).name for source in (*train, *asked)]
+    return [name for name in names if not Path(name).exists()]
+
+
+def _has_tokenizer(model: ModelConfig) -> bool:
+    """Whether the tokenizer lies on this machine."""
+    return any(Path(model_source(model)).glob("tokenizer*"))
 
 
 def _data_alone(data: DataConfig) -> DataConfig:
@@ -118,7 +131,8 @@ def _tokenised(data: DataConfig, model: ModelConfig, limit: int) -> Rows:
     load = load_tokenizer if template in CHAT else load_encoder
     tokenizer = load(model)
     rows = tokenise(examples, tokenizer, template, limit, data.on_bad_row).rows
-    prompts = read_prompts(data, data.prompts, gold=False).examples
+    asked = read_prompts(data, data.prompts, gold=False).examples
+    prompts = sayable(asked, tokenizer, template, data.on_bad_row).examples
     lengths = [len(row.input_ids) for row in rows]
     answers = [row.num_answer_tokens for row in rows]
     shares = [answer / length for answer, length in zip(answers, lengths, strict=True)]

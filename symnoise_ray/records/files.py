@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 from symnoise_ray.errors import DataError, UserError
 
 _OPTIONAL = ("turns", "num_items", "earlier_requests")
+_LONGEST_NAME = 80
 
 
 def write_json(value: Any, path: Path) -> None:
@@ -44,6 +46,11 @@ def write_text(text: str, path: Path) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def file_name(text: str) -> str:
+    """A name from elsewhere, such as a model's, as a file or folder may be called."""
+    return re.sub(r"[^\w.-]", "_", text)[:_LONGEST_NAME].strip(".") or "_"
 
 
 def short_path(path: Path) -> str:

@@ -21,7 +21,7 @@ from symnoise_ray.errors import UserError
 from symnoise_ray.judges.choose import JudgeSource
 from symnoise_ray.judges.self_check import check_settings, self_check
 from symnoise_ray.records.completions import read_completions
-from symnoise_ray.records.files import read_json, require_folder, write_json
+from symnoise_ray.records.files import file_name, read_json, require_folder, write_json
 from symnoise_ray.records.layout import (
     CHOICES,
     COMPLETIONS,
@@ -182,7 +182,7 @@ def _require_gold(judge: JudgeConfig, directory: Path, result: SweepResult) -> N
 def _name(judge: JudgeConfig) -> str:
     """The judge's type and model, as a folder may be called."""
     words = [judge.type, Path(judge.model).name if judge.model else ""]
-    return re.sub(r"[^\w.-]", "_", "-".join(filter(None, words)))[:80]
+    return file_name("-".join(filter(None, words)))
 
 
 def _shown(judge: JudgeConfig) -> dict[str, Any]:

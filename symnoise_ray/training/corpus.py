@@ -102,7 +102,9 @@ def further_tables(
     for name, rows in parts.items():
         if rows:
             drawn = random.Random(_DRAW_SEED).sample(rows, min(most, len(rows)))
-            tables[name] = TokenTable.of(tokenise(drawn, tokenizer, template, limit))
+            tables[name] = TokenTable.of(
+                tokenise(drawn, tokenizer, template, limit, data.on_bad_row)
+            )
     return tables
 
 

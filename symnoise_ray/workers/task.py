@@ -18,7 +18,7 @@ import torch.distributed as dist
 from symnoise_ray.config import TrialConfig
 from symnoise_ray.config.judge import needs_gold
 from symnoise_ray.config.redaction import without_secrets
-from symnoise_ray.data.rows import read_prompts
+from symnoise_ray.data.prompts import read_sayable
 from symnoise_ray.errors import CancelledError, kind_of, reason_of
 from symnoise_ray.generation.answering import answer_from_disk, complete
 from symnoise_ray.generation.harness import harness_scores, load_tasks
@@ -187,8 +187,13 @@ def _answer(
     config: TrialConfig, directory: Path, trained: Trained, cancelled: Callable[[], bool]
 ) -> Any:
     """Answer the trial's prompts and write them; returns what was left out or cut."""
-    prompts = read_prompts(config.data, config.data.prompts, gold=needs_gold(config.judge))
-
+    prompts = read_sayable(
+        config.data,
+        config.data.prompts,
+        trained.tokenizer,
+        trained.template,
+        gold=needs_gold(config.judge),
+    )
     completions, counts = complete(
         trained.model,
         trained.tokenizer,

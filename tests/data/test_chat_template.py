@@ -418,6 +418,10 @@ def test_a_prompt_that_a_template_cannot_say_is_told_with_its_place() -> None:
     tokenizer = tokenizer_with(NO_SYSTEM + TEMPLATES["marks"])
     with pytest.raises(DataError, match=r"^prompts\.json row 2: .* take the row, but no system"):
         tokenise_prompt(replace(CHAT, place="prompts.json row 2"), tokenizer, TOKENIZER)
+    with pytest.raises(
+        DataError, match=r"^data\.template=tokenizer: .* take the row, but no system"
+    ):
+        tokenise_prompt(CHAT, tokenizer, TOKENIZER)
 
 
 def test_rows_are_read_with_their_places(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ANYTHING = "..."
-"""In what a page shows: a line of its own for any lines, within a line for any words."""
+"""In what a page shows: a line of its own stands for any lines, also for none."""
 
 
 class Command(NamedTuple):
@@ -58,8 +58,7 @@ def unlike(shown: list[str], printed: list[str]) -> str:
         if line.strip() == ANYTHING:
             free = True
             continue
-        pattern = re.compile(re.escape(_plain(line)).replace(re.escape(ANYTHING), ".*"))
-        hits = [n for n, each in enumerate(rest) if pattern.fullmatch(each)]
+        hits = [n for n, each in enumerate(rest) if each == _plain(line)]
         if not hits or (hits[0] > 0 and not free):
             return f"the page shows {line!r}, but there came {rest[:3] or 'nothing'}"
         del rest[: hits[0] + 1]

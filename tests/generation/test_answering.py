@@ -18,14 +18,17 @@ from pydantic import ValidationError
 from symnoise_ray.config import GenerateConfig, ModelConfig, TrialConfig
 from symnoise_ray.data.example import Example
 from symnoise_ray.data.tokens import tokenise_prompt
-from symnoise_ray.errors import CancelledError, UserError
+from symnoise_ray.errors import CancelledError, DataError, UserError
 from symnoise_ray.generation.answering import answer_from_disk, complete
 from symnoise_ray.generation.decoding import Decoding
 from symnoise_ray.models.deepspeed_engine import is_sharded
 from symnoise_ray.models.process import choose_device, join_process_group
 from symnoise_ray.models.weights import Loaded, export, load
-from symnoise_ray.records.completions import Completion
+from symnoise_ray.records.completions import Completion, read_completions
+from symnoise_ray.records.layout import COMPLETIONS
+from symnoise_ray.workers.task import run_task
 from tests.conftest import PAIRS, byte_tokenizer, llama
+from tests.data.test_prompts import MARKS, NO_SYSTEM, RULE
 from tests.models.test_deepspeed_engine import VOCABULARY, Run, settings
 from tests.ranks import run_ranks
 
@@ -554,6 +557,48 @@ def test_a_prompt_without_a_gold_answer_is_answered_unless_the_judge_needs_one(
     completions, counts = answer_from_disk(config, config.model, generator="alone", gold=True)
     assert [c.instruction for c in completions] == ["Say hello."]
     assert counts == {"prompts without a gold answer": 1}
+
+
+@pytest.fixture
+def unsayable(
+    trial: Callable[..., TrialConfig], tiny_model_dir: Path, tmp_path: Path
+) -> Callable[..., TrialConfig]:
+    """Makes trials with two prompts, of which their chat template cannot say the first."""
+    model, prompts = tmp_path / "chatty", tmp_path / "prompts.jsonl"
+    shutil.copytree(tiny_model_dir, model)
+    (model / "chat_template.jinja").write_text(NO_SYSTEM + MARKS)
+    prompts.write_text(
+        '{"instruction": "Who sleeps?", "output": "the fox", "system": "Be brief."}\n'
+        '{"instruction": "Say hello.", "output": "hello"}\n'
+    )
+    given = {"model.name": str(model), "data.eval_prompts": str(prompts)}
+
+    def make(**more: Any) -> TrialConfig:
+        return trial(**given, **{"data.template": "tokenizer", "train.max_steps": 1}, **more)
+
+    return make
+
+
+def test_a_prompt_that_the_template_cannot_say_ends_the_command_with_its_place(
+    unsayable: Callable[..., TrialConfig],
+) -> None:
+    config = unsayable()
+    with pytest.raises(DataError, match=r"prompts\.jsonl:1: .* take the row, but no system here"):
+        answer_from_disk(config, config.model, generator="alone", gold=True)
+
+
+def test_with_skip_a_model_and_a_trial_answer_the_others_and_count_it(
+    unsayable: Callable[..., TrialConfig], tmp_path: Path
+) -> None:
+    config = unsayable(data__on_bad_row="skip")
+    completions, counts = answer_from_disk(config, config.model, generator="alone", gold=True)
+    assert [c.instruction for c in completions] == ["Say hello."]
+    assert counts == {RULE: 1}
+    directory = tmp_path / "sweep" / "trials" / "one"
+    outcome = run_task(config, directory, report=lambda _: None, cancelled=lambda: False)
+    assert outcome.status == "done", outcome
+    assert [c.instruction for c in read_completions(directory / COMPLETIONS)] == ["Say hello."]
+    assert outcome.counts[RULE] == 1
 
 
 # Two workers

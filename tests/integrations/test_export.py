@@ -164,7 +164,7 @@ def test_no_sweep_and_no_trainer_are_refused(
     assert "must be the directory of a sweep" in refused(tmp_path, capsys, "trl")
     write(tmp_path, BETTER)
     assert refused(tmp_path, capsys, "ludwig") == (
-        "error: --to must be one of trl, axolotl, llama-factory, but got 'ludwig'"
+        "error: --to must be one of trl, axolotl, llama-factory, alpaca_eval, but got 'ludwig'"
     )
 
 

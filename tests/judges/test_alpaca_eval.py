@@ -4,7 +4,6 @@ A server on the loopback answers with log-probabilities that depend on every let
 so that two sides which agree on all numbers have sent the same prompts.
 """
 
-import hashlib
 import importlib.util
 import json
 import logging
@@ -14,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,53 +31,25 @@ from symnoise_ray.judges.self_check import GOOD, self_check
 from symnoise_ray.records.completions import Completion
 from symnoise_ray.records.files import write_lines
 from tests.conftest import ROOT
-from tests.servers.endpoint import Endpoint, _Handler, completion, logprobs, serving
+from tests.servers.alpaca_eval import (
+    ANNOTATOR,
+    CANARY,
+    annotating,
+    answering,
+    asked,
+    by_letters,
+)
+from tests.servers.endpoint import Endpoint
 
 # Not importorskip: the package's import needs what `load_package` does around it.
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("alpaca_eval") is None, reason="the extra alpaca-eval is not installed"
 )
 
-CANARY = "sk-canary-7f3a9b51c04e"
-ANNOTATOR = "weighted_alpaca_eval_gpt4_turbo"
-OTHER_VARIABLES = (
-    *("OPENAI_API_KEYS", "OPENAI_API_BASE", "OPENAI_ORGANIZATION_IDS"),
-    "OPENAI_CLIENT_CONFIG_PATH",
-)
-
-Rule = Callable[[str], dict[str, float]]
-
-
-def by_letters(prompt: str) -> dict[str, float]:
-    """Log-probabilities that any other letter or order would change."""
-    digest = hashlib.sha256(prompt.encode()).digest()
-    return {"m": -digest[0] / 64, "M": -digest[1] / 64}
-
-
-def answering(rule: Rule) -> type[_Handler]:
-    """A handler that answers by a rule of the user message."""
-
-    class Handler(_Handler):
-        def _judge(self, body: dict[str, Any], _: str) -> None:
-            self._send(200, completion("m", logprobs=logprobs(**rule(asked(body)))))
-
-    return Handler
-
-
-def asked(body: dict[str, Any]) -> str:
-    """The user message of a request."""
-    return str(body["messages"][-1]["content"])
-
 
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    """A server that AlpacaEval's package finds by its own environment variables."""
-    with serving() as running:
-        running.RequestHandlerClass = answering(by_letters)
-        monkeypatch.setenv("OPENAI_BASE_URL", running.url)
-        monkeypatch.setenv("OPENAI_API_KEY", CANARY)
-        for name in OTHER_VARIABLES:
-            monkeypatch.delenv(name, raising=False)
+    with annotating(monkeypatch) as running:
         yield running
 
 

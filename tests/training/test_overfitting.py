@@ -1,5 +1,7 @@
 """The loss on rows that are not trained on, beside the clean loss on rows that are."""
 
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,8 @@ from symnoise_ray.models.weights import load
 from symnoise_ray.preflight.forecast import Options, forecast
 from symnoise_ray.training.corpus import further_tables
 from symnoise_ray.training.loop import train
+from tests.conftest import PAIRS
+from tests.data.test_prompts import MARKS, NO_SYSTEM
 from tests.noise.helpers import answer_loss, padded
 
 pytestmark = pytest.mark.usefixtures("process_group")
@@ -55,6 +59,28 @@ def test_every_loss_is_that_of_its_own_rows(trial: Trial) -> None:
     for name, examples in expected.items():
         assert first[name] == pytest.approx(loss_by_hand(config, examples), rel=1e-5), name
     assert len({round(first[name], 4) for name in expected}) == 3
+
+
+def test_rows_that_the_template_cannot_say_are_left_out_of_what_is_measured_too(
+    trial: Trial, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    model, file = tmp_path / "chatty", tmp_path / "rows.json"
+    shutil.copytree(tiny_model_dir, model)
+    (model / "chat_template.jinja").write_text(NO_SYSTEM + MARKS)
+    rows = [
+        {"instruction": asked, "output": answer, "system": "Be brief." * (number % 3 == 0)}
+        for number, (asked, answer) in enumerate(PAIRS)
+    ]
+    file.write_text(json.dumps(rows))
+    given = {"model__name": str(model), "data__train": str(file), "data__eval_prompts": str(file)}
+    given |= {"data__template": "tokenizer", "data__on_bad_row": "skip"}
+    config = trial(**SHARE, **given, train__num_clean_rows=100)
+    held = read_heldout(config.data)
+    told = [example for example in held if not example.system]
+    assert 0 < len(told) < len(held)
+    tables = further_tables(config, "tokenizer", None)
+    assert len(tables["heldout_loss"]) == len(told)
+    assert len(tables["gold_loss"]) == len(PAIRS) - len(PAIRS) // 3
 
 
 def test_training_lowers_the_loss_on_its_rows_more_than_on_the_others(trial: Trial) -> None:
