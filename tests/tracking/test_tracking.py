@@ -216,7 +216,7 @@ def test_metrics_of_trials_that_train_side_by_side_arrive_whole(uri: str, direct
         journal.append("start", name, parent="", params={}, tags={})
     for step in range(400):
         for name in ("a", "b"):
-            record = {"step": step, "loss": 1.0 / (step + 1), "lr": 0.1, "name": len(name)}
+            record = {"step": step, "loss": 1.0 / (step + 1), "lr": 0.1}
             journal.append("metrics", name, records=[record])
         if step == 200:
             journal.append("end", "a", status="FINISHED", tags={})
