@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -195,6 +196,7 @@ def test_a_server_that_is_killed_in_mid_sweep_gets_all_later_and_once(
     before = postgres.count("metrics")
     while postgres.count("metrics") <= before:
         assert swept.process.poll() is None, swept.told()
+        time.sleep(0.1)
     postgres.kill()
     said = swept.told()
     assert "not everything reached MLflow" in said
