@@ -31,7 +31,7 @@ FACES = {
     "config": {"config", "data", "deepspeed_json", "faults", "judge", "loading", "redaction"},
     "records": {
         *("completions", "files", "layout", "metrics", "preferences", "results", "schema"),
-        "verdict",
+        *("sqlite", "verdict"),
     },
     "data": {"example", "prompts", "rows", "sources", "templates", "token_table", "tokens"},
     "models": {

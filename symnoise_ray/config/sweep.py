@@ -203,7 +203,7 @@ class TrackingConfig(Section):
     traces: Literal["none", "confirmed", "all"] = "confirmed"
     """Trials whose answers and verdicts MLflow gets prompt by prompt, when the sweep has ended, so
     that it shows two trials side by side. `confirmed`: the first seed of every confirmed setting,
-    or the baselines where nothing was confirmed. `all` takes about 2 s of CPU and 0.5 MB for 100
+    or the baselines where nothing was confirmed. `all` takes about 1 s of CPU and 0.5 MB for 100
     prompts of every trial."""
     registered_model: str | None = Field(None, pattern=r"^[^/:%\"']+$", max_length=255)
     """Name of a registered model in MLflow. At the end of the sweep the arm that was found better

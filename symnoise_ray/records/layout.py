@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from symnoise_ray.records.sqlite import sqlite_uri
+
 SWEEP = "sweep.json"
 """The resolved configuration, written first: a directory that has it holds a sweep."""
 LOCK = "run.lock.json"
@@ -93,7 +95,7 @@ def sweep_directory(trial: Path) -> Path:
 
 def default_tracking_uri(sweep: Path) -> str:
     """The tracker of a sweep that names none: one database for all sweeps of a folder."""
-    return f"sqlite:///{sweep.parent / DATABASE}"
+    return sqlite_uri(sweep.parent / DATABASE)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import optuna
 from optuna.trial import TrialState
 
 from symnoise_ray.records.results import SweepResult
+from symnoise_ray.records.sqlite import sqlite_uri
 from symnoise_ray.report.write import FEWEST_TRIALS
 
 Importances = dict[str, dict[str, float]]
@@ -38,7 +39,7 @@ def _study(path: Path) -> optuna.Study | None:
     if not path.is_file():
         return None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    storage = optuna.storages.RDBStorage(sqlite_uri(path))
     studies = storage.get_all_studies()
     if not studies:
         return None

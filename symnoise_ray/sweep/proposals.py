@@ -19,6 +19,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from symnoise_ray.records.sqlite import sqlite_uri
 from symnoise_ray.space.parameters import Params, Space
 from symnoise_ray.space.trials import SweepPlans
 from symnoise_ray.sweep.study import NAME, describe, introduce
@@ -41,7 +42,7 @@ class Proposals:
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self.plans, self.space, self.added = plans, Space(plans.sweep.parameters), added
         name = plans.sweep.name
-        self.storage = optuna.storages.RDBStorage(f"sqlite:///{storage}")
+        self.storage = optuna.storages.RDBStorage(sqlite_uri(storage))
         self.study = optuna.create_study(
             storage=self.storage, study_name=name, direction="maximize", load_if_exists=True
         )

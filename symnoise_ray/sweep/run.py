@@ -49,7 +49,7 @@ from symnoise_ray.sweep.watch import Watch
 from symnoise_ray.tracking import events
 from symnoise_ray.tracking.mlflow_runs import Tracker
 from symnoise_ray.tracking.origin import origin_tags
-from symnoise_ray.tracking.store import Store, choose_store, written_down
+from symnoise_ray.tracking.store import Store, choose_store, require_driver, written_down
 from symnoise_ray.workers.job_place import note_place
 from symnoise_ray.workers.session import ray_session
 
@@ -121,6 +121,7 @@ def run_sweep(
     """
     began = time.monotonic()
     config = prepare(space, overrides)
+    require_driver(choose_store(config.tracking, Path(), os.environ))
     with claim_directory(config.name, output, resume=resume) as directory:
         return _run_in(directory, config, find_space(space), console, began)
 

@@ -5,6 +5,7 @@ In: completions.jsonl and preferences.jsonl of a trial. Out: one `Judged` per pr
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,15 +41,24 @@ class Judged(NamedTuple):
 def judged_answers(directory: Path) -> list[Judged]:
     """The answers of a trial that were judged, in the order of the prompts.
 
+    Those of the last trial are kept, since its answers are asked for a hundred at a time.
+
     Raises:
         DataError: a file of the trial cannot be read.
     """
+    files = [directory / COMPLETIONS, directory / PREFERENCES]
+    stamps = tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
+    return list(_judged(directory, stamps))
+
+
+@lru_cache(maxsize=1)
+def _judged(directory: Path, _stamps: tuple[int, ...]) -> tuple[Judged, ...]:
     answers = read_completions(directory / COMPLETIONS)
     verdicts: dict[int, list[Preference]] = {}
     for each in read_annotations(directory / PREFERENCES):
         verdicts.setdefault(each.item, []).append(each)
     scores = item_scores([each for rows in verdicts.values() for each in rows])[0]
-    return [
+    return tuple(
         Judged(
             item,
             answers[item].requests,
@@ -59,7 +69,7 @@ def judged_answers(directory: Path) -> list[Judged]:
             _reasons(rows),
         )
         for item, rows in sorted(verdicts.items())
-    ]
+    )
 
 
 def _reasons(rows: list[Preference]) -> str:

@@ -51,6 +51,25 @@ class Journal:
         return steps, ended
 
 
+class Unread:
+    """The events that were appended since they were last asked for; each line is parsed once."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / JOURNAL
+        self._place = 0
+
+    def new(self) -> list[dict[str, Any]]:
+        """Events since the last call; half a line is left for the next."""
+        if not self.path.exists():
+            return []
+        with self.path.open("rb") as file:
+            file.seek(self._place)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        self._place += len(whole)
+        return [json.loads(line) for line in whole.split(b"\n") if line]
+
+
 def _cut_broken_line(path: Path) -> None:
     """A writer that was killed leaves half a line, which the next event must not be part of."""
     if path.exists():

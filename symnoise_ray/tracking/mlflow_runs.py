@@ -1,4 +1,4 @@
-"""Runs in MLflow, through a journal on disk: the only importer of mlflow.
+"""Runs in MLflow, through a journal on disk.
 
 In: events (a run starts, metrics, a file, a run ends). Out: runs, each below the one that its
 start names. Every event is appended to journal.jsonl first and applied by a thread beside the
@@ -13,20 +13,22 @@ import hashlib
 import json
 import logging
 import os
-import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from symnoise_ray.config.redaction import without_password, without_secrets
 from symnoise_ray.errors import DataError, SymnoiseError, one_line
 from symnoise_ray.records.files import read_lines, write_json
-from symnoise_ray.records.layout import APPLIED, JOURNAL, default_tracking_uri
+from symnoise_ray.records.layout import APPLIED, default_tracking_uri
 from symnoise_ray.tracking import views
 from symnoise_ray.tracking.answers import judged_answers
-from symnoise_ray.tracking.journal import Journal
+from symnoise_ray.tracking.database import artifact_location, make_database
+from symnoise_ray.tracking.journal import Journal, Unread
 from symnoise_ray.tracking.names import DIGEST_TAG, KEY_TAG
 from symnoise_ray.tracking.registry import register
 from symnoise_ray.tracking.traces import write_traces
@@ -34,33 +36,13 @@ from symnoise_ray.tracking.traces import write_traces
 log = logging.getLogger(__name__)
 
 KIND_TAG = "mlflow.experimentKind"
-RETRY_SECONDS = 2.0
+PAUSE_SECONDS = 5.0
+"""Between two tries to send what is new. A call costs MLflow as much time as a hundred values."""
 CLOSE_SECONDS = 30.0
-_SQLITE = "sqlite:///"
 _MAX_PARAMS = 100  # per call, MLflow's limit
 _MAX_METRICS = 1000
 _MAX_VALUE = 6000  # characters of a parameter's value
 _MAX_TAG = 8000  # of a tag's
-
-
-def _make_database(path: Path) -> None:
-    """Make MLflow's database, whole or not at all.
-
-    MLflow makes its tables in many steps; a process that is killed among them, or two that make
-    them at once, leave a database that it can neither use nor mend.
-    """
-    if path.exists():
-        return
-    import mlflow
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        mlflow.MlflowClient(f"{_SQLITE}{partial}").get_experiment_by_name("Default")
-        with contextlib.suppress(FileExistsError):  # another process was first
-            os.link(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 class Applier:
@@ -80,6 +62,8 @@ class Applier:
             state = {}  # another store has nothing of this sweep yet
         self.num_applied: int = state.get("num_applied", 0)
         """Events of the journal that the store has."""
+        self._unread = Unread(directory)
+        self._waiting = deque(self._unread.new()[self.num_applied :])
         self._runs: dict[str, str] = state.get("runs", {})
         self._client: Any = None
         self.experiment_id = ""
@@ -91,29 +75,51 @@ class Applier:
         Raises:
             mlflow.exceptions.MlflowException: the tracker refused or did not answer.
         """
-        events = read_lines(self.directory / JOURNAL)[self.num_applied :]
+        self._waiting.extend(self._unread.new())
+        before = self.num_applied
+        try:
+            while self._waiting:
+                self._apply(self._next())
+        finally:
+            if self.num_applied > before:
+                state = {"store": self._store, "num_applied": self.num_applied, "runs": self._runs}
+                write_json(state, self._state_path)
+        return self.num_applied - before
+
+    def _next(self) -> list[dict[str, Any]]:
+        """The next event; of metrics, all up to the next other event."""
+        metrics = takewhile(lambda event: event["kind"] == "metrics", self._waiting)
+        return list(metrics) or [self._waiting[0]]
+
+    def _apply(self, events: Sequence[dict[str, Any]]) -> None:
+        """Apply one event, or several of metrics, which take one call for each run."""
+        by_run: dict[str, list[dict[str, Any]]] = {}
         for event in events:
+            by_run.setdefault(event["run"], []).append(event)
+        for run, own in by_run.items():
             began = time.monotonic()
-            getattr(self, f"_{event['kind']}")(event)
-            self.num_applied += 1
-            run = event["run"]
+            if own[0]["kind"] == "metrics":
+                self._metrics(run, own)
+            else:
+                getattr(self, f"_{own[0]['kind']}")(own[0])
             self.seconds[run] = self.seconds.get(run, 0.0) + time.monotonic() - began
-        if events:
-            state = {"store": self._store, "num_applied": self.num_applied, "runs": self._runs}
-            write_json(state, self._state_path)
-        return len(events)
+        self.num_applied += len(events)
+        for _ in events:
+            self._waiting.popleft()
 
     def _connect(self) -> Any:
         if self._client is None:
             # A tracker that is down must fail in seconds: the journal keeps what it misses.
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+            # It would tell its makers which of its functions a sweep calls, and how often.
+            os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
             import mlflow  # over a second, paid beside the sweep's own start
 
-            for name in ("mlflow", "alembic"):
-                logging.getLogger(name).setLevel(logging.ERROR)
-            if self.uri.startswith(_SQLITE) and "?" not in self.uri:
-                _make_database(Path(self.uri.removeprefix(_SQLITE)))
+            # What fails is told in one line, and not by a traceback across the live table.
+            for name in ("mlflow", "alembic", "sqlalchemy"):
+                logging.getLogger(name).setLevel(logging.CRITICAL)
+            make_database(self.uri)
             client = mlflow.MlflowClient(self.uri)
             self.experiment_id = self._find_experiment(client)
             self._open_for_training(client)
@@ -125,7 +131,7 @@ class Applier:
 
         found = client.get_experiment_by_name(self.experiment)
         if found is None:
-            place = self._artifact_location()
+            place = artifact_location(self.uri, self.directory)
             try:
                 made: str = client.create_experiment(self.experiment, artifact_location=place)
                 return made
@@ -139,12 +145,6 @@ class Applier:
         """Let the experiment open on its runs and not on traces, unless somebody has chosen."""
         if KIND_TAG not in client.get_experiment(self.experiment_id).tags:
             client.set_experiment_tag(self.experiment_id, KIND_TAG, "custom_model_development")
-
-    def _artifact_location(self) -> str | None:
-        """Files beside a local database; a server knows its own place."""
-        if not self.uri.startswith(_SQLITE):
-            return None
-        return (Path(self.uri.removeprefix(_SQLITE)).resolve().parent / "mlartifacts").as_uri()
 
     def _find_run(self, client: Any, name: str, digest: str) -> str:
         """The run of a name, if there is one; empty without.
@@ -187,19 +187,19 @@ class Applier:
         for start in range(0, len(entities), _MAX_PARAMS):
             self._client.log_batch(run_id, params=entities[start : start + _MAX_PARAMS])
 
-    def _metrics(self, event: dict[str, Any]) -> None:
+    def _metrics(self, run: str, events: Sequence[dict[str, Any]]) -> None:
         client = self._connect()
         from mlflow.entities import Metric
 
         entities = [
             Metric(name, float(value), event["time_ms"], record["step"])
+            for event in events
             for record in event["records"]
             for name, value in record.items()
             if name != "step"
         ]
         for start in range(0, len(entities), _MAX_METRICS):
-            batch = entities[start : start + _MAX_METRICS]
-            client.log_batch(self._runs[event["run"]], metrics=batch)
+            client.log_batch(self._runs[run], metrics=entities[start : start + _MAX_METRICS])
 
     def _table(self, event: dict[str, Any]) -> None:
         """A JSON-lines file of the sweep as a table that the UI shows."""
@@ -280,18 +280,20 @@ class Tracker:
     def log(self, kind: str, run: str, **values: Any) -> None:
         """Journal one event; returns at once.
 
-        MLflow is imported, and its tables are made, when a trial has taken its first step: until
+        Metrics are sent together, a few seconds' worth at a time; all else is sent at once. MLflow
+        is imported, and its tables are made, when a trial has taken its first step: until
         then the machine has better things to do.
         """
         self.journal.append(kind, run, **values)
-        self._wake.set()
+        if kind != "metrics":
+            self._wake.set()
         if kind in ("metrics", "end"):
             self._begun.set()
 
     def _run(self) -> None:
         self._begun.wait()
         while True:
-            self._wake.wait(RETRY_SECONDS)
+            self._wake.wait(PAUSE_SECONDS)
             self._wake.clear()
             closing = self._closing
             try:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from symnoise_ray.config import TrackingConfig
-from symnoise_ray.config.redaction import hides_password, without_password
-from symnoise_ray.errors import UserError
+from symnoise_ray.config.redaction import hides_password, without_password, without_secrets
+from symnoise_ray.errors import UserError, one_line
 from symnoise_ray.records.files import short_path
 from symnoise_ray.records.layout import default_tracking_uri
 
@@ -23,6 +23,8 @@ URI, EXPERIMENT = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"
 LOCAL = "http://127.0.0.1:5000"
 """Where `mlflow ui` answers."""
 DEFAULT_EXPERIMENT = "symnoise_ray"
+DATABASE_SERVERS = ("postgresql", "mysql", "mssql")
+"""Begin the addresses of databases that MLflow writes into without a server of its own."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,29 @@ def choose_store(tracking: TrackingConfig, directory: Path, environ: Mapping[str
         tracking.uri or environ.get(URI) or default_tracking_uri(directory),
         tracking.experiment or environ.get(EXPERIMENT) or DEFAULT_EXPERIMENT,
     )
+
+
+def require_driver(store: Store) -> None:
+    """Refuse a database server that nothing here can talk to; it need not answer yet.
+
+    Raises:
+        UserError: its driver is not installed, or the address has not the form of one.
+    """
+    if not store.uri.startswith(DATABASE_SERVERS):
+        return
+    import sqlalchemy
+
+    try:
+        sqlalchemy.make_url(store.uri).get_dialect().import_dbapi()
+    except (ImportError, ValueError, sqlalchemy.exc.ArgumentError) as error:
+        # Of the address the scheme alone: where it has not the form of one, nobody can tell what
+        # of it is the password.
+        raise UserError(
+            f"tracking.uri {store.uri.partition(':')[0]}:...: must be the address of a database "
+            f"whose driver is installed, but {without_secrets(one_line(error), store.uri)}; for "
+            "PostgreSQL run pip install 'psycopg[binary]', or name an MLflow server, "
+            "http://HOST:5000"
+        ) from None
 
 
 def written_down(tracking: TrackingConfig, store: Store, directory: Path) -> TrackingConfig:

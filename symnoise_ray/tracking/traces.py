@@ -103,6 +103,7 @@ def _assessments(trace_id: str, run_id: str, each: Judged, time_ms: int) -> list
 
 def _span(trace_id: str, each: Judged, time_ms: int) -> Any:
     from mlflow.entities import Span
+    from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
 
@@ -121,6 +122,8 @@ def _span(trace_id: str, each: Judged, time_ms: int) -> Any:
             name=NAME,
             context=context,
             attributes={name: json.dumps(value) for name, value in attributes.items()},
+            # Without one, every span asks anew, in threads, what process this is.
+            resource=Resource.get_empty(),
             status=Status(StatusCode.OK),
             start_time=time_ms * 1_000_000,
             end_time=time_ms * 1_000_000,

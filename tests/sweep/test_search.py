@@ -71,6 +71,19 @@ def test_baselines_come_first_and_in_order(tmp_path: Path):
     assert all(1 <= point["noise.alpha"] <= 10 for point in points[2:])
 
 
+@pytest.mark.parametrize("name", ["100%25", "süß #1?", "{SCHEMA_VERSION}", "it's"])
+def test_the_study_lies_in_the_directory_of_the_sweep_whatever_it_is_called(
+    name: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    asked = proposals(sweep(), folder)
+    point = asked.propose(2)
+    assert [each.name for each in folder.iterdir()] == ["optuna.db"]
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+    assert proposals(sweep(), folder).propose(2) == point
+
+
 def test_until_a_trial_has_begun_no_more_are_started_than_there_are_slots(tmp_path: Path):
     config, begun = sweep(), False
     budget = Budget(config, JudgeConfig(), list, num_slots=2)

@@ -126,7 +126,13 @@ def test_a_database_that_another_program_has_locked_gets_all_later(
     check_whole(uri, directory)
 
 
-@pytest.mark.parametrize("name", ["it's", 'say "it\'s"', "100 % of it", "two words", "süß-noß"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("it's", 'say "it\'s"', "100 % of it", "two words", "süß-noß", "100%25", "%41%", "a?b=c"),
+        *("#1", "a&token=b", "***", "{SCHEMA_VERSION}", "süß #1? 100%25"),
+    ],
+)
 def test_any_name_of_a_folder_will_do(name: str, tmp_path: Path, empty_store: Path) -> None:
     directory = sweep_in(tmp_path / name / "sweep")
     uri = default_tracking_uri(directory)

@@ -13,7 +13,14 @@ from symnoise_ray.errors import SymnoiseError, UserError
 from symnoise_ray.records.files import write_json
 from symnoise_ray.tracking.journal import Journal
 from symnoise_ray.tracking.mlflow_runs import Tracker, replay
-from symnoise_ray.tracking.store import Store, choose_store, opening, store_again, written_down
+from symnoise_ray.tracking.store import (
+    Store,
+    choose_store,
+    opening,
+    require_driver,
+    store_again,
+    written_down,
+)
 
 SECRET = "canary"
 SERVER = f"http://me:{SECRET}@127.0.0.1:9"
@@ -71,6 +78,27 @@ def test_what_is_written_down_has_no_password_and_leaves_the_default_open() -> N
     assert written_down(keys, Store(DEFAULT, "e"), DIRECTORY) == TrackingConfig(
         experiment="e", traces="all"
     )
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        f"postgresql+pg8000://me:{SECRET}@host/db",
+        f"postgresql+nothing://me:{SECRET}@host/db",
+        f"mysql://me:{SECRET}@host/db",
+        f"postgresql:/me:{SECRET}@host/db",
+    ],
+)
+def test_a_database_without_a_driver_is_refused_in_one_line(uri: str) -> None:
+    with pytest.raises(UserError, match=r"tracking\.uri .* must be the address of") as told:
+        require_driver(Store(uri, "e"))
+    assert "\n" not in told.value.message
+    assert SECRET not in told.value.message
+
+
+@pytest.mark.parametrize("uri", [DEFAULT, SERVER, f"postgresql://me:{SECRET}@127.0.0.1:9/db"])
+def test_a_store_need_not_answer_before_a_sweep_starts(uri: str) -> None:
+    require_driver(Store(uri, "e"))
 
 
 def test_a_password_is_given_again_by_the_environment() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from symnoise_ray.records.files import read_lines, write_lines, write_text
 from symnoise_ray.records.preferences import Preference
-from symnoise_ray.tracking.journal import KILLED, Journal
+from symnoise_ray.tracking.journal import KILLED, Journal, Unread
 from symnoise_ray.tracking.mlflow_runs import KEY_TAG, Applier, Tracker, replay
 
 NOWHERE = "http://127.0.0.1:9"
@@ -208,6 +208,59 @@ def test_more_parameters_and_metrics_than_one_call_takes_are_all_logged(
     assert len(run.data.params) == 230
     assert len(client.get_metric_history(run.info.run_id, "loss")) == 600
     assert len(client.get_metric_history(run.info.run_id, "lr")) == 600
+
+
+def test_metrics_of_trials_that_train_side_by_side_arrive_whole(uri: str, directory: Path) -> None:
+    journal = Journal(directory)
+    for name in ("small", "a", "b"):
+        journal.append("start", name, parent="", params={}, tags={})
+    for step in range(400):
+        for name in ("a", "b"):
+            record = {"step": step, "loss": 1.0 / (step + 1), "lr": 0.1}
+            journal.append("metrics", name, records=[record])
+        if step == 200:
+            journal.append("end", "a", status="FINISHED", tags={})
+    assert replay(directory, uri, EXPERIMENT) == 3 + 800 + 1
+    client = mlflow.MlflowClient(uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    for name in ("a", "b"):
+        curve = client.get_metric_history(runs[name].info.run_id, "loss")
+        found = [(each.step, each.value) for each in sorted(curve, key=lambda each: each.step)]
+        assert found == [(step, 1.0 / (step + 1)) for step in range(400)]
+        assert runs[name].data.metrics["loss"] == 1.0 / 400, "the last one stands in the table"
+    assert runs["a"].info.status == "FINISHED"
+
+
+def test_metrics_arrive_while_a_trial_trains_though_nothing_else_happens(
+    uri: str, directory: Path
+) -> None:
+    tracker = Tracker(directory, uri, EXPERIMENT)
+    tracker.log("start", "small", parent="", params={}, tags={})
+    deadline = time.monotonic() + 600
+    for step in range(2):
+        tracker.log("metrics", "small", records=[{"step": step, "loss": 1.0}])
+        while tracker.applier.num_applied < 2 + step:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert tracker.close(timeout=600) == ""
+
+
+def test_what_is_unread_of_a_journal_is_given_once_and_half_a_line_later(directory: Path) -> None:
+    unread = Unread(directory)
+    assert unread.new() == []
+    journal = Journal(directory)
+    journal.append("end", "süß", status="FINISHED", tags={})
+    assert [event["run"] for event in unread.new()] == ["süß"]
+    whole = journal.path.read_bytes()
+    journal.append("end", "b", status="FINISHED", tags={})
+    longer = journal.path.read_bytes()
+    journal.path.write_bytes(longer[: len(whole) + 9])
+    assert unread.new() == []
+    journal.path.write_bytes(longer)
+    assert [event["run"] for event in unread.new()] == ["b"]
+    assert unread.new() == []
 
 
 # A sweep that goes on
