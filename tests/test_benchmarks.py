@@ -122,3 +122,20 @@ def test_the_judging_benchmark_finds_equal_answers_and_gives_every_ratio() -> No
     assert all(0 < told["low"] <= told["ratio"] <= told["high"] for told in ratios)
     assert 0 < figures["judging"]["tokens_computed_share"] < 1
     assert len(figures["bars"]) == 5
+
+
+@pytest.mark.slow
+def test_the_memory_benchmark_finds_equal_work_and_gives_every_ratio() -> None:
+    script = str(ROOT / "benchmarks" / "memory.py")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, script, "--tiny", "--json"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert run.returncode == 0, run.stderr
+    figures = json.loads(run.stdout)
+    assert figures.pop("bar") == 0.6
+    assert list(figures) == [
+        f"{kind}, file in {dtype}" for dtype in ("fp32", "bf16") for kind in ("full", "lora")
+    ]
+    for told in figures.values():
+        assert list(told) == ["one_alone", "four_on_slots", "ratio", "mb_of_one_copy"]
+        assert all(math.isfinite(value) for value in told.values())
