@@ -161,3 +161,15 @@ def test_logging_is_timed_by_its_processor_time() -> None:
     assert figures["share_of_a_step"] > 0
     assert figures["cpu_seconds_for_traces"] > 0
     assert figures["prompts"] == 5
+
+
+@pytest.mark.slow
+def test_the_memory_benchmark_finds_equal_work_and_gives_every_ratio() -> None:
+    figures = figures_of("memory", "--tiny")
+    assert figures.pop("bar") == 0.6
+    assert list(figures) == [
+        f"{kind}, file in {dtype}" for dtype in ("fp32", "bf16") for kind in ("full", "lora")
+    ]
+    for told in figures.values():
+        assert list(told) == ["one_alone", "four_on_slots", "ratio", "mb_of_one_copy"]
+        assert all(math.isfinite(value) for value in told.values())

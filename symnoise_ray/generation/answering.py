@@ -32,7 +32,7 @@ from symnoise_ray.generation.decoding import Decoding, decode
 from symnoise_ray.generation.room import prompt_room
 from symnoise_ray.models.deepspeed_engine import is_sharded
 from symnoise_ray.models.process import choose_device, give_memory_back, join_process_group
-from symnoise_ray.models.weights import load
+from symnoise_ray.models.weights import load, may_share
 from symnoise_ray.records.completions import Completion
 
 
@@ -180,7 +180,7 @@ def answer_from_disk(
     """Answer a trial's prompts with a model from disk, which every worker loads whole.
 
     Args:
-        config: The trial; its own model is not looked at.
+        config: The trial that trained the model; the model that it began with is not looked at.
         model: The model that answers.
         generator: The name of the model in its completions.
         gold: Whether prompts without a gold answer are left out.
@@ -191,7 +191,8 @@ def answer_from_disk(
     """
     device = choose_device()
     join_process_group(device)
-    loaded = load(model)
+    # Where training has its weights, since the last bit of an answer may depend on it.
+    loaded = load(model, shared=may_share(config, device))
     training = read_train(config.data).examples
     template = choose_template(config.data.template, config.data.train, training)
     part = config.data.prompts

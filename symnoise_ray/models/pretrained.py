@@ -33,7 +33,11 @@ class Read(NamedTuple):
 
 
 def read_pretrained(
-    config: ModelConfig, *, skeleton: bool = False, setting: str = "model.name"
+    config: ModelConfig,
+    *,
+    skeleton: bool = False,
+    as_stored: bool = False,
+    setting: str = "model.name",
 ) -> Read:
     """Read a model, with eager attention where it has no SDPA.
 
@@ -41,6 +45,7 @@ def read_pretrained(
         config: The model.
         skeleton: Read the names and shapes of the weights only: fast, and no memory is needed.
             FlashAttention is then not asked for, since the GPU may be elsewhere.
+        as_stored: With the dtype of its files, so that the weights stay in them.
         setting: What names the model, for messages.
 
     Raises:
@@ -53,16 +58,17 @@ def read_pretrained(
         # Of an adapter, transformers tells only the adapter's own weights.
         read_pretrained(base, skeleton=True, setting=f"{named}: base_model_name_or_path")
     attention, note = config.attention, None
+    dtype = "auto" if as_stored else DTYPES[config.dtype]
     if skeleton and attention == "flash_attention_2":
         attention = "sdpa"
     try:
         try:
-            model, found = _read(config, attention, skeleton)
+            model, found = _read(config, attention, skeleton, dtype)
         except ValueError as error:
             if attention != "sdpa" or _NO_ATTENTION not in str(error):
                 raise
             note = f"{named} has no SDPA attention; model.attention=eager is used"
-            model, found = _read(config, "eager", skeleton)
+            model, found = _read(config, "eager", skeleton, dtype)
     except Exception as error:
         raise UserError(
             _without_attention(config, error)
@@ -87,14 +93,16 @@ def read_settings(config: ModelConfig, setting: str = "model.name") -> Any:
         raise UserError(f"{unreadable(config, 'model', setting)}, but {one_line(error)}") from None
 
 
-def _read(config: ModelConfig, attention: str, skeleton: bool) -> tuple[nn.Module, dict[str, Any]]:
+def _read(
+    config: ModelConfig, attention: str, skeleton: bool, dtype: torch.dtype | str
+) -> tuple[nn.Module, dict[str, Any]]:
     import transformers  # see _settings
 
     with _quiet():
         model, found = transformers.AutoModelForCausalLM.from_pretrained(
             **location(config),
             **({"device_map": "meta"} if skeleton else {}),
-            dtype=DTYPES[config.dtype],
+            dtype=dtype,
             attn_implementation=attention,
             use_safetensors=True,
             output_loading_info=True,

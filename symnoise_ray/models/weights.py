@@ -1,14 +1,13 @@
 """Causal language models and tokenizers: loaded once, copied per trial, adapted, exported.
 
 In: a `ModelConfig`. Out: a model in memory and its tokenizer; after training, a plain Hugging Face
-folder. A process reads the weights once and copies them for every trial. LoRA layers are put into
-the model itself, not around it, so its class, its embedding and its `generate` stay the same. This
-is the only module that imports peft.
+folder. A process reads a model once and makes a copy for every trial (`Pristine`). LoRA layers are
+put into the model itself, not around it, so its class, its embedding and its `generate` stay the
+same. This is the only module that imports peft.
 """
 
 from __future__ import annotations
 
-import copy
 import functools
 import importlib.util
 import logging
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from symnoise_ray.config import LoraConfig, ModelConfig, TrialConfig
 from symnoise_ray.errors import UserError
 from symnoise_ray.models.deepspeed_engine import gathered
+from symnoise_ray.models.mapped import Pristine
 from symnoise_ray.models.pretrained import DTYPES, read_pretrained
 from symnoise_ray.models.shape import no_target
 from symnoise_ray.models.source import context_length
@@ -44,19 +44,25 @@ class Loaded(NamedTuple):
     context: int | None
 
 
-def load(config: ModelConfig) -> Loaded:
+def load(config: ModelConfig, *, shared: bool = False) -> Loaded:
     """A fresh copy of the model and its tokenizer.
 
+    Args:
+        config: The model.
+        shared: Whether the weights may lie in memory that all processes of a machine share; it
+            takes model files with the dtype of the training.
+
     Raises:
-        UserError: the model or tokenizer cannot be read, the model has no such attention, or the
-            tokenizer has more words than the model has embeddings.
+        UserError: the model or tokenizer cannot be read, the model has no such attention, the
+            tokenizer has more words than the model has embeddings, or a file of the model has
+            changed since this process read it.
     """
-    model, tokenizer = _load_once(config)
-    return Loaded(copy.deepcopy(model), tokenizer, context_length(model.config))
+    pristine, tokenizer = _load_once(config)
+    return Loaded(pristine.copy(shared=shared), tokenizer, context_length(pristine.model.config))
 
 
 @functools.lru_cache(maxsize=2)
-def _load_once(config: ModelConfig) -> tuple[nn.Module, Any]:
+def _load_once(config: ModelConfig) -> tuple[Pristine, Any]:
     tokenizer = load_tokenizer(config)
     model, note = read_pretrained(config)
     if note is not None:
@@ -64,7 +70,15 @@ def _load_once(config: ModelConfig) -> tuple[nn.Module, Any]:
     embeddings = model.get_input_embeddings()  # type: ignore[operator]
     if isinstance(embeddings, nn.Embedding):
         require_embeddings(f"model.name={config.name}", len(tokenizer), embeddings.num_embeddings)
-    return model, tokenizer
+    return Pristine(model, lambda: read_pretrained(config, as_stored=True).model), tokenizer
+
+
+def may_share(config: TrialConfig, device: torch.device) -> bool:
+    """Whether a trial writes to no weight of its model in the host's memory.
+
+    It trains adapters, or the weights move to a GPU.
+    """
+    return config.lora.rank is not None or device.type != "cpu"
 
 
 def adapt(model: nn.Module, config: TrialConfig) -> nn.Module:

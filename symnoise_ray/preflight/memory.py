@@ -122,7 +122,8 @@ def model_states(
     part only. DeepSpeed 0.19 adds to that: with fp32 weights, a second fp32 copy from stage 1 on;
     in a step, fp32 gradients of a share (4 bytes, as in its own estimators; in stage 3 one group of
     parameters after the other); with offloading, fp32 gradients on the host; and the whole model on
-    the device of every worker before it is sharded.
+    the device of every worker before it is sharded. A worker copies the model on the host when a
+    trial starts; what it copies from are pages of the model's files, which the system may drop.
     """
     stage, offload = config.train.zero_stage, config.train.offload
     element = float(ELEMENT[config.model.dtype])
@@ -138,7 +139,7 @@ def model_states(
     if stage == 3:
         step = min(step, 4 * float(_zero(config).get("sub_group_size", _SUB_GROUP)))
     weights = whole / num_workers if stage == 3 else whole
-    host = {"loaded model": 2 * element * shape.num_parameters}
+    host = {"loaded model": element * shape.num_parameters}
     if offload != "none":
         host |= {"optimizer": optimizer, "gradients": 4 * share}
         optimizer = step = 0.0

@@ -28,7 +28,7 @@ from symnoise_ray.data.tokens import padding_id
 from symnoise_ray.errors import CancelledError, InfrastructureError
 from symnoise_ray.models import deepspeed_engine
 from symnoise_ray.models.process import choose_device, give_memory_back, join_process_group
-from symnoise_ray.models.weights import adapt, decoder_layers, load
+from symnoise_ray.models.weights import adapt, decoder_layers, load, may_share
 from symnoise_ray.noise.embedding import NoisyEmbedding
 from symnoise_ray.noise.layers import NoisyLayers
 from symnoise_ray.noise.types import (
@@ -135,7 +135,7 @@ def train(
         require_even_split(config.train.global_batch_size, dist.get_world_size())
         _agree_on(config)
         seed_everything(config.train.seed)
-        model, tokenizer, context = load(config.model)
+        model, tokenizer, context = load(config.model, shared=may_share(config, device))
         table = token_table(config, context, caches)
         further = further_tables(config, table.template, context)
         engine = deepspeed_engine.start(adapt(model, config).to(device), config)

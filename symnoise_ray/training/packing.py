@@ -32,15 +32,16 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """
     lines: list[list[int]] = []
     room: list[int] = []
-    for number in sorted(range(len(lengths)), key=lambda n: -lengths[n]):
+    for number in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
         length = lengths[number]
-        line = next((i for i, left in enumerate(room) if left >= length), None)
-        if line is None:
+        for line, left in enumerate(room):
+            if left >= length:
+                lines[line].append(number)
+                room[line] = left - length
+                break
+        else:
             lines.append([number])
             room.append(capacity - length)
-        else:
-            lines[line].append(number)
-            room[line] -= length
     return lines
 
 
