@@ -271,14 +271,11 @@ def judged_afar(
     """
     far = cluster.add(f"{name}-judge", cpus=2)
     space = SHORT.replace("generate:", "judge: {type: local, cpus_per_worker: 2}\n  generate:")
-    settings = (f"judge.model={model}", "judge.self_check=false", "judge.batch_size=4")
+    # A store of its own, or the verdicts of the sweep before would be taken.
+    settings = (f"judge.model={model}", "judge.self_check=false", f"judge.cache={name}-verdicts")
     sweep = cluster.tune(space, *settings, *words, output=name, name=name)
     log, answers = cluster.log(name), cluster.folder / name / "trials" / "001-symnoise"
-    until(
-        lambda: (cluster.folder / name / "trials" / "000-none" / "outcome.json").exists(),
-        sweep,
-        log,
-    )
+    until(lambda: "starting 1 worker group" in log.read_text(), sweep, log)
     (judge,) = far.processes("ray::JudgeWork")
     judge.suspend()
     until(lambda: (answers / "outcome.json").exists(), sweep, log)
