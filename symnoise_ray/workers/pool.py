@@ -19,7 +19,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from symnoise_ray.config import TrialConfig, WorkersConfig
-from symnoise_ray.errors import InfrastructureError
+from symnoise_ray.errors import InfrastructureError, one_line
 from symnoise_ray.preflight.cluster import Checked
 from symnoise_ray.workers.client import Workers
 from symnoise_ray.workers.hub import MAX_START_FAILURES, Hub
@@ -62,6 +62,7 @@ class Pool:
         self.storage, self.checked = storage, checked
         self.say = say
         self.told: set[str] = set()
+        self.last_end = ""
         self.name = f"{workers.num_workers}x{workers.cpus_per_worker}c{workers.gpus_per_worker:g}g"
         self.threads: list[threading.Thread] = []
         self.closed = threading.Event()
@@ -126,15 +127,15 @@ class Pool:
             run_slot(self.hub, slot, self.name, self.config, self.warm, self.storage, self.checked)
         except Exception as error:
             if not self.closed.is_set():
-                log.error("%s ended: %s", slot, error)
+                log.info("%s ended: %s", slot, error)
                 self._report_death(slot, error)
 
     def _report_death(self, slot: str, error: Exception) -> None:
         """A slot whose Ray Train run ended altogether will not come back."""
-        lines = str(error).strip().splitlines() or [type(error).__name__]
+        self.last_end = one_line(error)  # kept here as well, since the hub may be lost, too
         self.hub.expect.remote(slot, self.name)
         for _ in range(MAX_START_FAILURES):
-            self.hub.slot_down.remote(slot, self.name, lines[-1][:300])
+            self.hub.slot_down.remote(slot, self.name, self.last_end)
 
     def wait_until_up(self) -> None:
         """Wait for the first slot.
@@ -146,7 +147,7 @@ class Pool:
         deadline = time.monotonic() + 60 * minutes
         state = self._hub_state(HUB_POLL_SECONDS) or {}
         while not state.get("ever_up"):
-            reason = state.get("last_failure") or "none of them reported a failure"
+            reason = state.get("last_failure") or self.last_end or "none reported a failure"
             if state.get("gave_up"):
                 raise InfrastructureError(f"no worker group could be started: {reason}")
             if time.monotonic() > deadline:
