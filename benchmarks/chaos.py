@@ -2,11 +2,11 @@
 
     PYTHONPATH=. python benchmarks/chaos.py --seeds N [--first 0] [--json]
 
-Every seed draws one to three kills: of the driver, a worker, the hub or the raylet, each at a
-moment of the time that the undisturbed sweep took. A sweep that ended by it goes on with --resume,
-at last without a kill. Then its table, choices and verdict must be those of the undisturbed sweep,
-MLflow must hold the same runs, each once and finished, and no process may be left. The status is 1
-if anything differs. Kills reach only processes that the sweep itself has started.
+Every seed draws one to three kills: of the driver, a worker, the hub, the raylet or the GCS, each
+at a moment of the time that the undisturbed sweep took. A sweep that ended by it goes on with
+--resume, at last without a kill. Then its table, choices and verdict must be those of the
+undisturbed sweep, MLflow must hold the same runs, each once and finished, and no process may be
+left. The status is 1 if anything differs. Kills reach only processes that the sweep has started.
 """
 
 from __future__ import annotations
@@ -46,7 +46,13 @@ search: {num_trials: 1}
 confirm: {arms: 1, looks: [2]}
 workers: {max_slots: 1}
 """.replace("CHECKPOINTS", "checkpoint_minutes: 0.005")
-VICTIMS = {"driver": "", "worker": "ray::RayTrain", "hub": "ray::Hub", "raylet": "raylet"}
+VICTIMS = {
+    "driver": "",
+    "worker": "ray::RayTrain",
+    "hub": "ray::Hub",
+    "raylet": "raylet",
+    "gcs": "gcs_server",
+}
 """Victim -> how the names of its processes begin."""
 TOOK = ("seconds", "tokens_per_second", "peak_memory_gib", "resumed_at", "attempts")
 """Of a trial's result: what it took, which a kill may change."""
@@ -137,10 +143,10 @@ def told(folder: Path) -> dict[str, Any]:
     return {**kept, "trials": trials, "mlflow": dict(runs)}
 
 
-def undisturbed(folder: Path) -> tuple[dict[str, Any], float]:
-    """What the sweep finds when nothing happens to it, and how long it takes."""
+def undisturbed(folder: Path, space: str = SPACE) -> tuple[dict[str, Any], float]:
+    """What a sweep finds when nothing happens to it, and how long it takes."""
     folder.mkdir()
-    (folder / "space.yaml").write_text(SPACE)
+    (folder / "space.yaml").write_text(space)
     run = Run(folder)
     status = run.wait()
     seconds = time.monotonic() - run.began

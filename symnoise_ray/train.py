@@ -2,7 +2,7 @@
 
 import sys
 
-from symnoise_ray.cli.main import main
+from symnoise_ray.cli.door import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", *sys.argv[1:]]))

@@ -1,14 +1,8 @@
-"""`python -m symnoise_ray.tune [SPACE] [key=value ...]` runs a sweep, as `symnoise-ray tune` does.
-
-Nothing heavy is imported before the input is checked, and Ctrl-C is quiet from the first moment.
-"""
+"""`python -m symnoise_ray.tune [SPACE] [key=value ...]` is `symnoise-ray tune`."""
 
 import sys
 
-if __name__ == "__main__":
-    try:
-        from symnoise_ray.cli.main import main
+from symnoise_ray.cli.door import main
 
-        sys.exit(main(["tune", *sys.argv[1:]]))
-    except KeyboardInterrupt:
-        sys.exit(130)
+if __name__ == "__main__":
+    sys.exit(main(["tune", *sys.argv[1:]]))

@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+from symnoise_ray.cli.interrupt import leaving_at_once
 from symnoise_ray.cli.verbs import Verbs, add_space, add_verb, split_space
 from symnoise_ray.errors import EXIT_OK, EXIT_USER, UserError
 
@@ -38,9 +39,10 @@ def add_tune(verbs: Verbs) -> None:
 def _run_tune(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _check_space(arguments)
-    from symnoise_ray.report.board import make_console
-    from symnoise_ray.sweep.results import exit_code
-    from symnoise_ray.sweep.run import run_sweep
+    with leaving_at_once():
+        from symnoise_ray.report.board import make_console
+        from symnoise_ray.sweep.results import exit_code
+        from symnoise_ray.sweep.run import run_sweep
 
     space, overrides = split_space(arguments)
     console = make_console()

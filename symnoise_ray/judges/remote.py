@@ -1,8 +1,9 @@
 """A local judge on Ray workers: each worker loads the model once, for all trials of a sweep.
 
 In: pairs, from any process. Out: verdicts, chunk by chunk. A worker that dies is started again and
-gets its chunk again. After `MAX_RESTARTS` the other workers take over its items, each item once.
-An item that is lost then too has failed verdicts with the reason.
+gets its chunk again. After `MAX_RESTARTS`, or when it has answered nothing for too long, the other
+workers take over its items, each item once. An item that is lost then too has failed verdicts with
+the reason.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ import ray
 
 from symnoise_ray.config import JudgeConfig
 from symnoise_ray.errors import InfrastructureError, UserError
+from symnoise_ray.judges.asking import ASK_AGAIN_SECONDS, Asking
 from symnoise_ray.judges.protocol import Pair, Verdict, by_item
 from symnoise_ray.judges.reader import batches
 
 MAX_RESTARTS = 3
 CHUNKS_AHEAD = 2
 """Chunks of a trial that a worker holds, so that it need not wait for the next one."""
+KEPT_CHUNKS = 1000
+"""Chunks whose verdicts a worker keeps, for those that ask again: a few hundred bytes a verdict."""
 
 
 class JudgeWorker:
@@ -29,15 +33,20 @@ class JudgeWorker:
 
     def __init__(self, config: JudgeConfig) -> None:
         self.config = config
+        self._read: dict[str, list[tuple[int, Verdict]]] = {}
 
     def load(self) -> tuple[dict[str, Any], int]:
         """Load the model; returns the judge's identity and how many items it reads together."""
         judge = self._judge()
         return dict(judge.identity), judge.engine.batch_items
 
-    def judge(self, pairs: list[Pair]) -> list[tuple[int, Verdict]]:
-        """All verdicts of a chunk."""
-        return list(self._judge().judge(pairs))
+    def judge(self, key: str, pairs: list[Pair]) -> list[tuple[int, Verdict]]:
+        """All verdicts of a chunk; one that is asked for again, by its key, is not read again."""
+        if key not in self._read:
+            self._read[key] = list(self._judge().judge(pairs))
+            if len(self._read) > KEPT_CHUNKS:
+                del self._read[next(iter(self._read))]
+        return self._read[key]
 
     def _judge(self) -> Any:
         import torch
@@ -52,12 +61,26 @@ class RemoteJudge:
     """A handle on the workers; it pickles, so that trials can judge in any process.
 
     Each copy notices lost workers itself and stops asking them.
+
+    Args:
+        name: What verdicts call the judge.
+        identity: What decides a verdict, for the store.
+        batch_items: Items that a worker reads together.
+        workers: Handles of `JudgeWorker`.
+        patience: Seconds without any answer after which a worker counts as lost.
     """
 
+    ask_again_seconds = ASK_AGAIN_SECONDS
+
     def __init__(
-        self, name: str, identity: Mapping[str, Any], batch_items: int, workers: Sequence[Any]
+        self,
+        name: str,
+        identity: Mapping[str, Any],
+        batch_items: int,
+        workers: Sequence[Any],
+        patience: float,
     ) -> None:
-        self.name, self.identity = name, identity
+        self.name, self.identity, self.patience = name, identity, patience
         self.batch_items, self.workers = batch_items, list(workers)
         self._last_error = ""
 
@@ -87,40 +110,38 @@ class RemoteJudge:
         A chunk that raises is asked again in parts, so that only the pairs that raise fail.
         """
         free = [worker for _ in range(ahead) for worker in self.workers]
-        asked: dict[Any, tuple[Any, list[int]]] = {}
-        while chunks or asked:
+        asking = Asking(pairs, self.patience, self.ask_again_seconds)
+        while chunks or asking:
             while chunks and free:
-                worker, chunk = free.pop(0), chunks.pop(0)
-                answer = worker.judge.remote([pairs[index] for index in chunk])
-                asked[answer] = (worker, chunk)
-            if not asked:
+                asking.ask(free.pop(0), chunks.pop(0))
+            if not asking:
                 reason = f"all workers of the judge are lost; the last: {self._last_error}"
                 failed = Verdict(None, reason, over=True)
                 yield from ((index, failed) for chunk in chunks for index in chunk)
                 return
-            (answer,), _ = ray.wait(list(asked))
-            worker, chunk = asked.pop(answer)
+            worker, chunk, answer = asking.answer()
             free.append(worker)
-            try:
-                verdicts = ray.get(answer)
-            except ray.exceptions.RayError as error:
-                if _is_lost(error):
-                    self._drop(worker, error)
-                    free = [other for other in free if other is not worker]
-                    lost.append(chunk)
-                elif len(chunk) > 1:
-                    chunks += _parts(chunk, pairs)
-                else:
-                    reason = f"the judge's worker failed: {_last_line(error)}"
-                    yield chunk[0], Verdict(None, reason)
+            if not isinstance(answer, Exception):
+                yield from ((chunk[number], verdict) for number, verdict in answer)
+            elif _is_lost(answer):
+                self._drop(worker, answer)
+                free = [other for other in free if other is not worker]
+                lost.append(chunk)
+            elif len(chunk) > 1:
+                chunks += _parts(chunk, pairs)
             else:
-                yield from ((chunk[number], verdict) for number, verdict in verdicts)
+                yield chunk[0], Verdict(None, f"the judge's worker failed: {_last_line(answer)}")
 
     def _drop_dead(self) -> None:
         """Drop workers that are lost already, so that no item counts as the cause."""
-        for worker in self.workers:
+        asked = {worker.load.remote(): worker for worker in self.workers}
+        if not asked:
+            return
+        answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=self.patience)
+        for answer in answered:
+            worker = asked[answer]
             try:
-                ray.get(worker.load.remote())
+                ray.get(answer)
             except ray.exceptions.RayError as error:
                 if _is_lost(error):
                     self._drop(worker, error)
@@ -143,9 +164,9 @@ def _items(chunk: list[int], pairs: Sequence[Pair]) -> list[list[int]]:
 
 
 def _is_lost(error: Exception) -> bool:
-    """Whether a worker can never answer: it is not restarted, or it cannot read the model."""
+    """Whether a worker can never answer: not restarted, silent, or unable to read the model."""
     cannot_load = isinstance(getattr(error, "cause", None), UserError)
-    return cannot_load or isinstance(error, ray.exceptions.ActorDiedError)
+    return cannot_load or isinstance(error, ray.exceptions.ActorDiedError | InfrastructureError)
 
 
 def _last_line(error: Exception) -> str:
@@ -170,7 +191,9 @@ def judge_workers(config: JudgeConfig, start_minutes: float) -> Iterator[RemoteJ
     }
     workers = [actor.options(**options).remote(config) for _ in range(config.num_workers)]
     try:
-        yield RemoteJudge(str(config.model), *_first_up(workers, start_minutes), workers)
+        loaded = _first_up(workers, start_minutes)
+        # One that is started again elsewhere has as long as at its first start.
+        yield RemoteJudge(str(config.model), *loaded, workers, patience=60 * start_minutes)
     finally:
         for worker in workers:
             ray.kill(worker)

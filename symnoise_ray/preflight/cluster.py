@@ -1,7 +1,8 @@
 """Whether the nodes of a cluster can run one sweep together, before any worker starts.
 
-In: a connection to Ray, and the sweep's directory. Out: nothing, or one error that names the node
-and what is wrong there. A single node, which the sweep itself runs on, is not asked.
+In: a connection to Ray, and what a sweep needs. Out: the nodes that are fit, or one error that
+names a node and what is wrong there. A single node, which the sweep itself runs on, is not asked.
+A node that comes later is looked at alone: what is wrong there keeps it out of the sweep.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from symnoise_ray.errors import InfrastructureError, UserError, one_line
 from symnoise_ray.preflight import probe
@@ -20,6 +21,28 @@ from symnoise_ray.records.layout import PREFLIGHT
 
 MAX_SKEW_SECONDS = 30.0
 """Clocks that differ by more make a sweep's times useless, and access to cloud storage fails."""
+
+LATE_SECONDS = 120.0
+"""How long a node may take to answer that has joined later, where a worker runs already."""
+
+
+class Needs(NamedTuple):
+    """What every node must find as the sweep's own does.
+
+    Args:
+        directory: Where the sweep writes. It holds a few small files during a check.
+        inputs: Files and folders that trials read.
+    """
+
+    directory: Path
+    inputs: Sequence[str]
+
+
+class Checked(NamedTuple):
+    """The nodes that were found fit, by Ray's ids, and what one that comes later must find."""
+
+    fit: frozenset[str]
+    needs: Needs
 
 
 def nodes() -> list[Node]:
@@ -38,12 +61,11 @@ def _node(raw: Mapping[str, Any]) -> Node:
     return Node(address if address == host else f"{address} ({host})", raw["Resources"])
 
 
-def check_nodes(directory: Path, inputs: Sequence[str], seconds: float) -> None:
+def check_nodes(needs: Needs, seconds: float) -> Checked:
     """Ask every node what it sees of the sweep's directory, its inputs, its code and the time.
 
     Args:
-        directory: Where the sweep writes. It holds a few small files meanwhile.
-        inputs: Files and folders that trials read.
+        needs: What it must find.
         seconds: How long a node may take to answer, the set-up of its environment included.
 
     Raises:
@@ -53,26 +75,49 @@ def check_nodes(directory: Path, inputs: Sequence[str], seconds: float) -> None:
     """
     living = {raw["NodeID"]: _node(raw).name for raw in _living()}
     if len(living) < 2:
-        return
+        return Checked(frozenset(living), needs)
+    for path in needs.directory.glob(f"{PREFLIGHT}-*"):  # of a part that was killed meanwhile
+        path.unlink(missing_ok=True)
+    if problems := _problems(living, needs, seconds):
+        more = f" (and {len(problems) - 1} more such problems)" if len(problems) > 1 else ""
+        raise UserError(problems[0] + more)
+    return Checked(frozenset(living), needs)
+
+
+def what_is_wrong(node: str, needs: Needs) -> str:
+    """What keeps a node from training for a sweep that runs already; empty if it is fit.
+
+    Args:
+        node: Ray's id of it.
+        needs: What it must find.
+    """
+    living = {raw["NodeID"]: _node(raw).name for raw in _living() if raw["NodeID"] == node}
+    if not living:
+        return ""  # it has left again, and its workers with it
+    try:
+        return next(iter(_problems(living, needs, LATE_SECONDS)), "")
+    except InfrastructureError as error:
+        return error.message
+
+
+def _problems(living: Mapping[str, str], needs: Needs, seconds: float) -> list[str]:
+    """What is wrong with nodes, by id, that have these names."""
     # A name that no node has asked for before: network file systems remember what is not there.
-    written = directory / f"{PREFLIGHT}-{secrets.token_hex(4)}"
+    written = needs.directory / f"{PREFLIGHT}-{secrets.token_hex(4)}"
     try:
         written.write_text(secrets.token_hex(16), encoding="utf-8")
         began = time.time()
-        found = _ask(living, written, inputs, seconds)
+        found = _ask(living, written, needs.inputs, seconds)
         here = probe.look(str(written), str(written), [])
-        problems = [
+        return [
             f"node {living[node]}: {problem}"
             for node, seen in found.items()
             for problem in differences(seen, here, began, time.time())
             + ([] if seen["problem"] else _unshared(written, _answer(written, node)))
         ]
     finally:
-        for path in directory.glob(f"{PREFLIGHT}-*"):
+        for path in needs.directory.glob(f"{written.name}*"):
             path.unlink(missing_ok=True)
-    if problems:
-        more = f" (and {len(problems) - 1} more such problems)" if len(problems) > 1 else ""
-        raise UserError(problems[0] + more)
 
 
 def _answer(written: Path, node: str) -> Path:

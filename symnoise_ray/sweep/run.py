@@ -22,7 +22,6 @@ from symnoise_ray.config.loading import find_space
 from symnoise_ray.judges.choose import JudgeSource
 from symnoise_ray.judges.protocol import Judge
 from symnoise_ray.preflight.inputs import prepare
-from symnoise_ray.preflight.placement import Slots
 from symnoise_ray.records.files import require_folder, short_path
 from symnoise_ray.records.layout import SLOTS
 from symnoise_ray.records.results import SweepResult, TrialResult
@@ -36,7 +35,7 @@ from symnoise_ray.sweep.earlier import used_prompts
 from symnoise_ray.sweep.mend import mend
 from symnoise_ray.sweep.ordered import with_ordered_budget
 from symnoise_ray.sweep.pairs import spent_on_pairs
-from symnoise_ray.sweep.place import place
+from symnoise_ray.sweep.place import Place, place
 from symnoise_ray.sweep.prompts import prompts_of
 from symnoise_ray.sweep.questions import questions
 from symnoise_ray.sweep.registration import register
@@ -152,9 +151,9 @@ def _run_in(
         _check_judge(sweep)
     with board, ray_session(board.say):
         note_place(directory)
-        slots = place(sweep.plans, sweep.judge)
+        found = place(sweep.plans, sweep.judge)
         with _judges(sweep) as judges:
-            result, page = _run(sweep, slots, judges)
+            result, page = _run(sweep, found, judges)
     summarise(result, store, page, board)
     return result
 
@@ -188,7 +187,7 @@ def _check_judge(sweep: Sweep, local: Judge | None = None) -> None:
         self_check(sweep.judge, sweep.directory.parent, str(sweep.directory), local)
 
 
-def _run(sweep: Sweep, slots: Slots, judges: JudgeSource) -> tuple[SweepResult, str]:
+def _run(sweep: Sweep, found: Place, judges: JudgeSource) -> tuple[SweepResult, str]:
     """Everything that needs the cluster, and the results whatever happens.
 
     Returns:
@@ -196,7 +195,7 @@ def _run(sweep: Sweep, slots: Slots, judges: JudgeSource) -> tuple[SweepResult, 
     """
     from symnoise_ray.workers.pool import Pool
 
-    config = sweep.config
+    config, slots = sweep.config, found.slots
     if not sweep.past.parts:
         sweep.begin()
     asked = sweep.past.prompts
@@ -224,7 +223,10 @@ def _run(sweep: Sweep, slots: Slots, judges: JudgeSource) -> tuple[SweepResult, 
     warm = plans.search(0, first_point(config)).config
     try:
         with (
-            Pool(config.workers, slots.number, warm, sweep.directory / SLOTS) as pool,
+            Pool(
+                *(config.workers, slots.number, warm, sweep.directory / SLOTS, found.checked),
+                say=sweep.board.say,
+            ) as pool,
             watch,
             steering.of(pool.workers),
         ):

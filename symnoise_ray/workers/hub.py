@@ -55,6 +55,7 @@ class Hub(Prompts, Watchman):
         self.slots: dict[str, Slot] = {}
         self.start_failures = 0
         self.last_failure = ""
+        self.unfit_nodes: dict[str, str] = {}
         self.closing = False
         self.held = False
         self.ever_up = False
@@ -143,6 +144,7 @@ class Hub(Prompts, Watchman):
             "ever_up": self.ever_up,
             "gave_up": self.gave_up,
             "last_failure": self.last_failure,
+            "unfit": dict(self.unfit_nodes),
         }
 
     # What slots ask.
@@ -154,6 +156,13 @@ class Hub(Prompts, Watchman):
         have left, and that is no failed start.
         """
         self.slots.setdefault(name, Slot(pool))
+
+    async def unfit(self, found: dict[str, str]) -> dict[str, str]:
+        """Nodes, by Ray's id, that no worker may use, with what is wrong there; returns all."""
+        for node, problem in found.items():
+            if node not in self.unfit_nodes:
+                self.unfit_nodes[node] = self.last_failure = problem
+        return self.unfit_nodes
 
     async def slot_up(
         self,

@@ -19,7 +19,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from symnoise_ray.config import TrialConfig, WorkersConfig
-from symnoise_ray.errors import InfrastructureError
+from symnoise_ray.errors import InfrastructureError, one_line
+from symnoise_ray.preflight.cluster import Checked
 from symnoise_ray.workers.client import Workers
 from symnoise_ray.workers.hub import MAX_START_FAILURES, Hub
 from symnoise_ray.workers.session import THREAD_PREFIX
@@ -35,7 +36,16 @@ INTERRUPTED_CLOSE_SECONDS = 0.5
 
 
 class Pool:
-    """The warm slots of a sweep; a context manager that leaves nothing running."""
+    """The warm slots of a sweep; a context manager that leaves nothing running.
+
+    Args:
+        workers: What one slot holds.
+        num_slots: How many there are; those without room wait for a node.
+        warm: A trial like those to come.
+        storage: Where Ray Train writes.
+        checked: The nodes that are fit, and what others must find; None takes any node.
+        say: Tells a person which nodes are left out, and why.
+    """
 
     def __init__(
         self,
@@ -43,11 +53,16 @@ class Pool:
         num_slots: int,
         warm: TrialConfig,
         storage: Path,
+        checked: Checked | None = None,
+        say: Callable[[str], None] = log.warning,
     ) -> None:
         self.config = workers
         self.num_slots = num_slots
         self.warm = warm.model_dump(mode="json")
-        self.storage = storage
+        self.storage, self.checked = storage, checked
+        self.say = say
+        self.told: set[str] = set()
+        self.last_end = ""
         self.name = f"{workers.num_workers}x{workers.cpus_per_worker}c{workers.gpus_per_worker:g}g"
         self.threads: list[threading.Thread] = []
         self.closed = threading.Event()
@@ -85,12 +100,19 @@ class Pool:
         """End a hub that is silent; Ray starts a new one in its place, as for one that died."""
         heard = time.monotonic()
         while not self.closed.wait(HUB_POLL_SECONDS):
-            if self._hub_state(HUB_POLL_SECONDS) is not None:
+            if (state := self._hub_state(HUB_POLL_SECONDS)) is not None:
                 heard = time.monotonic()
+                self._tell(state["unfit"])
             elif time.monotonic() - heard > self.hub_silent_seconds:
                 log.warning("the hub was silent for %g s and is replaced", self.hub_silent_seconds)
                 ray.kill(self.hub, no_restart=False)
                 heard = time.monotonic()
+
+    def _tell(self, unfit: dict[str, str]) -> None:
+        """Say once of every node that is left out what is wrong there."""
+        for node in unfit.keys() - self.told:
+            self.told.add(node)
+            self.say(f"{unfit[node]}; it is left out")
 
     def _hub_state(self, timeout: float) -> dict[str, Any] | None:
         """What the hub knows; None if it does not answer in time."""
@@ -102,18 +124,18 @@ class Pool:
 
     def _hold(self, run_slot: Callable[..., None], slot: str) -> None:
         try:
-            run_slot(self.hub, slot, self.name, self.config, self.warm, self.storage)
+            run_slot(self.hub, slot, self.name, self.config, self.warm, self.storage, self.checked)
         except Exception as error:
             if not self.closed.is_set():
-                log.error("%s ended: %s", slot, error)
+                log.info("%s ended: %s", slot, error)
                 self._report_death(slot, error)
 
     def _report_death(self, slot: str, error: Exception) -> None:
         """A slot whose Ray Train run ended altogether will not come back."""
-        lines = str(error).strip().splitlines() or [type(error).__name__]
+        self.last_end = one_line(error)  # kept here as well, since the hub may be lost, too
         self.hub.expect.remote(slot, self.name)
         for _ in range(MAX_START_FAILURES):
-            self.hub.slot_down.remote(slot, self.name, lines[-1][:300])
+            self.hub.slot_down.remote(slot, self.name, self.last_end)
 
     def wait_until_up(self) -> None:
         """Wait for the first slot.
@@ -125,7 +147,7 @@ class Pool:
         deadline = time.monotonic() + 60 * minutes
         state = self._hub_state(HUB_POLL_SECONDS) or {}
         while not state.get("ever_up"):
-            reason = state.get("last_failure") or "none of them reported a failure"
+            reason = state.get("last_failure") or self.last_end or "none reported a failure"
             if state.get("gave_up"):
                 raise InfrastructureError(f"no worker group could be started: {reason}")
             if time.monotonic() > deadline:

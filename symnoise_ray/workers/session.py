@@ -21,6 +21,7 @@ import psutil
 from symnoise_ray.errors import EXIT_SIGINT, EXIT_SIGTERM, InfrastructureError, one_line
 from symnoise_ray.preflight.resources import runs_alone
 from symnoise_ray.workers.guard import Guard
+from symnoise_ray.workers.pillars import Pillars
 
 START_SECONDS = 120
 """How long the parts of a private Ray wait for each other, since a busy machine is slow. A raylet
@@ -79,12 +80,20 @@ def _connected(guard: Guard | None, say: Callable[[str], None]) -> Iterator[None
     import ray
 
     before = _children()
+    pillars = Pillars(())
     try:
         _connect(guard is not None, before, say)
         if guard is not None:
             guard.is_up()
-        yield
+            pillars = Pillars(_children() - before)
+        with pillars:
+            yield
     except KeyboardInterrupt:
+        if pillars.lost:
+            raise InfrastructureError(
+                f"Ray must run to the end, but its process {pillars.lost} was lost; give the same "
+                "command again, tune with --resume: what was done is kept"
+            ) from None
         # Ray hands on a plain KeyboardInterrupt, whatever the handler raised.
         raise Interrupted(_received[-1] if _received else EXIT_SIGINT) from None
     finally:
@@ -125,14 +134,32 @@ def _init(private: bool) -> None:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
         return
     os.environ.setdefault("RAY_raylet_start_wait_time_s", str(START_SECONDS))
-    ray.init(
-        address="local",
-        num_cpus=os.cpu_count(),
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    with _silent():
+        ray.init(
+            address="local",
+            num_cpus=os.cpu_count(),
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Start Ray without the thread that prints its parts' last words, which no setting turns off.
+
+    What a sweep has lost it says itself; the words are in Ray's log. The name is private: the
+    version of ray is pinned.
+    """
+    from ray._private import worker
+
+    listen = worker.listen_error_messages
+    worker.listen_error_messages = lambda *_: None
+    try:
+        yield
+    finally:
+        worker.listen_error_messages = listen
 
 
 def _children() -> set[psutil.Process]:

@@ -24,7 +24,9 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from symnoise_ray.config import TrialConfig, WorkersConfig
+from symnoise_ray.preflight.cluster import Checked
 from symnoise_ray.workers.backend import LazyTorchConfig
+from symnoise_ray.workers.gate import Gate
 
 BEAT_SECONDS = 1.0
 CANCEL_SECONDS = 0.1
@@ -65,9 +67,16 @@ class _SlotTrainer(DataParallelTrainer):  # type: ignore[misc]
 
 
 def run_slot(
-    hub: Any, slot: str, pool: str, workers: WorkersConfig, warm: dict[str, Any], storage: Path
+    hub: Any,
+    slot: str,
+    pool: str,
+    workers: WorkersConfig,
+    warm: dict[str, Any],
+    storage: Path,
+    checked: Checked | None,
 ) -> None:
     """Hold one slot until the hub sends it home; Ray Train restarts it whenever it dies."""
+    gates = [Gate(hub, checked)] if checked else []
     resources = {"CPU": workers.cpus_per_worker, "GPU": workers.gpus_per_worker}
     _SlotTrainer(
         slot_loop,
@@ -87,7 +96,7 @@ def run_slot(
         run_config=ray.train.RunConfig(
             name=f"{slot}-{uuid.uuid4().hex[:6]}",
             storage_path=str(storage),
-            callbacks=[_TellHub(hub, slot, pool)],
+            callbacks=[_TellHub(hub, slot, pool), *gates],
             failure_config=ray.train.FailureConfig(max_failures=-1),
         ),
     ).fit()

@@ -12,13 +12,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from symnoise_ray.records.files import read_json, read_lines
+from symnoise_ray.records.layout import PREFLIGHT
 from tests.cluster.machines import Cluster, Machine, until, why_not
 from tests.conftest import ROOT
+from tests.judges.test_local import folder
 from tests.sweep.test_run import SPACE
 
+__all__ = ["folder"]  # a fixture: the tiny judging model
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 SHORT = SPACE.replace("arms: 1", "arms: 0").replace("max_steps: 8", "max_steps: 4")
@@ -27,6 +31,8 @@ UNBOUNDED = SHORT.replace("workers: {max_slots: 1}", "")
 """The same, for a cluster that does not grow."""
 LONG = SPACE.replace("arms: 1", "arms: 0").replace("max_steps: 8", "max_steps: 60, num_epochs: 20")
 """Two trials long enough for something to happen in the midst of them."""
+LONGER = LONG.replace("max_steps: 60", "max_steps: 200")
+"""The same, for what takes longer."""
 TWO = ("workers.max_slots=2",)
 """Two trials at once, one on each machine."""
 ACROSS = ("workers.num_workers=2",)
@@ -120,15 +126,20 @@ def test_a_machine_with_storage_or_code_of_its_own_is_refused(cluster: Cluster):
     assert f"node {private.address}" in line
     assert "--output must lie on storage that all nodes share" in line
     private.leave()
-    copy = cluster.folder / "copy"
-    shutil.copytree(ROOT / "symnoise_ray", copy / "symnoise_ray")
-    with (copy / "symnoise_ray" / "errors.py").open("a") as file:
-        file.write("# edited on one machine\n")
+    copy = edited_copy(cluster.folder / "copy")
     edited = cluster.add("edited", PYTHONPATH=str(copy))
     line = refused(cluster, "code")
     assert f"node {edited.address}" in line
     assert "its symnoise_ray must be the same code as here, but differs" in line
     edited.leave()
+
+
+def edited_copy(folder: Path) -> Path:
+    """Where the package lies with one more comment."""
+    shutil.copytree(ROOT / "symnoise_ray", folder / "symnoise_ray")
+    with (folder / "symnoise_ray" / "errors.py").open("a") as file:
+        file.write("# edited on one machine\n")
+    return folder
 
 
 def test_a_sweep_trains_on_both_machines_at_once(cluster: Cluster, other: Machine):
@@ -183,6 +194,31 @@ def test_a_sweep_grows_to_a_machine_that_comes_later(cluster: Cluster):
     late.leave()
 
 
+def test_a_machine_that_comes_later_with_other_code_is_left_out_and_a_fit_one_is_not(
+    cluster: Cluster,
+):
+    copy = edited_copy(cluster.folder / "late-copy")
+    sweep = cluster.tune(LONGER, *TWO, output="unfit", name="unfit")
+    log = cluster.log("unfit")
+    until(lambda: steps(cluster.folder / "unfit") > 2, sweep, log)
+    edited = cluster.add("late-edited", PYTHONPATH=str(copy))
+    line = f"node {edited.address}"
+    until(lambda: line in log.read_text(), sweep, log)
+    fit = cluster.add("late-fit")
+    until(lambda: fit.processes(WORKER), sweep, log)
+    assert edited.processes(WORKER) == []
+    end_whole(cluster, sweep, "unfit")
+    said_of_it = [each for each in log.read_text().splitlines() if line in each]
+    assert len(said_of_it) == 1
+    assert said_of_it[0].endswith(
+        "its symnoise_ray must be the same code as here, but differs; install it anew; "
+        "it is left out"
+    )
+    assert not list((cluster.folder / "unfit").glob(f"{PREFLIGHT}-*"))
+    for machine in (edited, fit):
+        machine.leave()
+
+
 def test_a_machine_that_is_to_be_taken_away_is_left_and_the_sweep_ends_whole(
     cluster: Cluster, other: Machine
 ):
@@ -223,6 +259,52 @@ def test_capacity_that_never_returns_ends_the_sweep_with_the_reason(
     assert [trial["kind"] for trial in results["trials"]] == ["infrastructure"] * 2
     reasons = {trial["reason"] for trial in results["trials"]}
     assert all("none was up for 1.5 minutes (workers.start_minutes)" in one for one in reasons)
+
+
+def judged_afar(
+    cluster: Cluster, model: Path, name: str, *words: str
+) -> tuple[Machine, subprocess.Popen[bytes], psutil.Process]:
+    """A sweep whose judge works on a machine of its own and holds its breath over the first trial.
+
+    Returns:
+        That machine, the sweep, and the judge's process.
+    """
+    far = cluster.add(f"{name}-judge", cpus=2)
+    space = SHORT.replace("generate:", "judge: {type: local, cpus_per_worker: 2}\n  generate:")
+    # A store of its own, or the verdicts of the sweep before would be taken.
+    settings = (f"judge.model={model}", "judge.self_check=false", f"judge.cache={name}-verdicts")
+    sweep = cluster.tune(space, *settings, *words, output=name, name=name)
+    log, answers = cluster.log(name), cluster.folder / name / "trials" / "001-symnoise"
+    until(lambda: "starting 1 worker group" in log.read_text(), sweep, log)
+    (judge,) = far.processes("ray::JudgeWork")
+    judge.suspend()
+    until(lambda: (answers / "outcome.json").exists(), sweep, log)
+    time.sleep(5)  # its pairs are on their way, and no verdict comes
+    return far, sweep, judge
+
+
+def test_a_judge_whose_link_is_cut_for_a_while_costs_no_verdict(cluster: Cluster, folder: Path):
+    far, sweep, judge = judged_afar(cluster, folder, "judged")
+    far.cut()
+    judge.resume()
+    time.sleep(20)
+    far.mend()
+    end_whole(cluster, sweep, "judged")
+    for trial in read_json(cluster.folder / "judged" / "results.json")["trials"]:
+        assert "judge_failures" not in trial
+    far.leave()
+
+
+def test_a_judge_that_is_lost_for_good_ends_the_wait_for_its_verdicts(
+    cluster: Cluster, folder: Path
+):
+    far, sweep, _ = judged_afar(cluster, folder, "unjudged", "workers.start_minutes=1.5")
+    far.end()
+    assert sweep.wait(900) in (1, 3), said(cluster, "unjudged")
+    trials = read_json(cluster.folder / "unjudged" / "results.json")["trials"]
+    (failed,) = [trial for trial in trials if trial["trial"] == "001-symnoise"]
+    assert failed["kind"] == "judge"
+    assert "workers.start_minutes=1.5, but is silent" in failed["reason"]
 
 
 def test_a_lost_head_ends_the_sweep_and_a_fresh_head_goes_on_with_it(cluster: Cluster):

@@ -1,4 +1,4 @@
-"""Rows 5, 22 and 23: a rank of two that dies or hangs, and capacity that never comes."""
+"""Rows 5, 21, 22 and 23: workers that die, hang, are ended for their memory, or never come."""
 
 import os
 import signal
@@ -60,4 +60,19 @@ def test_row_5_capacity_that_never_comes_ends_the_sweep_with_one_line(tmp_path: 
     assert ended.returncode == 1, ended.stdout + ended.stderr
     (line,) = ended.stderr.splitlines()
     assert line.startswith("error: a worker group must be up within workers.start_minutes=0.1, but")
+    assert left_by(tmp_path) == []
+
+
+def test_row_21_workers_that_rays_memory_monitor_ends_again_and_again_end_the_sweep_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """By this threshold the memory of any machine is too full, for this sweep's own Ray alone."""
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "250")
+    (tmp_path / "small.yaml").write_text(SPACE)
+    ended = tune("small.yaml", "workers.start_minutes=0.5", "--output", "out", cwd=tmp_path)
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "killed due to the node running low on memory" in line
     assert left_by(tmp_path) == []

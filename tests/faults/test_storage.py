@@ -1,4 +1,4 @@
-"""Rows 10 and 11: storage that is full or must not be written, in a mount namespace of its own."""
+"""Rows 10, 11 and 30: storage that is full, must not be written, or hangs, in a mount namespace."""
 
 import os
 import subprocess
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.conftest import SHORT
+from tests.faults.test_damaged_files import assert_like
 from tests.sweep.test_run import SPACE
 
 NAMESPACE = ("unshare", "-Urm", "bash", "-e", "-c")
@@ -20,12 +22,14 @@ def namespaces() -> None:
         pytest.skip(f"this machine gives no mount namespaces to users: {tried.stderr.strip()}")
 
 
-def within(script: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def within(
+    script: str, cwd: Path, namespace: tuple[str, ...] = NAMESPACE
+) -> subprocess.CompletedProcess[str]:
     """Run shell lines in a namespace; `$PYTHON` is this interpreter."""
     environment = {**os.environ, "PYTHON": sys.executable}
-    command = [*NAMESPACE, script]
+    command = [*namespace, script]
     return subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, env=environment, check=False, timeout=900
+        command, capture_output=True, text=True, cwd=cwd, env=environment, check=False, timeout=1500
     )
 
 
@@ -77,3 +81,28 @@ def test_row_10_a_full_disk_ends_the_trial_with_the_place_and_the_reason(tmp_pat
     assert (status, kind) == ("failed", "infrastructure"), run.stdout + run.stderr
     assert "disk/trials/000-none/checkpoints: a checkpoint must be written, but" in reason
     assert "No space left on device" in reason
+
+
+HANGING = """
+truncate -s 200m img; mkfs.ext4 -q img; mount -o loop img disk
+$PYTHON -m symnoise_ray.tune small.yaml --output disk/out & sweep=$!
+until [ -e disk/out/trials/001-symnoise/config.json ]; do kill -0 $sweep; sleep 0.05; done
+fsfreeze --freeze disk; sleep 40; fsfreeze --unfreeze disk
+wait $sweep
+cp -r disk/out disk/mlflow.db .
+umount disk
+"""
+
+
+@pytest.mark.slow
+def test_row_30_storage_that_hangs_for_longer_than_a_worker_may_be_silent_costs_no_trial(
+    oracle: Path, tmp_path: Path
+):
+    """As a file server does that is started anew: whoever reads or writes waits."""
+    if os.geteuid() != 0 or not Path("/dev/loop-control").exists():
+        pytest.skip("only root can mount a file system that hangs, and only with loop devices")
+    (tmp_path / "small.yaml").write_text(SHORT)
+    (tmp_path / "disk").mkdir()
+    run = within(HANGING, tmp_path, namespace=("unshare", "-m", "bash", "-e", "-c"))
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert_like(tmp_path, oracle)

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,9 @@ from tests.judges.test_local import folder, pairs, settings, values
 from tests.sweep.test_run import left_by, tune
 
 __all__ = ["folder"]  # a fixture: the tiny judging model
+
+PATIENCE = 120.0
+"""Seconds without an answer after which a worker is given up."""
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +134,7 @@ def test_a_worker_that_cannot_read_the_model_takes_no_pairs_with_it(
     other = config.model_copy(update={"model": str(tmp_path / "empty")})
     workers = [actor.remote(config), actor.remote(other)]
     asked = pairs(20)
-    remote = RemoteJudge("both", {}, 3, workers)
+    remote = RemoteJudge("both", {}, 3, workers, PATIENCE)
     assert verdicts(remote, asked) == nearly(values(local_judge(config), asked))
     assert remote.workers == workers[:1]
 
@@ -138,10 +143,10 @@ def mortal_workers(config: JudgeConfig, count: int) -> list[Any]:
     """Judge workers whose process ends whenever it reads an answer DEADLY."""
 
     class Mortal(JudgeWorker):
-        def judge(self, pairs: list[Pair]) -> Any:
+        def judge(self, key: str, pairs: list[Pair]) -> Any:
             if any("DEADLY" in (pair.first, pair.second) for pair in pairs):
                 os._exit(1)
-            return super().judge(pairs)
+            return super().judge(key, pairs)
 
     options = {"num_cpus": 1, "max_restarts": 1, "max_task_retries": 1}
     return [ray.remote(Mortal).options(**options).remote(config) for _ in range(count)]
@@ -155,7 +160,7 @@ def test_a_pair_that_kills_every_worker_costs_two_and_fails_alone(
     before = values(local_judge(config), asked)
     asked[6] = asked[6]._replace(first="DEADLY")
     asked[7] = asked[6].swapped
-    remote = RemoteJudge("mortal", {}, 3, mortal_workers(config, 3))
+    remote = RemoteJudge("mortal", {}, 3, mortal_workers(config, 3), PATIENCE)
     answered = dict(remote.judge(asked))
     assert sorted(answered) == list(range(len(asked)))
     failed = [answered.pop(index) for index in (6, 7)]
@@ -171,7 +176,7 @@ def test_a_pair_that_kills_every_worker_costs_two_and_fails_alone(
 @pytest.mark.slow
 def test_workers_that_were_dead_before_are_held_against_no_pair(cluster: None, config: JudgeConfig):
     asked = pairs(2)
-    remote = RemoteJudge("mortal", {}, 3, mortal_workers(config, 3))
+    remote = RemoteJudge("mortal", {}, 3, mortal_workers(config, 3), PATIENCE)
     first, second, left = remote.workers
     ray.get([worker.load.remote() for worker in remote.workers])
     ray.kill(first)
@@ -179,6 +184,76 @@ def test_workers_that_were_dead_before_are_held_against_no_pair(cluster: None, c
     assert verdicts(remote, asked) == nearly(values(local_judge(config), asked))
     assert remote.workers == [left]
     ray.kill(left)
+
+
+@pytest.mark.slow
+def test_a_worker_that_falls_silent_is_given_up_and_costs_no_verdict(
+    cluster: None, config: JudgeConfig
+):
+    """As one behind a link that was cut, or one that is to start again where there is no room."""
+    workers = [ray.remote(num_cpus=1)(Told).remote(config) for _ in range(2)]
+    processes = [psutil.Process(ray.get(worker.pid.remote())) for worker in workers]
+    asked = pairs(20)
+    remote = RemoteJudge("silent", {}, 3, workers, patience=20)
+    remote.ask_again_seconds = 5
+    before = verdicts(remote, asked)
+    processes[0].suspend()
+    assert verdicts(remote, asked) == nearly(before)
+    assert remote.workers == workers[1:]
+    processes[1].suspend()
+    failed = [verdict for _, verdict in remote.judge(asked)]
+    assert len(failed) == len(asked)
+    assert {(verdict.preference, verdict.over) for verdict in failed} <= {
+        (None, True),
+        (None, False),
+    }
+    assert remote.workers == []
+    assert failed[-1].reason.endswith(
+        "a worker of the judge must answer or be up again within workers.start_minutes=0.333333, "
+        "but is silent"
+    )
+    for worker in workers:
+        ray.kill(worker)
+
+
+@pytest.mark.slow
+def test_a_chunk_that_is_asked_for_again_is_not_read_again(cluster: None, config: JudgeConfig):
+    """A worker that is slow, or whose answer was lost with a link, has no second work by it."""
+    worker = ray.remote(num_cpus=1)(Told).remote(config)
+    process = psutil.Process(ray.get(worker.pid.remote()))
+    asked = pairs(20)
+    remote = RemoteJudge("slow", {}, 3, [worker], PATIENCE)
+    remote.ask_again_seconds = 0.2
+    before = verdicts(remote, asked)
+    process.suspend()
+    running = remote.judge(asked)
+    answered: list[Any] = []
+    reading = threading.Thread(target=lambda: answered.extend(running))
+    reading.start()
+    time.sleep(2)
+    process.resume()
+    reading.join()
+    assert [verdict.preference for _, verdict in sorted(answered)] == before
+    asked_for, read = ray.get(worker.counts.remote())
+    assert asked_for > read == 2 * len(batches(asked, 3))
+    ray.kill(worker)
+
+
+class Told(JudgeWorker):
+    """A judge worker that says which process it is, and how often it was asked and has read."""
+
+    asked_for = read = 0
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def judge(self, key: str, pairs: list[Pair]) -> Any:
+        self.asked_for += 1
+        self.read += key not in self._read
+        return super().judge(key, pairs)
+
+    def counts(self) -> tuple[int, int]:
+        return self.asked_for, self.read
 
 
 @pytest.mark.slow
