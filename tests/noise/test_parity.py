@@ -100,8 +100,8 @@ def test_training_has_the_losses_of_transformers_hook_bit_for_bit(
     noised = losses(trial(noise__type="neftune", **ours, **quick))
     load = symnoise_ray.training.loop.load
 
-    def load_with_hook(*arguments: Any) -> Any:
-        loaded = load(*arguments)
+    def load_with_hook(*arguments: Any, **how: Any) -> Any:
+        loaded = load(*arguments, **how)
         activate_neftune(loaded.model, ALPHA)
         return loaded
 
