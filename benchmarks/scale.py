@@ -20,6 +20,7 @@ import itertools
 import json
 import math
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -42,7 +43,9 @@ from symnoise_ray.workers import slots
 from symnoise_ray.workers.hub import Hub
 from symnoise_ray.workers.outcome import Outcome
 
-SLEEP_SECONDS = 0.2
+SLEEP_SECONDS = 1.0
+"""Of a trial in its slot. Where it is shorter than the start of a trial's own process, Ray Tune
+starts processes that it throws away again."""
 NUM_PROMPTS = 4
 SECONDS_BETWEEN_RECORDS = 0.5
 NUM_RECORDS = 20
@@ -89,7 +92,7 @@ def sleeping_slot(hub: Any, slot: str, pool: str, *_: Any) -> None:
 
 def _beat(hub: Any, slot: str, done: threading.Event) -> None:
     while not done.wait(1.0):
-        ray.get(hub.beat.remote(slot, slot, 0.0))
+        ray.get(hub.beat.remote(slot, slot, 0, 0.0))
 
 
 def _sleep(hub: Any, slot: str, task: dict[str, Any]) -> Outcome:
@@ -238,14 +241,19 @@ def measure(trials: Sequence[int], num_slots: Sequence[int], sweep_slots: int) -
         log_to_driver=False,
         logging_level="ERROR",
     )
-    hubs = [hub_with(number) for number in num_slots]
+    hubs = [_told(hub_with(number)) for number in num_slots]
     ray.shutdown()
-    rows = [sweep(number, sweep_slots) for number in trials]
+    rows = [_told(sweep(number, sweep_slots)) for number in trials]
     figures: dict[str, Any] = {"trials": rows, "slots": hubs, "sweep_slots": sweep_slots}
     if len(rows) > 1:
         figures["exponent_search"] = exponent(rows, "search_s")
-        figures["exponent_end"] = exponent(rows, "end_s")
     return figures
+
+
+def _told(row: dict[str, Any]) -> dict[str, Any]:
+    """Show a row at once, since the next one may take long."""
+    print(row, file=sys.stderr, flush=True)
+    return row
 
 
 def numbers(text: str) -> list[int]:

@@ -108,12 +108,26 @@ LONGEST = (
 """Files that start Ray or many processes, or train much; the longest first."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses by the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first, so that processes beside each other end together."""
+    """Put the longest files first, and mark the cases that only the slow tests take.
+
+    The longest first, so that processes beside each other end together.
+    """
     place = {name: number for number, name in enumerate(LONGEST)}
     items.sort(
         key=lambda item: place.get(f"{item.path.parent.name}/{item.path.stem}", len(LONGEST))
     )
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sampled"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for group in cases.values():
+        (number,) = group[0].get_closest_marker("sampled").args
+        kept = {round(index * (len(group) - 1) / max(1, number - 1)) for index in range(number)}
+        for index, item in enumerate(group):
+            if index not in kept:
+                item.add_marker("slow")
 
 
 @pytest.fixture

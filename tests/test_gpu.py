@@ -179,6 +179,7 @@ def test_a_step_that_hangs_is_ended_with_all_that_it_started(
     assert "in check" in (tmp_path / "hanging.log").read_text(), "the log shows where it hung"
 
 
+@pytest.mark.slow
 def test_a_command_that_is_terminated_ends_its_step(
     own_steps: dict[str, Step], tmp_path: Path
 ) -> None:

@@ -117,6 +117,7 @@ def _race(folder: Path, start: Any, done: Any) -> None:
     done.put(len(cached(folder, {"data": "a"}, slow)))
 
 
+@pytest.mark.slow
 def test_several_writers_leave_one_whole_table(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     start, done = context.Barrier(3), context.Queue()

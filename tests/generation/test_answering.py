@@ -102,6 +102,7 @@ def test_a_model_that_ends_at_once_gives_empty_answers(loaded: Loaded) -> None:
     assert {completion.output for completion in answers(loaded)} == {""}
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("room", [1, 3])
 def test_where_memory_runs_out_the_rest_is_answered_in_smaller_batches(
     loaded: Loaded, room: int
@@ -255,6 +256,7 @@ def wanted(launched: dict[str, str], tiny_model_dir: Path) -> list[list[Completi
         return [answers(plain), answers(plain, **SAMPLED)]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", OTHER_SETTINGS)
 def test_only_the_trials_settings_decode(
     name: str, wanted: list[list[Completion]], tiny_model_dir: Path, tmp_path: Path
@@ -373,6 +375,7 @@ def random_model(config: Any) -> Any:
     return model
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("name", "decoding"),
     [("RWKV", {}), ("RecurrentGemma", {}), ("RecurrentGemma", {"temperature": 1.0})],
@@ -417,6 +420,7 @@ def test_a_diverged_model_answers_whole_batches(loaded: Loaded) -> None:
     assert seen[-1] == len(EXAMPLES)
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("name", LEAVE_PADDING)
 def test_a_model_that_leaves_padding_alone_answers_whole_batches(

@@ -237,6 +237,7 @@ def upstream(outcome: Outcome) -> dict[str, float]:
     return {name: value for name, value in outcome.summary.items() if "/" in name}
 
 
+@pytest.mark.slow
 def test_a_trial_tells_its_scores_and_is_the_same_trial_otherwise(
     trial: Trial, tasks_dir: Path, tmp_path: Path
 ) -> None:

@@ -143,6 +143,7 @@ def as_arrays(batch: Batch) -> Arrays:
     return {**taken, "attention_mask": mask, "position_ids": batch.position_BL}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.usefixtures("process_group")
 @pytest.mark.parametrize(
     "noise",
@@ -218,6 +219,7 @@ def by_hand(
     return found
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("noise_type", ["symnoise", "symgaussian", "independent", "bernoulli"])
 def test_three_steps_have_the_losses_of_the_concatenated_copies_by_hand(
     make_model: Callable[[], LlamaForCausalLM], tmp_path: Path, noise_type: str
@@ -289,6 +291,7 @@ def test_workers_and_deepspeed_take_the_same_steps(
 # Nothing where there is no noise
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("noise", [{"type": "none"}, {"type": "symnoise", "alpha": 0}], ids=str)
 def test_without_noise_every_bit_is_that_of_the_plain_trainer(
     make_model: Callable[[], LlamaForCausalLM], tmp_path: Path, noise: dict[str, Any]

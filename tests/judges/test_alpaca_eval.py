@@ -230,6 +230,7 @@ def test_one_bad_pair_does_not_cost_the_others_of_its_chunk_their_verdicts(
     assert judged(tmp_path, 4).usage == Usage(calls=2), "only what failed is asked again"
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("trouble", "status"), [("status 401", 401), ("status 404", 404), ("quota", 429)]
 )

@@ -269,6 +269,7 @@ def in_both_types() -> Iterator[Any]:
         yield pytest.param(way, config, "bf16", id=f"{name}, bf16", marks=again)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("way", "config", "dtype"), in_both_types())
 def test_a_model_that_cannot_share_or_pad_is_read_whole(
     way: str, config: Callable[[], Any], dtype: str

@@ -140,6 +140,7 @@ def test_a_shipped_file_is_usable(name: str):
     assert checked.unchecked == []
 
 
+@pytest.mark.sampled(20)
 @pytest.mark.parametrize(
     ("name", "mistake"),
     [(name, mistake) for name, mistakes in MISTAKES.items() for mistake in mistakes],

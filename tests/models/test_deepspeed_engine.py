@@ -156,6 +156,7 @@ def test_sharding_does_not_change_the_training_of_adapters(stage: int) -> None:
     assert steps.losses[2] != pytest.approx(unsharded().losses[2], rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "rank"),
     [

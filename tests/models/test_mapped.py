@@ -84,6 +84,7 @@ def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
         assert torch.equal(tensor, other[name]), name
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma"])
 @pytest.mark.parametrize("stored", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("shared", [False, True])
@@ -111,6 +112,7 @@ def test_weights_that_nobody_trains_need_no_memory_of_their_own(wide: ModelConfi
     assert own_bytes() - before < 0.2 * size(copies[0].model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stored", ["fp32", "bf16"])
 def test_between_two_trials_a_process_holds_no_weights(
     stored: str,

@@ -80,6 +80,7 @@ def logits_of(model: nn.Module) -> torch.Tensor:
         return model(input_ids=rows_of(9)[0]).logits.clone()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("rank", [None, 4], ids=["full", "lora"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_trained_model_is_read_back_as_it_was(
@@ -117,6 +118,7 @@ def test_the_folder_holds_the_same_weights_as_the_first_one(
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.slow
 def test_a_model_in_bf16_is_written_in_bf16(tmp_path: Path, tiny_model_dir: Path) -> None:
     config = ModelConfig(name=str(tiny_model_dir), dtype="bf16")
     loaded = load(config)

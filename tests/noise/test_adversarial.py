@@ -91,6 +91,7 @@ def test_it_raises_the_loss_more_than_any_draw_of_signs(trial: Trial) -> None:
     assert worst - clean > 5 * max(abs(other - clean) for other in others)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.usefixtures("process_group")
 @pytest.mark.parametrize(
     "way",

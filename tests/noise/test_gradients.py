@@ -158,6 +158,7 @@ STEPS = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.usefixtures("process_group")
 @pytest.mark.parametrize(("noise_type", "way"), STEPS)
 def test_a_step_of_training_has_the_gradient_by_hand(

@@ -127,6 +127,7 @@ def test_a_step_of_training_has_the_gradient_by_hand(
     assert apart(trained, plain) > 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("process_group")
 def test_packed_alone_or_sharded_a_row_has_the_same_noise(trial: Trial) -> None:
     def losses(**settings: Any) -> list[float]:

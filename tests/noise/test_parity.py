@@ -90,6 +90,7 @@ def losses(config: TrialConfig) -> list[float]:
     return [record["loss"] for record in records if "loss" in record]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.usefixtures("process_group")
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_training_has_the_losses_of_transformers_hook_bit_for_bit(

@@ -61,6 +61,7 @@ def losses(config: TrialConfig) -> list[float]:
     return [record["loss"] for record in records if "loss" in record]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.usefixtures("process_group")
 @pytest.mark.parametrize("size", [1, 4])
 @pytest.mark.parametrize("weight", [1.0, 0.3])
@@ -87,6 +88,7 @@ def test_with_the_weight_zero_it_is_plain_training_at_the_same_compute(
     assert apart(weighted, plain) > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("process_group")
 def test_packed_and_sharded_it_has_the_losses_of_plain_rows(trial: Trial) -> None:
     settings = {**STRONG, **QUICK, "train__max_steps": 2}

@@ -218,6 +218,7 @@ def test_bf16_is_rounded_once_from_fp32(tiny_model: LlamaForCausalLM, noise_type
 # ZeRO-3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("process_group")
 @pytest.mark.parametrize(
     "execution", ["sequential", pytest.param("concat", marks=pytest.mark.slow)]
@@ -326,6 +327,7 @@ def test_noise_leaves_the_rows_of_every_step_alone(
 # Clean rows beside noisy ones
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.usefixtures("process_group")
 @pytest.mark.parametrize("execution", ["sequential", "concat"])
 @pytest.mark.parametrize("noise_type", ["symnoise", "neftune"])

@@ -197,6 +197,7 @@ def ask(verb: str, name: str, endpoint: str, home: Path) -> tuple[int, str, floa
 NOWHERE = "http://127.0.0.1:9"
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("verb", ["validate", "plan"])
 def test_a_hub_that_cannot_be_reached_is_told_soon(verb: str, tmp_path: Path):
     _, _, usual = ask(verb, "demo", NOWHERE, tmp_path)

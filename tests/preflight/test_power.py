@@ -42,6 +42,7 @@ def tables(
     return [0.5 + gap + a + b + c for gap, a, b, c in zip(gaps, prompts, seeds, rest, strict=True)]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "gap", [0.05, *(pytest.param(other, marks=pytest.mark.slow) for other in (0.02, 0.1))]
 )

@@ -74,6 +74,7 @@ def test_two_hundred_hostile_texts_and_a_huge_one_are_given() -> None:
     assert len(HUGE) > 10_000_000
 
 
+@pytest.mark.slow
 def test_the_page_shows_hostile_answers_as_they_are(open_page: Open, sweep: Path) -> None:
     page = open_page(sweep / "report.html")
     assert page.problems == []

@@ -27,6 +27,7 @@ def error(rate: float, count: int) -> float:
     return 2 * math.sqrt(rate * (1 - rate) / count)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("num_seeds", [2, 3, 10])
 def test_sweeps_without_a_difference_hardly_ever_get_a_verdict(num_seeds: int) -> None:
     found = false_verdicts(300, 4, 60, num_seeds, Effects())
@@ -45,6 +46,7 @@ def test_one_seed_does_not_cover_what_another_training_would_do() -> None:
     assert false_verdicts(100, 4, 60, 1, Effects())["false_verdicts"] > 0.2
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("asked", [1, 3])
 def test_a_trials_interval_holds_the_truth_as_often_as_it_says(asked: int) -> None:
     found = trial_coverage(200, 60, asked)

@@ -38,6 +38,7 @@ def most(rate: float, count: int) -> float:
     return rate + 3.1 * math.sqrt(rate * (1 - rate) / count)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("world", ["equal curves", "seeds t3 5 points"])
 def test_a_sweep_hardly_ever_tells_a_difference_where_there_is_none(world: str) -> None:
     found = null_figures(world, 120)
@@ -45,6 +46,7 @@ def test_a_sweep_hardly_ever_tells_a_difference_where_there_is_none(world: str) 
     assert found["trainings"] <= 44
 
 
+@pytest.mark.slow
 def test_no_difference_is_hardly_ever_said_of_three_points() -> None:
     assert no_difference_figures("all 3 points better", 100)["rate"] <= most(0.05, 100)
 

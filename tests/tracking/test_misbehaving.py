@@ -96,6 +96,7 @@ def bad(request: pytest.FixtureRequest) -> Iterator[BadServer]:
     thread.join()
 
 
+@pytest.mark.sampled(1)
 def test_a_server_that_is_ill_delays_no_event_and_loses_none(
     bad: BadServer, directory: Path, store: Callable[[str], str]
 ) -> None:

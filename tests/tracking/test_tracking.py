@@ -233,6 +233,7 @@ def test_metrics_of_trials_that_train_side_by_side_arrive_whole(uri: str, direct
     assert runs["a"].info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_metrics_arrive_while_a_trial_trains_though_nothing_else_happens(
     uri: str, directory: Path
 ) -> None:

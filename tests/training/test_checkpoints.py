@@ -53,6 +53,7 @@ def steps(folder: Path) -> list[int]:
     return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("stage", "dtype"),
     [
@@ -83,6 +84,7 @@ def test_a_resumed_training_is_the_undisturbed_one_bit_for_bit(
     assert before + after == undisturbed
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "settings",
     [
@@ -114,6 +116,7 @@ def test_a_checkpoint_of_one_stage_serves_another(trial: Trial, tmp_path: Path) 
     )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "broken", ["tensors", "manifest", "list", "no files", "digit", "no manifest", "gone"]
 )

@@ -146,6 +146,7 @@ def run(config: TrialConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return records, trained.summary
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("execution", ["sequential", "concat"])
 @pytest.mark.parametrize("noise_type", ["none", "neftune", "symnoise"])
 @pytest.mark.usefixtures("process_group")
@@ -162,6 +163,7 @@ def test_packed_and_padded_rows_give_the_same_losses(
         assert one == pytest.approx(other, rel=1e-5, abs=1e-5)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("execution", ["sequential", "concat"])
 @pytest.mark.usefixtures("process_group")
 def test_one_line_told_apart_by_positions_gives_the_same_losses(

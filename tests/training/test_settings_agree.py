@@ -63,6 +63,7 @@ def uncut(trial: Trial, process_group: None) -> list[dict[str, Any]]:
     return UNCUT
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("way", WAYS)
 def test_one_worker_trains_alike(trial: Trial, uncut: list[dict[str, Any]], way: str) -> None:
     got = run(trial(**COMMON, **{**PLAIN, **WAYS[way]}))
@@ -106,6 +107,7 @@ def test_two_workers_train_like_one(trial: Trial, tmp_path: Path) -> None:
         assert got == pytest.approx(curve(expected), rel=2e-4, abs=1e-4), way
 
 
+@pytest.mark.slow
 def test_workers_that_were_told_different_trials_do_not_start(trial: Trial, tmp_path: Path) -> None:
     for rank, lr in enumerate((1e-3, 2e-3)):
         config = trial(**COMMON, optim__lr=lr).model_dump_json()

@@ -30,6 +30,7 @@ def answers(directory: Path) -> dict[str, Any]:
     return {row["instruction"]: row["output"] for row in read_lines(directory / COMPLETIONS)}
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "settings",
     [{}, {"lora__rank": 4, "lora__merge": False}, {"model__dtype": "bf16"}],
@@ -72,6 +73,7 @@ class Asking:
         self.answers.append(found.output)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "settings",
     [{}, {"lora__rank": 4, "lora__dropout": 0.3}, {"generate__temperature": 0.7}],
@@ -90,6 +92,7 @@ def test_a_model_that_is_asked_while_it_trains_goes_on_with_the_same_bits(
     assert answers(alone) == answers(asked)
 
 
+@pytest.mark.slow
 def test_a_kept_model_that_is_gone_fails_the_trial_with_its_reason(
     trial: Callable[..., TrialConfig], tmp_path: Path
 ) -> None:

@@ -115,6 +115,7 @@ def actors_of_ray() -> dict[str, psutil.Process]:
     return found
 
 
+@pytest.mark.slow
 def test_beside_a_slot_runs_only_what_it_needs_and_its_rank_alone_imports_torch(pool: Pool):
     found = actors_of_ray()
     assert {"TrainController", "Hub", "RayTrainWorker"} <= set(found)
@@ -145,6 +146,7 @@ def test_ten_trials_in_one_slot_stay_equal_and_leave_no_memory(pool: Pool, tmp_p
     assert max(memory[3:]) - memory[2] < 8, memory
 
 
+@pytest.mark.slow
 def test_records_come_while_the_trial_runs(pool: Pool, tmp_path: Path):
     records = list(pool.workers.run("records", short_trial(), tmp_path / "records"))
     steps = [record["step"] for record in records[:-1] if isinstance(record, dict)]
@@ -154,6 +156,7 @@ def test_records_come_while_the_trial_runs(pool: Pool, tmp_path: Path):
     assert set(finished.seconds) == {"start", "load", "train", "generate"}
 
 
+@pytest.mark.slow
 def test_a_cancelled_trial_frees_its_slot_within_a_second(pool: Pool, tmp_path: Path):
     running = pool.workers.run("long", short_trial(max_steps=5000), tmp_path / "long")
     next(running)
@@ -168,6 +171,7 @@ def test_a_cancelled_trial_frees_its_slot_within_a_second(pool: Pool, tmp_path: 
     assert isinstance(list(following)[-1], Outcome)
 
 
+@pytest.mark.slow
 def test_a_waiting_trial_can_be_cancelled(pool: Pool, tmp_path: Path):
     running = pool.workers.run("first", short_trial(max_steps=5000), tmp_path / "first")
     next(running)
@@ -181,6 +185,7 @@ def test_a_waiting_trial_can_be_cancelled(pool: Pool, tmp_path: Path):
         list(running)
 
 
+@pytest.mark.slow
 def test_a_failing_trial_leaves_its_worker_alive(pool: Pool, tmp_path: Path):
     pid = worker_pid(pool)
     wild = TrialConfig.model_validate(short_trial().model_dump() | {"optim": {"lr": 1e30}})
