@@ -57,6 +57,7 @@ MISPLACED = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("command", VERBS.values(), ids=VERBS)
 def test_a_misplaced_key_is_refused_and_not_shown(
     command: list[str],

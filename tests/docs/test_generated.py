@@ -65,6 +65,7 @@ def test_only_spaces_are_shipped_spaces() -> None:
 SPACES = [*sorted(SCHEMA.parent.rglob("*.yaml")), ROOT / "examples" / "own_question.yaml"]
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
 def test_a_space_names_the_schema_and_is_valid_by_it(path: Path) -> None:
     text = path.read_text(encoding="utf-8")

@@ -13,6 +13,7 @@ from symnoise_ray.tracking.journal import Journal
 VALIDATE = [sys.executable, "-m", "symnoise_ray", "validate", "quickstart"]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "surroundings",
     [

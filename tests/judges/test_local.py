@@ -281,6 +281,7 @@ def test_a_model_that_cannot_share_or_pad_is_read_whole(
     read_as_plainly(judge, dtype)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize(
     "config",

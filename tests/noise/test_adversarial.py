@@ -52,6 +52,7 @@ def losses(config: TrialConfig) -> list[float]:
     return [record["loss"] for record in records if "loss" in record]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.usefixtures("process_group")
 @pytest.mark.parametrize(
     ("size", "clean", "execution"), [(4, False, "sequential"), (1, True, "sequential"),

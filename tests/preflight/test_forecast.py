@@ -317,6 +317,7 @@ SETTINGS = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.usefixtures("own_linear")
 @pytest.mark.parametrize(
     ("name", "dtype", "checkpointed"),

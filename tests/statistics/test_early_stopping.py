@@ -94,6 +94,7 @@ def test_more_scores_than_items_and_empty_sets_are_refused() -> None:
         EarlyDecision(5, error_rate=0)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("win_rate", [0.6, 0.55])
 def test_a_gap_is_decided_on_a_part_of_the_items_without_flips(win_rate: float) -> None:
     rng = np.random.default_rng(int(100 * win_rate))

@@ -103,6 +103,7 @@ def coverage(num_sweeps: int, tau: float, rng: np.random.Generator, repeats: int
     return held / repeats
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("num_sweeps", [3, 6, 12])
 @pytest.mark.parametrize("tau", [0.0, 0.01, 0.04])
 def test_the_interval_holds_the_mean_of_unlike_sweeps_in_95_of_100(num_sweeps: int, tau: float):

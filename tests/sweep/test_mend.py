@@ -59,6 +59,7 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", ["trial.json", "completions.jsonl", "preferences.jsonl"])
 @pytest.mark.parametrize(
     "damage",

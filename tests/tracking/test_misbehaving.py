@@ -127,6 +127,7 @@ def test_a_database_that_another_program_has_locked_gets_all_later(
     check_whole(uri, directory)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "name",
     [
