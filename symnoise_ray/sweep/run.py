@@ -209,15 +209,7 @@ def _run(sweep: Sweep, found: Place, judges: JudgeSource) -> tuple[SweepResult, 
     groups = f"{slots.number} worker group{'s' if slots.number > 1 else ''}"
     sweep.board.say(f"starting {groups}, {slots.why} ...")
     watch = Watch(config.name, sweep.board, tracker)
-    budget = Budget(
-        with_ordered_budget(config, sweep.directory),
-        sweep.judge,
-        lambda: watch.results,
-        sweep.began,
-        slots.number,
-        pairs=partial(spent_on_pairs, sweep.directory),
-        num_prompts=(len(asked.search), len(asked.confirm)) if asked and asked.confirm else (1, 1),
-    )
+    budget = _budget(sweep, watch, slots.number)
     steering = Steering(plans, watch, budget)
     sweep.board.standing.num_slots, sweep.board.standing.phase = slots.number, "starting slots"
     warm = plans.search(0, first_point(config)).config
@@ -242,6 +234,19 @@ def _run(sweep: Sweep, found: Place, judges: JudgeSource) -> tuple[SweepResult, 
         raise
     result = _finish(sweep, watch, tracker, ended=True, patient=True)
     return result, events.page(tracker, result)
+
+
+def _budget(sweep: Sweep, watch: Watch, num_slots: int) -> Budget:
+    asked = sweep.past.prompts
+    return Budget(
+        with_ordered_budget(sweep.config, sweep.directory),
+        sweep.judge,
+        lambda: watch.results,
+        sweep.began,
+        num_slots,
+        pairs=partial(spent_on_pairs, sweep.directory),
+        num_prompts=(len(asked.search), len(asked.confirm)) if asked and asked.confirm else (1, 1),
+    )
 
 
 def _search_and_confirm(
