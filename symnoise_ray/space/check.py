@@ -105,14 +105,16 @@ def _check_same_judge(name: str, fault: Fault, path: KeyPath) -> None:
 def _check_cost_is_measured(sweep: SweepConfig, fault: Fault) -> None:
     """The cost of a step is measured, since one number cannot hold for every noise type."""
     name = "train.step_cost"
-    given: list[KeyPath] = [("trial", "train", "step_cost")] * (
-        (sweep.trial.get("train") or {}).get("step_cost") is not None
-    )
-    given += [("parameters", name)] * (name in sweep.parameters)
-    given += [("baselines", n, name) for n, point in enumerate(sweep.baselines) if name in point]
-    for path in given:
+    given: list[KeyPath] = [
+        ("baselines", number, name) for number, point in enumerate(sweep.baselines) if name in point
+    ]
+    if name in sweep.parameters:
+        given.append(("parameters", name))
+    if (sweep.trial.get("train") or {}).get("step_cost") is not None:
+        given.append(("trial", "train", "step_cost"))
+    if given:
         raise fault(
-            path,
+            given[0],
             f"{name} must be left out: a sweep measures it for every kind of noise; it is for "
             "single trials",
         )
