@@ -194,14 +194,14 @@ async def _slot(hub: Any, name: str, phase: float, waits: list[float]) -> None:
     for step in range(NUM_RECORDS):
         await asyncio.sleep(SECONDS_BETWEEN_RECORDS)
         began = time.perf_counter()
-        await hub.event.remote(name, name, task["name"], {"step": step})
+        await hub.tell.remote(name, name, task["name"], [{"step": step}])
         waits.append(time.perf_counter() - began)
     await hub.finish.remote(name, name, task["name"], 0, Outcome("done"))
 
 
 async def _trial(hub: Any, name: str) -> None:
     """A trial that follows its records to its end."""
-    await hub.submit.remote(name, {"config": {"train": {"micro_batch_size": 1}}}, "pool")
+    await hub.submit.remote(name, {"config": {"train": {"micro_batch_size": 1}}}, "pool", "key")
     watched = hub.wait_cancel.remote(name)
     seen, outcome = 0, None
     while outcome is None:

@@ -5,6 +5,7 @@ Light: a trial's own process needs it, and imports neither torch nor ray.train f
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,14 +44,12 @@ class Workers:
             CancelledError: it was cancelled.
         """
         payload = {"config": config.model_dump(mode="json"), "directory": str(directory)}
-        seen, last_step = 0, -1
-        # Asked again it says so, since the hub may have heard the first time.
-        again = (name, payload, self.pool, last_step)
-        self._ask("submit", name, payload, self.pool, again=again)
+        seen, last_step, key = 0, -1, secrets.token_hex(8)
+        self._ask("submit", name, payload, self.pool, key)
         while True:
             found = self._ask("events", name, seen, patience, takes=patience)
             if found is None:  # the hub that knew the trial is gone
-                self._ask("submit", name, payload, self.pool, last_step)
+                self._ask("submit", name, payload, self.pool, key, last_step)
                 seen = 0
                 continue
             events, outcome = found
@@ -85,20 +84,13 @@ class Workers:
         found: dict[str, dict[str, Any]] = self._ask("state")["slots"]
         return {name: slot["task"] for name, slot in found.items() if slot["up"]}
 
-    def _ask(
-        self,
-        method: str,
-        *arguments: Any,
-        takes: float = 0.0,
-        again: tuple[Any, ...] | None = None,
-    ) -> Any:
+    def _ask(self, method: str, *arguments: Any, takes: float = 0.0) -> Any:
         """Call the hub, or the one that takes its place.
 
         Args:
             method: What is asked.
             arguments: With what.
             takes: Seconds that the hub may wait before it answers.
-            again: The arguments from the second time on, where they are others.
 
         Raises:
             InfrastructureError: there is none for too long.
@@ -115,4 +107,3 @@ class Workers:
                         f"{one_line(error)}"
                     ) from None
                 time.sleep(RETRY_SECONDS)
-                arguments = arguments if again is None else again

@@ -9,6 +9,8 @@ Train.
 Ray starts a hub again whose process died, and `pool.py` ends one that is silent. The new hub knows
 nothing: ranks of the old one leave and come back through Ray Train, and trials are queued again by
 those that wait for them, so they go on from their checkpoints.
+
+Ray makes a call again whose answer was lost on its way, so every method bears to be called twice.
 """
 
 from __future__ import annotations
@@ -67,18 +69,18 @@ class Hub(Prompts, Watchman):
     # What trials ask.
 
     async def submit(
-        self, name: str, payload: dict[str, Any], pool: str, last_step: int | None = None
+        self, name: str, payload: dict[str, Any], pool: str, key: str, last_step: int = -1
     ) -> None:
-        """Queue a trial; a name is used once.
+        """Queue a trial; a name is used once, by the one that has its key.
 
         One that was queued at a hub that is gone comes with the last step that was told of it, and
-        is not told of that again; where this hub has it already, it stays as it is.
+        is not told of that again.
         """
         if name in self.tasks:
-            if last_step is not None:
+            if self.tasks[name].key == key:
                 return
             raise ValueError(f"the trial name {name!r} was submitted before")
-        self.tasks[name] = Task(payload, pool, last_step=-1 if last_step is None else last_step)
+        self.tasks[name] = Task(payload, pool, key, last_step=last_step)
         self.queues.setdefault(pool, deque()).append(name)
         if self.closing or self.gave_up:
             self._give_up()
@@ -229,17 +231,18 @@ class Hub(Prompts, Watchman):
             )
         return task.cancelled
 
-    async def event(
-        self, name: str, incarnation: str, task_name: str, record: dict[str, Any]
+    async def tell(
+        self, name: str, incarnation: str, task_name: str, records: list[dict[str, Any]]
     ) -> None:
-        """A record of the running trial; steps that came before (a replay) are dropped."""
+        """Records of the running trial, by step; those that are known (a replay) are dropped."""
         slot, task = self.slots[name], self.tasks[task_name]
         if slot.incarnation != incarnation or slot.task != task_name:
             return
-        if record["step"] > task.last_step:
-            task.last_step = record["step"]
-            task.events.append(record)
-            self.waiting.wake((TASK, task_name))
+        for record in records:
+            if record["step"] > task.last_step:
+                task.last_step = record["step"]
+                task.events.append(record)
+                self.waiting.wake((TASK, task_name))
 
     async def beat(self, name: str, incarnation: str, rank: int, progress_age: float) -> bool:
         """A rank's sign of life every second; False when this group is not the current one."""
@@ -256,7 +259,8 @@ class Hub(Prompts, Watchman):
         """A rank is through with a trial; `die` when its peers are stuck in a collective."""
         slot = self.slots[name]
         if slot.incarnation != incarnation or slot.task != task_name:
-            return "die"
+            trial, word = slot.parted.get(rank, ("", ""))
+            return word if slot.incarnation == incarnation and trial == task_name else "die"
         slot.ended[rank] = outcome
         attempt = self.tasks[task_name].attempt
         self.waiting.wake((SLOT, name))
@@ -271,7 +275,8 @@ class Hub(Prompts, Watchman):
             slot.task = ""  # the first rank that comes here settles it for all
             self._settle(task_name, slot.worst)
             self.waiting.wake((SLOT, name))
-        return "ok" if whole else "die"
+        slot.parted[rank] = task_name, "ok" if whole else "die"
+        return slot.parted[rank][1]
 
     def _settle(self, task_name: str, outcome: Outcome) -> None:
         """End a task, or queue it again with half the micro-batch when memory ran out.

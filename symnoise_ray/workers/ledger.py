@@ -15,6 +15,8 @@ class Task:
 
     payload: dict[str, Any]
     pool: str
+    key: str
+    """Of the one that queued it, who may say so again."""
     submitted: float = field(default_factory=time.monotonic)
     attempt: int = 0
     slot: str = ""
@@ -41,6 +43,8 @@ class Slot:
     bound: dict[int, str] = field(default_factory=dict)
     task: str = ""
     ended: dict[int, Outcome] = field(default_factory=dict)
+    parted: dict[int, tuple[str, str]] = field(default_factory=dict)
+    """The trial that each rank was last through with, and what it was told then."""
     beats: dict[int, float] = field(default_factory=dict)
     """When each rank gave its last sign of life: those that hang in a collective hide none."""
     last_progress: float = 0.0

@@ -69,8 +69,10 @@ class Pool:
         self.hub_silent_seconds = HUB_SILENT_SECONDS
 
     def __enter__(self) -> Self:
-        # Ray starts it again, under the same handle, whenever its process dies.
-        actor = ray.remote(num_cpus=0, max_concurrency=1000, max_restarts=-1)(Hub)
+        # Ray starts it again, under the same handle, whenever its process dies, and makes a call
+        # again whose answer was lost.
+        often = {"max_restarts": -1, "max_task_retries": -1}
+        actor = ray.remote(num_cpus=0, max_concurrency=1000, **often)(Hub)
         # It lives and dies with the driver's node; another node may be taken away.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         name = f"symnoise-hub-{uuid.uuid4().hex[:8]}"

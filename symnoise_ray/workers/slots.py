@@ -12,6 +12,8 @@ import os
 import threading
 import time
 import uuid
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +140,42 @@ def _warm_up(config: TrialConfig) -> None:
     gc.freeze()
 
 
+class _Records:
+    """Sends the records of a trial, so that all arrive in their order whatever call is late.
+
+    Each call carries those of the calls before that have no answer yet.
+    """
+
+    def __init__(self, tell: Callable[[list[dict[str, Any]]], Any]) -> None:
+        self.tell = tell
+        self._open: list[dict[str, Any]] = []
+        self._calls: dict[Any, int] = {}
+
+    def send(self, record: dict[str, Any]) -> None:
+        """Send a record; returns at once."""
+        if self._calls:
+            calls = list(self._calls)
+            answered, _ = ray.wait(calls, num_returns=len(calls), timeout=0)
+            known = max((self._calls.pop(call) for call in answered), default=-1)
+            self._open = [each for each in self._open if each["step"] > known]
+        self._open.append(record)
+        self._calls[self.tell(self._open)] = record["step"]
+
+    def arrive(self) -> None:
+        """Wait until all have arrived."""
+        ray.get(list(self._calls), timeout=ANSWER_SECONDS)
+
+
+def _is_true(asked: Any) -> bool:
+    """Whether an answer is there, and says yes; a hub that is gone says nothing."""
+    if not ray.wait([asked], timeout=0)[0]:
+        return False
+    try:
+        return bool(ray.get(asked))
+    except ray.exceptions.RayError:  # this process leaves soon
+        return False
+
+
 class _Rank:
     """One rank's conversation with the hub."""
 
@@ -183,18 +221,18 @@ class _Rank:
     def _run(self, task: dict[str, Any], run_task: Any) -> None:
         name = task["name"]
         wanted = self.hub.wait_cancel.remote(name)
-        sent: list[Any] = []
+        records = _Records(partial(self.hub.tell.remote, self.slot, self.incarnation, name))
         wish, looked = False, 0.0
 
         def report(record: dict[str, Any]) -> None:
             self.progress = time.monotonic()
-            sent.append(self.hub.event.remote(self.slot, self.incarnation, name, record))
+            records.send(record)
 
         def cancelled() -> bool:
             nonlocal wish, looked
             self.progress = time.monotonic()
             if self.progress - looked >= CANCEL_SECONDS:
-                wish, looked = bool(ray.wait([wanted], timeout=0)[0]), self.progress
+                wish, looked = _is_true(wanted), self.progress
             return wish
 
         self.progress = time.monotonic()
@@ -208,7 +246,7 @@ class _Rank:
             cancelled=cancelled,
             interview=Interview(self.hub, name, config),
         )
-        ray.get(sent, timeout=ANSWER_SECONDS)
+        records.arrive()
         verdict = ray.get(
             self.hub.finish.remote(self.slot, self.incarnation, name, self.rank, outcome),
             timeout=ANSWER_SECONDS,

@@ -27,6 +27,8 @@ PORT = 6379
 RAY = (sys.executable, "-m", "ray.scripts.scripts")
 START_TRIES = 3
 """Ray gives a node 30 s to start, which are too few on a busy machine."""
+COMMAND_SECONDS = 150
+"""A command that starts a node whose raylet died meanwhile waits for a quarter of an hour."""
 
 
 def why_not() -> str:
@@ -78,7 +80,12 @@ class Machine:
     def ray(self, *words: str, around: Sequence[str] = (), **variables: str) -> int:
         """Run a command of Ray's to its end; `around` stands before it."""
         log = self.cluster.folder / f"ray-{self.name}.log"
-        return self.start([*around, *RAY, *words], log, **variables).wait(600)
+        running = self.start([*around, *RAY, *words], log, **variables)
+        try:
+            return running.wait(COMMAND_SECONDS)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            return running.wait()
 
     def start_ray(self, cpus: int, around: Sequence[str] = (), **variables: str) -> None:
         """Join the cluster with so many CPUs; the first machine is its head."""

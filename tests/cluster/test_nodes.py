@@ -5,6 +5,7 @@ The machines are network namespaces (`machines.py`); Ray, its nodes and the swee
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -173,6 +174,24 @@ def test_a_link_that_is_cut_for_twenty_seconds_and_then_slow_costs_no_trial(
     other.mend()
     other.slow("50mbit")
     end_whole(cluster, sweep, "cut")
+
+
+def test_calls_between_machines_that_get_lost_now_and_then_cost_no_trial(
+    cluster: Cluster, alone: Path
+):
+    """Of the calls that actors of one machine make, one in ten is lost, and one answer in ten."""
+    lost = {"num_failures": -1, "req_failure_prob": 10, "resp_failure_prob": 10}
+    calls = json.dumps({"CoreWorkerService.grpc_client.PushTask": lost})
+    lossy = cluster.add("lossy", RAY_testing_rpc_failure=calls)
+    sweep = cluster.tune(SHORT, *ACROSS, output="lossy", name="lossy")
+    until(lambda: lossy.processes(WORKER), sweep, cluster.log("lossy"))
+    end_whole(cluster, sweep, "lossy")
+    directory = cluster.folder / "lossy"
+    assert {trial["attempts"] for trial in read_json(directory / "results.json")["trials"]} == {1}
+    assert losses(directory).keys() == losses(alone).keys()
+    for name, found in losses(directory).items():
+        assert found == pytest.approx(losses(alone)[name], rel=0, abs=1e-6)
+    lossy.leave()
 
 
 def test_the_raylet_of_a_machine_is_killed_in_mid_trial_and_the_sweep_ends_whole(

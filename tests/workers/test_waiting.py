@@ -67,11 +67,11 @@ def test_a_record_of_one_trial_wakes_no_other_trial_and_no_slot() -> None:
         hub, woken = Hub(), []
         for name in ("a", "b"):
             await hub.slot_up(f"slot-{name}", "pool", "1", 0, 1, 0, b"")
-            await hub.submit(name, {"config": {"train": {"micro_batch_size": 1}}}, "pool")
+            await hub.submit(name, {"config": {"train": {"micro_batch_size": 1}}}, "pool", "key")
             assert await hub.take(f"slot-{name}", "1", 0) is not None
         wake = hub.waiting.wake
         hub.waiting.wake = lambda *subjects: (woken.extend(map(str, subjects)), wake(*subjects))[1]  # type: ignore[func-returns-value, method-assign]
-        await hub.event("slot-a", "1", "a", {"step": 0})
+        await hub.tell("slot-a", "1", "a", [{"step": 0}])
         await hub.finish("slot-b", "1", "b", 0, Outcome("done"))
         assert hub._watcher is not None
         hub._watcher.cancel()
@@ -88,9 +88,9 @@ def test_the_records_of_a_trial_can_be_asked_for_again_until_many_more_have_ende
         await hub.slot_up("slot", "pool", "1", 0, 1, 0, b"")
         for number in range(KEPT_RECORDS + 1):
             name = f"trial-{number}"
-            await hub.submit(name, {"config": {"train": {"micro_batch_size": 1}}}, "pool")
+            await hub.submit(name, {"config": {"train": {"micro_batch_size": 1}}}, "pool", "key")
             assert await hub.take("slot", "1", number) is not None
-            await hub.event("slot", "1", name, {"step": 0})
+            await hub.tell("slot", "1", name, [{"step": 0}])
             await hub.finish("slot", "1", name, 0, Outcome("done"))
             for _ in range(2):  # the first answer may have been lost on its way
                 told = await hub.events(name, 0, LONG)

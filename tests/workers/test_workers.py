@@ -278,7 +278,7 @@ def hub_with_task() -> Hub:
 
     async def prepare() -> None:
         payload = {"config": {"train": {"micro_batch_size": 4}}, "directory": ""}
-        await hub.submit("trial", payload, "pool")
+        await hub.submit("trial", payload, "pool", "key")
         await hub.slot_up("slot", "pool", "first", 0, 1, 1, None)
         await hub.take("slot", "first", 0)
 
@@ -308,10 +308,10 @@ def test_words_of_an_earlier_life_are_not_heard():
     hub = hub_with_task()
 
     async def restart_and_talk() -> str:
-        await hub.event("slot", "first", "trial", {"step": 0})
+        await hub.tell("slot", "first", "trial", [{"step": 0}])
         await hub.slot_down("slot", "pool", "killed")
         await hub.slot_up("slot", "pool", "second", 0, 1, 1, None)
-        await hub.event("slot", "first", "trial", {"step": 1})
+        await hub.tell("slot", "first", "trial", [{"step": 1}])
         assert await hub.beat("slot", "first", 0, 0.0) is False
         return await hub.finish("slot", "first", "trial", 0, Outcome("done"))
 
@@ -327,12 +327,12 @@ def test_a_hub_that_took_anothers_place_asks_for_the_trials_again_and_tells_no_s
         assert await hub.events("trial", 3, 0.0) is None, "it does not know the trial"
         payload = {"config": {"train": {"micro_batch_size": 4}}, "directory": ""}
         for _ in range(2):  # the first answer may be lost
-            await hub.submit("trial", payload, "pool", last_step=2)
+            await hub.submit("trial", payload, "pool", "key", last_step=2)
         assert await hub.beat("slot", "old", 0, 0.0) is False, "ranks of the old one are sent home"
         await hub.slot_up("slot", "pool", "new", 0, 1, 1, None)
         await hub.take("slot", "new", 0)
         for step in range(5):
-            await hub.event("slot", "new", "trial", {"step": step})
+            await hub.tell("slot", "new", "trial", [{"step": step}])
         events, outcome = await hub.events("trial", 0, 0.0)
         assert outcome is None
         return [event["step"] for event in events]
@@ -344,7 +344,7 @@ def test_ranks_that_leave_an_old_hub_are_no_failed_starts():
     hub = Hub()
 
     async def leave() -> None:
-        await hub.submit("trial", {}, "pool", last_step=2)
+        await hub.submit("trial", {}, "pool", "key", last_step=2)
         for number in range(MAX_START_FAILURES):
             await hub.slot_down(f"slot-{number}", "pool", "its hub was gone")
 
@@ -357,7 +357,7 @@ def test_slots_that_never_start_end_the_waiting_trials():
 
     async def fail_to_start() -> None:
         await hub.expect("slot", "pool")
-        await hub.submit("trial", {}, "pool")
+        await hub.submit("trial", {}, "pool", "key")
         for _ in range(MAX_START_FAILURES):
             await hub.slot_down("slot", "pool", "the model cannot be read")
 
@@ -399,7 +399,7 @@ def test_trials_end_with_the_reason_when_no_worker_group_comes_back():
 
     async def lose_the_only_slot() -> Outcome | None:
         await hub.slot_up("slot", "pool", "first", 0, 1, 1, b"")
-        await hub.submit("running", {"config": {"train": {"micro_batch_size": 4}}}, "pool")
+        await hub.submit("running", {"config": {"train": {"micro_batch_size": 4}}}, "pool", "key")
         await hub.take("slot", "first", 0)
         await hub.slot_down("slot", "pool", "the node went away")
         found = await hub.events("running", 0, 20.0)
@@ -419,11 +419,11 @@ def test_a_worker_group_that_comes_back_late_takes_the_trials_after_it():
 
     async def come_back() -> dict[str, object] | None:
         payload = {"config": {"train": {"micro_batch_size": 4}}, "directory": ""}
-        await hub.submit("first", payload, "pool")
+        await hub.submit("first", payload, "pool", "key")
         assert (await hub.events("first", 0, 20.0) or ([], None))[1] is not None
         assert (await hub.state())["gave_up"]
         await hub.slot_up("slot", "pool", "new", 0, 1, 1, b"")
-        await hub.submit("second", payload, "pool")
+        await hub.submit("second", payload, "pool", "key")
         return await hub.take("slot", "new", 0)
 
     task = asyncio.run(come_back())
@@ -436,8 +436,40 @@ def test_a_trial_that_is_submitted_again_since_no_answer_came_is_queued_once():
 
     async def submit_twice() -> dict[str, object]:
         payload = {"config": {"train": {"micro_batch_size": 4}}, "directory": ""}
-        await hub.submit("trial", payload, "pool")
-        await hub.submit("trial", payload, "pool", -1)
+        await hub.submit("trial", payload, "pool", "key")
+        await hub.submit("trial", payload, "pool", "key")
         return await hub.state()
 
     assert asyncio.run(submit_twice())["waiting"] == 1
+
+
+def test_a_name_is_used_by_one_submitter_alone():
+    hub = Hub()
+
+    async def submit_as(*keys: str) -> None:
+        for key in keys:
+            await hub.submit("trial", {}, "pool", key)
+
+    with pytest.raises(ValueError, match="'trial' was submitted before"):
+        asyncio.run(submit_as("one", "another"))
+
+
+def test_a_rank_that_says_again_that_it_is_through_hears_the_same():
+    hub = hub_with_task()
+
+    async def finish_twice() -> list[str]:
+        return [await hub.finish("slot", "first", "trial", 0, Outcome("done")) for _ in range(2)]
+
+    assert asyncio.run(finish_twice()) == ["ok", "ok"]
+    assert hub.tasks["trial"].attempt == 1
+
+
+def test_records_that_come_again_behind_later_ones_are_told_once_and_in_order():
+    hub = hub_with_task()
+
+    async def tell() -> None:
+        for steps in ([0, 1], [0], [0, 1, 2], [1, 2]):
+            await hub.tell("slot", "first", "trial", [{"step": step} for step in steps])
+
+    asyncio.run(tell())
+    assert [event["step"] for event in hub.tasks["trial"].events] == [0, 1, 2]
