@@ -14,7 +14,7 @@ TORCH_ARGS ?=
 # pip says nothing but errors: its notices are not the user's business.
 INSTALL := $(RUN) -m pip install --quiet --quiet --disable-pip-version-check
 
-.PHONY: sweep test test-slow check gpu clean
+.PHONY: sweep test test-slow test-nightly check gpu clean
 
 sweep: $(VENV)/.installed
 	@$(RUN) -m symnoise_ray.tune $(SPACE) $(ARGS)
@@ -23,7 +23,10 @@ test: $(VENV)/.installed-dev
 	$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: $(VENV)/.installed-dev
-	$(RUN) -m pytest -m slow -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(RUN) -m pytest -m "slow and not nightly" -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-nightly: $(VENV)/.installed-dev
+	$(RUN) -m pytest -m nightly -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

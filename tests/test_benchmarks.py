@@ -86,6 +86,7 @@ def test_curves_are_recorded_in_the_form_in_which_they_are_shipped() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_the_training_benchmark_gives_every_ratio_and_names_the_trainers_that_are_not_there() -> (
     None
 ):
@@ -136,6 +137,7 @@ def figures_of(name: str, *arguments: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_sweep_is_timed_beside_other_ways_once_all_losses_are_equal() -> None:
     figures = figures_of("sweep", "--rounds", "1", "--trials", "3", "--steps", "4")
     ratios = {"vs_limit", "vs_limit_after_start", "vs_trainer_per_trial"}
@@ -148,6 +150,7 @@ def test_a_sweep_is_timed_beside_other_ways_once_all_losses_are_equal() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_growth_is_told_of_trials_and_of_slots() -> None:
     figures = figures_of("scale", "--trials", "4,8", "--slots", "1,5")
     assert [row["slots"] for row in figures["slots"]] == [1, 5]
@@ -164,6 +167,7 @@ def test_logging_is_timed_by_its_processor_time() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_the_memory_benchmark_finds_equal_work_and_gives_every_ratio() -> None:
     figures = figures_of("memory", "--tiny")
     assert figures.pop("bar") == 0.6

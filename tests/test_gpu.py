@@ -227,6 +227,7 @@ ELSEWHERE = {"noise", "training-1b", "training-0.5b"}
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_the_steps_are_rehearsed_on_the_cpu(tmp_path: Path) -> None:
     names = [name for name in NAMES[1:] if name not in ELSEWHERE]
     run = command("--rehearse", "--only", ",".join(names), "--out", tmp_path, "--minutes", "29")

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -210,6 +209,7 @@ def test_a_job_that_was_stopped_goes_on_when_it_is_submitted_again(
     assert {path: path.stat().st_mtime_ns for path in done} == before
 
 
+@pytest.mark.nightly
 def test_a_job_runs_from_a_wheel_that_ray_installs_without_a_checkout(
     cluster: dict[str, str], tmp_path: Path
 ):
@@ -229,11 +229,11 @@ def test_a_job_runs_from_a_wheel_that_ray_installs_without_a_checkout(
     assert read_json(output / "results.json")["status"] == "whole"
 
 
+@pytest.mark.nightly
 def test_a_job_runs_by_uv_in_the_environment_of_the_machines(
     cluster: dict[str, str], tmp_path: Path
 ):
-    if (uv := shutil.which("uv")) is None:
-        pytest.skip("uv is not installed")
+    uv = pytest.importorskip("uv").find_uv_bin()
     run, output = submit(
         cluster,
         SPACE.replace("arms: 1", "arms: 0"),

@@ -164,6 +164,7 @@ def test_a_trial_that_spans_both_has_the_losses_of_one_machine(
         assert found[name] == pytest.approx(expected[name], rel=0, abs=1e-6)
 
 
+@pytest.mark.nightly
 def test_a_link_that_is_cut_for_twenty_seconds_and_then_slow_costs_no_trial(
     cluster: Cluster, other: Machine
 ):
@@ -176,6 +177,7 @@ def test_a_link_that_is_cut_for_twenty_seconds_and_then_slow_costs_no_trial(
     end_whole(cluster, sweep, "cut")
 
 
+@pytest.mark.nightly
 def test_calls_between_machines_that_get_lost_now_and_then_cost_no_trial(
     cluster: Cluster, alone: Path
 ):
@@ -213,6 +215,7 @@ def test_a_sweep_grows_to_a_machine_that_comes_later(cluster: Cluster):
     late.leave()
 
 
+@pytest.mark.nightly
 def test_a_machine_that_comes_later_with_other_code_is_left_out_and_a_fit_one_is_not(
     cluster: Cluster,
 ):
@@ -238,6 +241,7 @@ def test_a_machine_that_comes_later_with_other_code_is_left_out_and_a_fit_one_is
         machine.leave()
 
 
+@pytest.mark.nightly
 def test_a_machine_that_is_to_be_taken_away_is_left_and_the_sweep_ends_whole(
     cluster: Cluster, other: Machine
 ):
@@ -302,6 +306,7 @@ def judged_afar(
     return far, sweep, judge
 
 
+@pytest.mark.nightly
 def test_a_judge_whose_link_is_cut_for_a_while_costs_no_verdict(cluster: Cluster, folder: Path):
     far, sweep, judge = judged_afar(cluster, folder, "judged")
     far.cut()
@@ -314,6 +319,7 @@ def test_a_judge_whose_link_is_cut_for_a_while_costs_no_verdict(cluster: Cluster
     far.leave()
 
 
+@pytest.mark.nightly
 def test_a_judge_that_is_lost_for_good_ends_the_wait_for_its_verdicts(
     cluster: Cluster, folder: Path
 ):

@@ -50,6 +50,7 @@ def test_an_example_without_its_arguments_says_how_it_is_run(script: str, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
+@pytest.mark.nightly
 def test_own_model_and_data(tmp_path: Path, tiny_model_dir: Path) -> None:
     (tmp_path / "rows.jsonl").write_text(questions(), encoding="utf-8")
     arguments = (str(tiny_model_dir), "rows.jsonl", "frage", "antwort")

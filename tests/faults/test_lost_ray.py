@@ -26,7 +26,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return undisturbed(tmp_path_factory.mktemp("undisturbed") / "sweep", SEARCH)[0]
 
 
-@pytest.mark.parametrize("victim", ["raylet", "gcs"])
+@pytest.mark.parametrize("victim", [pytest.param("raylet", marks=pytest.mark.nightly), "gcs"])
 def test_a_sweep_that_loses_its_ray_ends_with_one_line_and_goes_on_to_the_same_table(
     victim: str, table: dict[str, Any], tmp_path: Path
 ):

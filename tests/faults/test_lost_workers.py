@@ -32,7 +32,13 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
         ray.shutdown()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["row 23", "row 22"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGKILL, id="row 23", marks=pytest.mark.nightly),
+        pytest.param(signal.SIGSTOP, id="row 22"),
+    ],
+)
 def test_one_rank_of_two_that_dies_or_hangs_is_replaced_with_its_peer_and_the_bits_are_the_same(
     number: int, pair: Pool, tmp_path: Path
 ):

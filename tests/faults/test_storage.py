@@ -95,6 +95,7 @@ umount disk
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_row_30_storage_that_hangs_for_longer_than_a_worker_may_be_silent_costs_no_trial(
     oracle: Path, tmp_path: Path
 ):

@@ -80,6 +80,7 @@ def start(job: dict[str, str], folder: Path) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_job_whose_time_is_up_queues_again_and_goes_on(job: dict[str, str], tmp_path: Path):
     log, output = tmp_path / "log", tmp_path / "out"
     first = start(job, tmp_path)

@@ -100,6 +100,7 @@ def test_a_thousand_trial_intervals_hold_the_truth(num_prompts: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_thousand_length_controlled_intervals_hold_the_truth() -> None:
     assert 0.93 <= length_coverage(1000, 100)["coverage"] <= 0.97
 

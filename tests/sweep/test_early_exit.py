@@ -297,6 +297,7 @@ def _decided(trial: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_sweep_that_is_killed_while_it_stops_a_trial_ends_like_an_undisturbed_one(
     whole: Path, tmp_path: Path
 ):

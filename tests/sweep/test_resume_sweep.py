@@ -50,6 +50,7 @@ def finish(folder: Path) -> None:
     assert left_by(folder) == []
 
 
+@pytest.mark.nightly
 def test_a_sweep_that_is_killed_again_and_again_ends_like_an_undisturbed_one(tmp_path: Path):
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
@@ -98,6 +99,7 @@ def test_a_trial_goes_on_from_its_checkpoint_and_has_the_same_numbers(tmp_path: 
     assert (trial / "completions.jsonl").read_bytes() == (other / "completions.jsonl").read_bytes()
 
 
+@pytest.mark.nightly
 def test_a_whole_sweep_can_be_made_larger_and_says_that_it_looked_before(tmp_path: Path):
     (tmp_path / "small.yaml").write_text(SPACE)
     finish(tmp_path)
