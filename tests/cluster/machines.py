@@ -22,7 +22,6 @@ import psutil
 
 from tests.conftest import ROOT
 
-NETWORK = "10.77.0"
 PORT = 6379
 RAY = (sys.executable, "-m", "ray.scripts.scripts")
 START_TRIES = 3
@@ -56,7 +55,7 @@ class Machine:
     def __init__(self, cluster: Cluster, name: str, number: int) -> None:
         self.cluster, self.name = cluster, name
         self.space = f"{cluster.stem}-{name}"
-        self.address = f"{NETWORK}.{number}"
+        self.address = f"{cluster.network}.{number}"
         self.port = f"port{number}"
         _ip("netns", "add", self.space)
         _ip("-n", self.space, "link", "set", "lo", "up")
@@ -159,6 +158,8 @@ class Cluster:
         self.switch = f"{self.stem}-switch"
         # Ray's socket paths must stay under 107 characters, so its folder is a short one.
         self._ray_folder = tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True)
+        # Ray looks at all processes here for one at its head's address, other clusters' too.
+        self.network = f"10.{secrets.randbelow(256)}.{secrets.randbelow(256)}"
         self.machines: dict[str, Machine] = {}
         self.environment = self._environment()
         _ip("netns", "add", self.switch)
