@@ -163,4 +163,4 @@ def _open(decision: Decision, effect: float) -> str:
         )
     if decision.comparisons[0].num_seeds < 2:
         return f"{gap} takes several seeds"
-    return f"{gap} takes more prompts; {MOST_SEEDS} seeds on these are not enough"
+    return f"{gap}; even {MOST_SEEDS} seeds on these prompts would not be enough"

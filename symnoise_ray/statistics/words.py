@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from symnoise_ray.records.verdict import Comparison, Decision, Verdict
 from symnoise_ray.statistics.comparison import EFFECT
+from symnoise_ray.statistics.power import MOST_SEEDS
 from symnoise_ray.statistics.win_rate import ONE_SIDED, WinRate
 
 ONE_SEED = "One seed cannot show how much another training would differ."
@@ -170,7 +171,7 @@ def _open(decision: Decision, verdict: Verdict) -> str:
     if decision.comparisons[0].num_seeds < 2:
         return f"For {gap} it takes several seeds."
     if decision.seeds_needed is None:
-        return f"For {gap} these prompts are too few, whatever the number of seeds."
+        return f"For {gap} even {MOST_SEEDS} seeds on these prompts would not be enough."
     return f"For {gap} it takes about {decision.seeds_needed} seeds on these prompts."
 
 

@@ -86,10 +86,10 @@ def test_what_cannot_be_told_yet_says_how_many_seeds_would_tell() -> None:
     assert sentence.endswith(" For a gap of 3 points it takes about 14 seeds on these prompts.")
 
 
-def test_where_no_number_of_seeds_would_do_the_prompts_are_too_few() -> None:
+def test_where_more_seeds_would_be_needed_than_are_planned_for_it_says_so() -> None:
     sentence = told(found("cannot tell yet", (0.52, 0.51), 0.05))
     assert sentence.endswith(
-        " For a gap of 3 points these prompts are too few, whatever the number of seeds."
+        " For a gap of 3 points even 200 seeds on these prompts would not be enough."
     )
 
 
