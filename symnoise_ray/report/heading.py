@@ -22,9 +22,11 @@ def status(results: SweepResult) -> str:
     when = datetime.fromisoformat(finished).strftime("%Y-%m-%d %H:%M %Z") if finished else DASH
     ends = [trial.status for trial in results.trials]
     counted = ", ".join(f"{ends.count(end)} {end}" for end in sorted(set(ends), key=_end_order))
+    trials = "1 trial" if len(ends) == 1 else f"{len(ends)} trials"
+    took = duration(results.seconds.get("wall"))
+    time = f"in {took}" if results.parts < 2 else f"in {results.parts} parts, the last of {took}"
     return (
-        f"{STATUS.get(results.status, results.status)}. {len(ends)} trials ({counted or 'none'}) "
-        f"in {duration(results.seconds.get('wall'))}, {when}. "
+        f"{STATUS.get(results.status, results.status)}. {trials} ({counted or 'none'}) {time}, {when}. "
         f"symnoise_ray {results.version or DASH}."
     )
 

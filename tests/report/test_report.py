@@ -1,6 +1,7 @@
 """The report says everything the results hold, as a page and as Markdown."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -276,12 +277,17 @@ def test_noise_types_against_each_other_are_told_in_points(kind: str) -> None:
     assert "50.9" not in text
 
 
+def test_the_time_of_a_sweep_in_parts_is_that_of_its_last_part() -> None:
+    text = report.markdown(replace(results(), parts=3))
+    assert "5 trials (4 done, 1 failed) in 3 parts, the last of 1 min 35 s" in text
+
+
 def test_a_sweep_that_was_killed_has_a_report_of_what_ended(tmp_path: Path) -> None:
     tracking = {"uri": None, "experiment": "symnoise_ray"}
     write_json({"name": "quickstart", "tracking": tracking}, tmp_path / SWEEP)
     write_json(trial(2, "symnoise", 0.61), tmp_path / "trials" / "002-symnoise" / RESULT)
     report.write_report(read_sweep(tmp_path), {})
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "Interrupted before its end. 1 trials (1 done)" in text
+    assert "Interrupted before its end. 1 trial (1 done)" in text
     assert "The sweep was interrupted before its end, so it gives no verdict." in text
     assert "| 002-symnoise |" in text
