@@ -26,8 +26,8 @@ def status(results: SweepResult) -> str:
     took = duration(results.seconds.get("wall"))
     time = f"in {took}" if results.parts < 2 else f"in {results.parts} parts, the last of {took}"
     return (
-        f"{STATUS.get(results.status, results.status)}. {trials} ({counted or 'none'}) {time}, {when}. "
-        f"symnoise_ray {results.version or DASH}."
+        f"{STATUS.get(results.status, results.status)}. {trials} ({counted or 'none'}) {time}, "
+        f"{when}. symnoise_ray {results.version or DASH}."
     )
 
 

@@ -10,8 +10,8 @@ Ray starts a hub again whose process died, and `pool.py` ends one that is silent
 nothing: ranks of the old one leave and come back through Ray Train, and trials are queued again by
 those that wait for them, so they go on from their checkpoints.
 
-Ray makes a call again whose answer was lost on its way, so every method bears to be called twice; at
-worst a failed start counts twice, until a slot is up.
+Ray makes a call again whose answer was lost, so every method bears to be called twice; at worst a
+failed start counts twice, until a slot is up.
 """
 
 from __future__ import annotations
