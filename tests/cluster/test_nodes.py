@@ -271,6 +271,7 @@ def node_id(cluster: Cluster, machine: Machine) -> str:
     return out.read_text().split()[-1]
 
 
+@pytest.mark.nightly
 def test_capacity_that_never_returns_ends_the_sweep_with_the_reason(
     cluster: Cluster, other: Machine
 ):

@@ -69,6 +69,7 @@ def test_row_5_capacity_that_never_comes_ends_the_sweep_with_one_line(tmp_path: 
     assert left_by(tmp_path) == []
 
 
+@pytest.mark.nightly
 def test_row_21_workers_that_rays_memory_monitor_ends_again_and_again_end_the_sweep_with_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -322,6 +322,7 @@ for index, text in enumerate(Path(sys.argv[1]).read_text().splitlines()):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_two_workers_stop_at_the_same_place_sharded_or_not(
     trial: Trial, tasks_dir: Path, tmp_path: Path
 ) -> None:
@@ -351,6 +352,7 @@ def two_workers(configs: list[TrialConfig], folder: Path) -> list[list[dict[str,
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_two_workers_score_like_one_sharded_or_not(
     trial: Trial, tasks_dir: Path, tmp_path: Path
 ) -> None:

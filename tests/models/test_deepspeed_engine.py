@@ -257,6 +257,7 @@ def test_a_users_deepspeed_settings_lie_under_the_trials() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_compiled_layers_train_alike_with_noise_and_answer() -> None:
     train = {"compile": True, "zero_stage": 1}
     for rank in (None, 4):

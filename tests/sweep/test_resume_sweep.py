@@ -128,6 +128,7 @@ def test_a_whole_sweep_can_be_made_larger_and_says_that_it_looked_before(tmp_pat
     assert read_json(tmp_path / "out" / "results.json") == second
 
 
+@pytest.mark.nightly
 def test_a_whole_sweep_goes_on_with_more_prompts_to_confirm_on(tmp_path: Path):
     rows, fresh = read_rows(content.confirm_file(), "prompts"), tmp_path / "fresh.json"
     own = f"{{max_eval_prompts: 24, max_confirm_prompts: 99, confirm_prompts: {fresh}}}"
