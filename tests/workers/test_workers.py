@@ -147,17 +147,6 @@ def test_ten_trials_in_one_slot_stay_equal_and_leave_no_memory(pool: Pool, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.nightly
-def test_forty_trials_end_with_the_memory_of_four(pool: Pool, tmp_path: Path):
-    memory = []
-    for number in range(40):
-        config = short_trial(zero_stage=number % 4)
-        run(pool, f"forty-{number}", config, tmp_path / f"{number}")
-        memory.append(resident_mib(worker_pid(pool)))
-    assert memory[-1] - memory[3] < 8, memory
-
-
-@pytest.mark.slow
 def test_records_come_while_the_trial_runs(pool: Pool, tmp_path: Path):
     records = list(pool.workers.run("records", short_trial(), tmp_path / "records"))
     steps = [record["step"] for record in records[:-1] if isinstance(record, dict)]
