@@ -25,7 +25,6 @@ from symnoise_ray.records.results import (
     read_result,
 )
 from symnoise_ray.records.verdict import Choice, Decision, Verdict
-from symnoise_ray.report.write import write_report
 from symnoise_ray.space.design import Arms
 from symnoise_ray.space.step_costs import costs_notes
 from symnoise_ray.statistics.words import arm_words, verdict_sentence
@@ -96,7 +95,9 @@ def settle(result: SweepResult, *, ended: bool) -> SweepResult:
     this part of it has met them. It never takes the place of one that did, or that gave a verdict:
     that was seen, and later verdicts are corrected for it.
     """
-    from symnoise_ray.sweep.importance import importances  # optuna: not before there are results
+    # Figures and optuna: not before there are results.
+    from symnoise_ray.report.write import write_report
+    from symnoise_ray.sweep.importance import importances
 
     if not ended:
         before = _seen(result.paths)

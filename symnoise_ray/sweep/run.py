@@ -149,13 +149,20 @@ def _run_in(
         board.say(f"not as in its first part, so that numbers may differ a little: {changed}")
     if sweep.judge.type != "local":
         _check_judge(sweep)
-    with board, ray_session(board.say):
+    with board, ray_session(board.say, _import_next):
         note_place(directory)
         found = place(sweep.plans, sweep.judge)
         with _judges(sweep) as judges:
             result, page = _run(sweep, found, judges)
     summarise(result, store, page, board)
     return result
+
+
+def _import_next() -> None:
+    """Import Ray Train, Ray Tune, Optuna and the report's figures: two seconds."""
+    import symnoise_ray.workers.slots
+    import symnoise_ray.sweep.search
+    import symnoise_ray.report.write  # noqa: F401, I001
 
 
 @contextmanager
@@ -222,8 +229,6 @@ def _run(sweep: Sweep, found: Place, judges: JudgeSource) -> tuple[SweepResult, 
             watch,
             steering.of(pool.workers),
         ):
-            import symnoise_ray.sweep.search  # noqa: F401 - ray.tune and optuna, while slots start
-
             pool.wait_until_up()
             measure_step_costs(plans, pool.workers, sweep.board.say)
             _search_and_confirm(sweep, judges, steering, slots.number)

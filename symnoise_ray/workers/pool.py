@@ -84,8 +84,9 @@ class Pool:
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
         # A lost worker is replaced by the hub's own means; the watcher costs a process per slot.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-        from symnoise_ray.workers.slots import run_slot  # ray.train and with it torch: seconds
+        from symnoise_ray.workers.slots import run_slot, start_coordinator  # ray.train: a second
 
+        start_coordinator()
         for index in range(self.num_slots):
             self.hub.expect.remote(f"slot-{index}", self.name)
             self._start(f"slot-{index}", self._hold, run_slot, f"slot-{index}")

@@ -48,11 +48,15 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextmanager
-def ray_session(say: Callable[[str], None]) -> Iterator[None]:
+def ray_session(
+    say: Callable[[str], None], meanwhile: Callable[[], None] | None = None
+) -> Iterator[None]:
     """Connect to Ray, or use the connection that this process has.
 
     Args:
         say: Tells a person a line, where Ray has to be started once more.
+        meanwhile: Imports what is needed next, in a thread while Ray starts: it takes seconds, and
+            this process would only wait. An error of it comes again where the import is used.
 
     Raises:
         InfrastructureError: Ray does not start, or the cluster that RAY_ADDRESS names does not
@@ -68,21 +72,24 @@ def ray_session(say: Callable[[str], None]) -> Iterator[None]:
     with ExitStack() as stack:
         stack.callback(signal.signal, signal.SIGTERM, previous)
         guard = stack.enter_context(Guard()) if private else None
-        stack.enter_context(_connected(guard, say))
+        stack.enter_context(_connected(guard, say, meanwhile))
         # ray.init replaces the handler of SIGTERM, so ours is set again.
         signal.signal(signal.SIGTERM, _interrupt)
         yield
 
 
 @contextmanager
-def _connected(guard: Guard | None, say: Callable[[str], None]) -> Iterator[None]:
+def _connected(
+    guard: Guard | None, say: Callable[[str], None], meanwhile: Callable[[], None] | None
+) -> Iterator[None]:
     """A connection for the time of a block; a private Ray, which has a guard, ends with it."""
     import ray
 
     before = _children()
     pillars = Pillars(())
     try:
-        _connect(guard is not None, before, say)
+        with _beside(meanwhile):
+            _connect(guard is not None, before, say)
         if guard is not None:
             guard.is_up()
             pillars = Pillars(_children() - before)
@@ -107,6 +114,23 @@ def _connected(guard: Guard | None, say: Callable[[str], None]) -> Iterator[None
             _, alive = psutil.wait_procs(started, timeout=END_SECONDS)
             _kill(alive)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def _beside(work: Callable[[], None] | None) -> Iterator[None]:
+    """Do work in a thread during a block."""
+
+    def quietly() -> None:
+        with contextlib.suppress(Exception):
+            if work is not None:
+                work()
+
+    thread = threading.Thread(target=quietly)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 def _connect(private: bool, before: set[psutil.Process], say: Callable[[str], None]) -> None:

@@ -21,6 +21,9 @@ import ray
 import ray.train
 import ray.train.collective
 from ray import cloudpickle
+from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
+    get_or_create_autoscaling_coordinator,
+)
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
@@ -66,6 +69,15 @@ class _SlotTrainer(DataParallelTrainer):  # type: ignore[misc]
         return [
             each for each in super()._create_default_callbacks() if not isinstance(each, unused)
         ]
+
+
+def start_coordinator() -> None:
+    """Start the actor of Ray Train that every controller asks for room before it starts a rank.
+
+    Left to the controllers it would start after them; so it starts beside them. Private name: the
+    version of ray is pinned.
+    """
+    get_or_create_autoscaling_coordinator()
 
 
 def run_slot(
