@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +19,8 @@ from rich.console import Console
 from symnoise_ray.config import JudgeConfig, SweepConfig
 from symnoise_ray.config.loading import find_space
 from symnoise_ray.judges.choose import JudgeSource
-from symnoise_ray.judges.protocol import Judge
 from symnoise_ray.preflight.inputs import prepare
-from symnoise_ray.records.files import require_folder, short_path
+from symnoise_ray.records.files import short_path
 from symnoise_ray.records.layout import SLOTS
 from symnoise_ray.records.results import SweepResult, TrialResult
 from symnoise_ray.records.verdict import Choice, Decision
@@ -32,6 +30,7 @@ from symnoise_ray.space.trials import FRESH_SEED, SweepPlans, first_point, known
 from symnoise_ray.sweep.budget import Budget
 from symnoise_ray.sweep.directory import claim_directory
 from symnoise_ray.sweep.earlier import used_prompts
+from symnoise_ray.sweep.judge import check_judge, judges_of_sweep
 from symnoise_ray.sweep.mend import mend
 from symnoise_ray.sweep.ordered import with_ordered_budget
 from symnoise_ray.sweep.pairs import spent_on_pairs
@@ -53,6 +52,7 @@ from symnoise_ray.workers.job_place import note_place
 from symnoise_ray.workers.session import ray_session
 
 if TYPE_CHECKING:
+    from symnoise_ray.sweep.proposals import Proposals
     from symnoise_ray.workers.client import Workers  # ray, after the input is checked
 
 INTERRUPTED_CLOSE_SECONDS = 1.5
@@ -148,11 +148,12 @@ def _run_in(
         changed = ", ".join(sweep.past.other_versions)
         board.say(f"not as in its first part, so that numbers may differ a little: {changed}")
     if sweep.judge.type != "local":
-        _check_judge(sweep)
+        check_judge(sweep.judge, directory)
     with board, ray_session(board.say, _import_next):
         note_place(directory)
         found = place(sweep.plans, sweep.judge)
-        with _judges(sweep) as judges:
+        minutes = config.workers.start_minutes
+        with judges_of_sweep(sweep.judge, directory, minutes, board.say) as judges:
             result, page = _run(sweep, found, judges)
     summarise(result, store, page, board)
     return result
@@ -160,38 +161,9 @@ def _run_in(
 
 def _import_next() -> None:
     """Import Ray Train, Ray Tune, Optuna and the report's figures: two seconds."""
-    import symnoise_ray.workers.slots
+    import symnoise_ray.report.write
     import symnoise_ray.sweep.search
-    import symnoise_ray.report.write  # noqa: F401, I001
-
-
-@contextmanager
-def _judges(sweep: Sweep) -> Iterator[JudgeSource]:
-    """Where trials get their judge from; a local one runs on its workers meanwhile."""
-    source = JudgeSource.of_sweep(sweep.judge, sweep.directory)
-    if sweep.judge.type != "local":
-        yield source
-        return
-    from symnoise_ray.judges.remote import judge_workers
-
-    sweep.board.say(f"starting the judge {sweep.judge.model} ...")
-    with judge_workers(sweep.judge, sweep.config.workers.start_minutes) as judge:
-        _check_judge(sweep, judge)
-        yield replace(source, local=judge)
-
-
-def _check_judge(sweep: Sweep, local: Judge | None = None) -> None:
-    """Try the judge on planted pairs before anything is trained.
-
-    Raises:
-        JudgeError: it cannot tell good answers from bad ones.
-        UserError: its store of verdicts cannot be written.
-    """
-    if sweep.judge.type != "reference":
-        from symnoise_ray.judges.self_check import self_check
-
-        require_folder(sweep.directory.parent / sweep.judge.cache, "judge.cache")
-        self_check(sweep.judge, sweep.directory.parent, str(sweep.directory), local)
+    import symnoise_ray.workers.slots  # noqa: F401
 
 
 def _run(sweep: Sweep, found: Place, judges: JudgeSource) -> tuple[SweepResult, str]:
@@ -229,9 +201,12 @@ def _run(sweep: Sweep, found: Place, judges: JudgeSource) -> tuple[SweepResult, 
             watch,
             steering.of(pool.workers),
         ):
+            from symnoise_ray.sweep.search import open_study
+
+            proposals = open_study(steering)  # while slots start
             pool.wait_until_up()
             measure_step_costs(plans, pool.workers, sweep.board.say)
-            _search_and_confirm(sweep, judges, steering, slots.number)
+            _search_and_confirm(sweep, judges, steering, slots.number, proposals)
     except BaseException as error:
         watch.abandon()
         patient = not isinstance(error, KeyboardInterrupt)
@@ -255,14 +230,18 @@ def _budget(sweep: Sweep, watch: Watch, num_slots: int) -> Budget:
 
 
 def _search_and_confirm(
-    sweep: Sweep, judges: JudgeSource, steering: Steering, num_slots: int
+    sweep: Sweep,
+    judges: JudgeSource,
+    steering: Steering,
+    num_slots: int,
+    proposals: Proposals,
 ) -> None:
     from symnoise_ray.sweep.search import run_search  # ray.tune and optuna: over a second
 
     plans, watch, budget, workers = sweep.plans, steering.watch, steering.budget, steering.workers
     standing, started = sweep.board.standing, time.monotonic()
     sweep.seconds["start"], standing.phase = started - sweep.began, "search"
-    run_search(steering, judges, num_slots)
+    run_search(steering, judges, num_slots, proposals)
     sweep.seconds["search"] = time.monotonic() - started
     if sweep.config.search.early_exit == "on" and any(each.is_stopped for each in watch.results):
         from symnoise_ray.sweep.early_exit import evidence_note

@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.air._internal import usage
 from ray.tune.execution import class_cache
 from ray.tune.search import Searcher
 
@@ -144,7 +145,15 @@ class _Starts(tune.Callback):  # type: ignore[misc]
             fail(plan, InfrastructureError("the trial's own process died"))
 
 
-def run_search(steering: Steering, judges: JudgeSource, num_slots: int) -> None:
+def open_study(steering: Steering) -> Proposals:
+    """The sweep's study, new or as it was left; its tables take half a second."""
+    plans = steering.plans
+    return Proposals(plans, plans.directory / STUDY, steering.added)
+
+
+def run_search(
+    steering: Steering, judges: JudgeSource, num_slots: int, proposals: Proposals
+) -> None:
     """Run the baselines and the search; results lie in the trials' directories.
 
     Trials that ended in an earlier part of the sweep are not run again, and the others keep their
@@ -153,7 +162,6 @@ def run_search(steering: Steering, judges: JudgeSource, num_slots: int) -> None:
     _quieten()
     _hand_on_no_keys()
     plans, watch = steering.plans, steering.watch
-    proposals = Proposals(plans, plans.directory / STUDY, steering.added)
     on = plans.sweep.search.early_exit == "on"
     early_exit = EarlyExit(plans, steering.workers) if on else None
     with steering.lock:  # an order to add a trial comes before or after
@@ -285,3 +293,6 @@ def _quieten() -> None:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     for name in ("ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    # To count callbacks for Ray's usage statistics it would import MLflow, for most of a second
+    # before the first trial. Private name: the version of ray is pinned.
+    usage.tag_callbacks = lambda _callbacks: False
