@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import os
 import threading
 import time
@@ -40,6 +41,9 @@ COLLECTIVE_TIMEOUT_SECONDS = 600
 ANSWER_SECONDS = 60.0
 """How long the hub's answer may take. One that was lost with a link never comes; the rank then
 ends, and Ray Train starts its group anew."""
+SEND_SECONDS = 0.2
+"""Records that follow each other faster go together: a call takes the hub, the trial and this rank
+a few milliseconds each, as much as a step of a tiny model."""
 _ORPHANED = 18  # exit status of a rank whose sweep is gone
 
 
@@ -155,26 +159,37 @@ def _warm_up(config: TrialConfig) -> None:
 class _Records:
     """Sends the records of a trial, so that all arrive in their order whatever call is late.
 
-    Each call carries those of the calls before that have no answer yet.
+    Each call carries those of the calls before that have no answer yet. A record that comes soon
+    after a call waits for the next one, or for the end of the trial.
     """
 
     def __init__(self, tell: Callable[[list[dict[str, Any]]], Any]) -> None:
         self.tell = tell
         self._open: list[dict[str, Any]] = []
         self._calls: dict[Any, int] = {}
+        self._called = -math.inf
+        self._is_held = False
 
     def send(self, record: dict[str, Any]) -> None:
-        """Send a record; returns at once."""
+        """Send a record, or keep it for a moment; returns at once."""
+        self._open.append(record)
+        self._is_held = True
+        if time.monotonic() - self._called >= SEND_SECONDS:
+            self._call()
+
+    def _call(self) -> None:
         if self._calls:
             calls = list(self._calls)
             answered, _ = ray.wait(calls, num_returns=len(calls), timeout=0)
             known = max((self._calls.pop(call) for call in answered), default=-1)
             self._open = [each for each in self._open if each["step"] > known]
-        self._open.append(record)
-        self._calls[self.tell(self._open)] = record["step"]
+        self._calls[self.tell(self._open)] = self._open[-1]["step"]
+        self._called, self._is_held = time.monotonic(), False
 
     def arrive(self) -> None:
-        """Wait until all have arrived."""
+        """Send what is kept, and wait until all have arrived."""
+        if self._is_held:
+            self._call()
         ray.get(list(self._calls), timeout=ANSWER_SECONDS)
 
 
