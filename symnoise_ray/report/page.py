@@ -8,17 +8,21 @@ escaped, no script in it would run.
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import hashlib
 import json
 import re
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any
 
+import platformdirs
 import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from symnoise_ray.records.files import write_text
 from symnoise_ray.report.content import Shown
 from symnoise_ray.report.section import Table, printable, shortened
 
@@ -94,8 +98,22 @@ _LOADED = "window.vegaEmbed = vegaEmbed;"
 
 @functools.lru_cache(maxsize=1)
 def _vega() -> str:
-    """Vega-Lite and what draws it. A script must not hold its own closing tag."""
-    return vl_convert.javascript_bundle(_LOADED).replace("</script", "<\\/script")
+    """Vega-Lite and what draws it, from the user's cache: putting it together takes a second.
+
+    The cached file begins with the digest of the rest, so that a damaged one is made again.
+    """
+    place = platformdirs.user_cache_path("symnoise_ray")
+    cached = place / f"vega-{version('vl-convert-python')}.js"
+    with contextlib.suppress(OSError, ValueError):
+        digest, script = cached.read_text(encoding="utf-8").split("\n", 1)
+        if digest == _digest(script):
+            return script
+    # A script must not hold its own closing tag. Files end lines with \n when they are read.
+    bundle = vl_convert.javascript_bundle(_LOADED).replace("\r\n", "\n")
+    script = bundle.replace("</script", "<\\/script")
+    with contextlib.suppress(OSError):  # a home that cannot be written costs the second again
+        write_text(f"{_digest(script)}\n{script}", cached)
+    return script
 
 
 def _source(name: str) -> str:

@@ -11,7 +11,7 @@ from lxml import html as lxml_html
 from symnoise_ray.records.files import write_json
 from symnoise_ray.records.layout import RESULT, SWEEP
 from symnoise_ray.records.results import read_sweep
-from symnoise_ray.report import sections
+from symnoise_ray.report import page, sections
 from symnoise_ray.report import write as report
 from tests.report.made import (
     CHOICE,
@@ -250,6 +250,39 @@ def test_both_files_are_written(tmp_path: Path) -> None:
     report.write_report(read(content(), tmp_path), {})
     assert {path.name for path in tmp_path.iterdir()} == {"trials", "report.html", "report.md"}
     assert (tmp_path / "report.md").read_text(encoding="utf-8") == report.markdown(results())
+
+
+@pytest.mark.parametrize("damage", ["none", "cut", "no file", "no folder"])
+def test_figures_scripts_are_cached_and_a_damaged_cache_is_made_again(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundled = []
+
+    def bundle(snippet: str) -> str:
+        bundled.append(snippet)
+        return "one();\r\ntwo('</script>', 'é');"
+
+    monkeypatch.setattr(page.vl_convert, "javascript_bundle", bundle)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    if damage == "no folder":
+        (tmp_path / "cache").touch()
+
+    def script() -> str:
+        page._vega.cache_clear()
+        return page._vega()
+
+    try:
+        first = script()
+        cached = list((tmp_path / "cache").rglob("vega-*.js"))
+        if damage == "cut":
+            cached[0].write_bytes(cached[0].read_bytes()[:-10])
+        if damage == "no file":
+            cached[0].unlink()
+        assert script() == first == "one();\ntwo('<\\/script>', 'é');"
+        assert len(bundled) == (1 if damage == "none" else 2)
+        assert len(cached) == (0 if damage == "no folder" else 1)
+    finally:
+        page._vega.cache_clear()
 
 
 def test_a_sweep_without_any_trial_file_is_reported(tmp_path: Path) -> None:
