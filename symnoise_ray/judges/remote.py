@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray import cloudpickle
 
 from symnoise_ray.config import JudgeConfig
 from symnoise_ray.errors import InfrastructureError, UserError
@@ -29,9 +30,22 @@ KEPT_CHUNKS = 1000
 
 
 class JudgeWorker:
-    """The actor: one copy of the model, loaded when it is first needed."""
+    """The actor: one copy of the model, loaded when it is first needed.
 
-    def __init__(self, config: JudgeConfig) -> None:
+    Args:
+        config: The judge.
+        code_check: A pickled function that says what is wrong with the code of a machine, if
+            anything is; empty takes any.
+
+    Raises:
+        InfrastructureError: something is. Ray may start a worker again on a machine that has joined
+            since the sweep looked at all of them.
+    """
+
+    def __init__(self, config: JudgeConfig, code_check: bytes = b"") -> None:
+        if code_check and (problem := cloudpickle.loads(code_check)()):
+            node = ray.util.get_node_ip_address()
+            raise InfrastructureError(f"no worker of the judge can run on node {node}: {problem}")
         self.config = config
         self._read: dict[str, list[tuple[int, Verdict]]] = {}
 
@@ -175,8 +189,15 @@ def _last_line(error: Exception) -> str:
 
 
 @contextmanager
-def judge_workers(config: JudgeConfig, start_minutes: float) -> Iterator[RemoteJudge]:
+def judge_workers(
+    config: JudgeConfig, start_minutes: float, code_check: bytes = b""
+) -> Iterator[RemoteJudge]:
     """Start the workers of a local judge; they end with the block.
+
+    Args:
+        config: The judge.
+        start_minutes: How long a worker may take to be up.
+        code_check: See `JudgeWorker`.
 
     Raises:
         UserError: the model cannot be read.
@@ -189,7 +210,8 @@ def judge_workers(config: JudgeConfig, start_minutes: float) -> Iterator[RemoteJ
         "max_restarts": MAX_RESTARTS,
         "max_task_retries": MAX_RESTARTS,
     }
-    workers = [actor.options(**options).remote(config) for _ in range(config.num_workers)]
+    start = actor.options(**options)
+    workers = [start.remote(config, code_check) for _ in range(config.num_workers)]
     try:
         loaded = _first_up(workers, start_minutes)
         # One that is started again elsewhere has as long as at its first start.

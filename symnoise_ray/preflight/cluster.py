@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,6 +101,21 @@ def what_is_wrong(node: str, needs: Needs) -> str:
         return error.message
 
 
+def code_check() -> bytes:
+    """A pickled function by which a machine says what is wrong with its code; see `code_problem`.
+
+    It travels by value, so that a machine with other code is asked by the sweep's own.
+    """
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(probe)
+    try:
+        pickled: bytes = cloudpickle.dumps(partial(probe.code_problem, probe.code_here()))
+        return pickled
+    finally:
+        cloudpickle.unregister_pickle_by_value(probe)
+
+
 def _problems(living: Mapping[str, str], needs: Needs, seconds: float) -> list[str]:
     """What is wrong with nodes, by id, that have these names."""
     # A name that no node has asked for before: network file systems remember what is not there.
@@ -180,14 +196,7 @@ def _differences(
         )
     for path in seen["missing"]:
         yield f"it must find every input at the same path, but there is no {path}"
-    if seen["code"] is None:
-        yield f"it must have the package {probe.PACKAGE}, but has none; install it there"
-    elif seen["code"] != here["code"]:
-        yield f"its {probe.PACKAGE} must be the same code as here, but differs; install it anew"
-    for name, version in here["versions"].items():
-        if seen["versions"][name] != version:
-            other = seen["versions"][name] or "absent"
-            yield f"its {name} must be {version} as here, but is {other}"
+    yield from probe.code_differences(seen, here)
     skew = max(began - seen["time"], seen["time"] - ended)
     if skew > MAX_SKEW_SECONDS:
         yield (

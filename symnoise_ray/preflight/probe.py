@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -41,10 +41,36 @@ def look(written: str, answer: str, inputs: Sequence[str]) -> dict[str, Any]:
     return {
         "problem": problem,
         "missing": [path for path in inputs if not Path(path).exists()],
-        "code": _code(),
-        "versions": versions(),
+        **code_here(),
         "time": time.time(),
     }
+
+
+def code_here() -> dict[str, Any]:
+    """`code` and `versions`, as `look` gives them."""
+    return {"code": _code(), "versions": versions()}
+
+
+def code_differences(seen: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with a machine's code, in words.
+
+    Args:
+        seen: What it says of itself; see `code_here`.
+        here: The same of the machine that the sweep runs on.
+    """
+    if seen["code"] is None:
+        yield f"it must have the package {PACKAGE}, but has none; install it there"
+    elif seen["code"] != here["code"]:
+        yield f"its {PACKAGE} must be the same code as here, but differs; install it anew"
+    for name, version in here["versions"].items():
+        if seen["versions"][name] != version:
+            other = seen["versions"][name] or "absent"
+            yield f"its {name} must be {version} as here, but is {other}"
+
+
+def code_problem(here: Mapping[str, Any]) -> str:
+    """The first thing that is wrong with this machine's code; empty where all is as `here`."""
+    return next(code_differences(code_here(), here), "")
 
 
 def versions() -> dict[str, str | None]:

@@ -26,9 +26,10 @@ def judges_of_sweep(
         yield source
         return
     from symnoise_ray.judges.remote import judge_workers
+    from symnoise_ray.preflight.cluster import code_check
 
     say(f"starting the judge {config.model} ...")
-    with judge_workers(config, start_minutes) as judge:
+    with judge_workers(config, start_minutes, code_check()) as judge:
         check_judge(config, directory, judge)
         yield replace(source, local=judge)
 

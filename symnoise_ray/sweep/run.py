@@ -166,9 +166,11 @@ def _run_in(
 
 def _import_next() -> None:
     """Import Ray Train, Ray Tune, Optuna and the report's figures: two seconds."""
+    from symnoise_ray.workers.pool import import_slots
+
+    import_slots()
     import symnoise_ray.report.write
-    import symnoise_ray.sweep.search
-    import symnoise_ray.workers.slots  # noqa: F401
+    import symnoise_ray.sweep.search  # noqa: F401
 
 
 def _run(sweep: Sweep, found: Place, judges: JudgeSource) -> tuple[Watch, Tracker]:

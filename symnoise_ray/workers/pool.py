@@ -35,6 +35,11 @@ INTERRUPTED_CLOSE_SECONDS = 0.5
 """After an interruption the end of the driver ends the slots."""
 
 
+def import_slots() -> None:
+    """Import what a pool needs to start its slots, Ray Train above all, which takes a second."""
+    import symnoise_ray.workers.slots  # noqa: F401
+
+
 class Pool:
     """The warm slots of a sweep; a context manager that leaves nothing running.
 
@@ -84,7 +89,7 @@ class Pool:
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
         # A lost worker is replaced by the hub's own means; the watcher costs a process per slot.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-        from symnoise_ray.workers.slots import run_slot, start_coordinator  # ray.train: a second
+        from symnoise_ray.workers.slots import run_slot, start_coordinator
 
         start_coordinator()
         for index in range(self.num_slots):

@@ -2,6 +2,9 @@
 
 import contextlib
 import os
+import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +25,7 @@ from symnoise_ray.judges.reader import batches
 from symnoise_ray.judges.remote import JudgeWorker, RemoteJudge, judge_workers
 from symnoise_ray.records.completions import Completion
 from symnoise_ray.records.files import read_json, read_lines
+from tests.conftest import ROOT
 from tests.judges.test_local import folder, pairs, settings, values
 from tests.sweep.test_run import left_by, tune
 
@@ -137,6 +141,54 @@ def test_a_worker_that_cannot_read_the_model_takes_no_pairs_with_it(
     remote = RemoteJudge("both", {}, 3, workers, PATIENCE)
     assert verdicts(remote, asked) == nearly(values(local_judge(config), asked))
     assert remote.workers == workers[:1]
+
+
+MOVED = """
+import sys
+from pathlib import Path
+import psutil
+import ray
+from symnoise_ray import errors
+from symnoise_ray.config import JudgeConfig
+from symnoise_ray.judges.protocol import Pair
+from symnoise_ray.judges.remote import judge_workers
+from symnoise_ray.preflight.cluster import code_check
+
+ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+config = JudgeConfig.model_validate_json(sys.argv[1])
+with judge_workers(config, 2, code_check()) as judge:
+    asked = [Pair("Name a colour.", "Red.", "I cannot.")]
+    (_, verdict), = judge.judge(asked)
+    assert verdict.preference is not None, verdict
+    with Path(errors.__file__).open("a") as file:
+        file.write("# edited")
+    for process in psutil.Process().children(recursive=True):
+        if "JudgeWorker" in " ".join(process.cmdline()):
+            process.kill()
+            process.wait()
+    (_, verdict), = judge.judge([asked[0].swapped])
+    assert verdict.preference is None and judge.workers == [], verdict
+    print(verdict.reason)
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_started_again_where_other_code_lies_reads_nothing(
+    config: JudgeConfig, tmp_path: Path
+):
+    shutil.copytree(ROOT / "symnoise_ray", tmp_path / "symnoise_ray")
+    (tmp_path / "moved.py").write_text(MOVED)
+    one = config.model_copy(update={"num_workers": 1}).model_dump_json()
+    found = subprocess.run(
+        [sys.executable, tmp_path / "moved.py", one],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,  # Ray lets workers import from here first
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    assert "its symnoise_ray must be the same code as here, but differs" in found.stdout
 
 
 def mortal_workers(config: JudgeConfig, count: int) -> list[Any]:
