@@ -104,7 +104,7 @@ def _sleep(hub: Any, slot: str, task: dict[str, Any]) -> Outcome:
     ]
     for index, record in enumerate(records):
         time.sleep(index * SLEEP_SECONDS)
-        ray.get(hub.event.remote(slot, slot, task["name"], record))
+        ray.get(hub.tell.remote(slot, slot, task["name"], [record]))
     directory.mkdir(parents=True, exist_ok=True)
     (directory / METRICS).write_text("".join(json.dumps(record) + "\n" for record in records))
     prompts = read_prompts(config.data, config.data.prompts, gold=True).examples

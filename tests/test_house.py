@@ -53,7 +53,7 @@ FACES = {
     },
     "space": {"check", "counts", "design", "parameters", "paths", "spread", "step_costs", "trials"},
     "training": {"corpus", "loop", "schedule"},
-    "generation": {"answering", "harness", "harness_tasks", "room"},
+    "generation": {"answering", "harness", "harness_tasks", "room", "vllm_package"},
     "judges": {"choose", "judging", "protocol", "remote", "self_check"},
     "report": {"board", "card", "standing", "words", "write"},
     "integrations": {"alpaca_eval", "export"},

@@ -12,6 +12,12 @@ from symnoise_ray.config.section import Section
 class GenerateConfig(Section):
     """How a fine-tuned model answers the prompts."""
 
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What answers: plain transformers, or vLLM in the process of the training (the extra `vllm`),
+    which is many times faster on a GPU. All trials of a sweep must have the same."""
+    vllm_memory: float = Field(0.3, gt=0, lt=1)
+    """Part of a GPU's memory that vLLM may hold while it answers, for the weights and its cache,
+    beside what training holds; with `generate.engine=vllm`."""
     max_new_tokens: int = Field(128, ge=1)
     """Most tokens per answer."""
     batch_size: int = Field(32, ge=1)

@@ -74,6 +74,21 @@ class TrialConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _vllm_gets_whole_weights(self) -> Self:
+        if self.generate.engine != "vllm":
+            return self
+        for key, value, problem in (
+            ("train.zero_stage", self.train.zero_stage, 3),
+            ("lora.quantize", self.lora.quantize, "nf4"),
+        ):
+            if value == problem:
+                raise ValueError(
+                    f"generate.engine=vllm needs weights that every worker holds whole, but got "
+                    f"{key}={value}; choose another, or generate.engine=transformers"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _deepspeed_file_agrees(self) -> Self:
         if self.train.deepspeed is not None:
             found = deepspeed_json.contradiction(self.train.deepspeed, self.deepspeed_keys())

@@ -114,18 +114,41 @@ def _answers(
     Workers that decode on their own stop on their own, and meet the others where the answers are
     gathered. Workers that run every batch together agree before each whether there is another.
     """
+    model.eval()
+    by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    answer = _by_vllm if config.engine == "vllm" else _by_transformers
+    wish = _Wish(cancelled)
+    texts = answer(model, tokenizer, prompts, numbers, by_length, config, wish)
+    world_size = dist.get_world_size()
+    shares: list[Any] = [(wish.seen, texts)]
+    if world_size > 1:
+        shares *= world_size
+        dist.all_gather_object(shares, (wish.seen, texts))
+    if any(stopped for stopped, _ in shares):
+        raise CancelledError("cancelled while answering the prompts")
+    texts = {index: text for _, share in shares for index, text in share.items()}
+    return [texts[index] for index in range(len(prompts))]
+
+
+def _by_transformers(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: list[list[int]],
+    numbers: list[tuple[int, int]],
+    by_length: list[int],
+    config: GenerateConfig,
+    wish: _Wish,
+) -> dict[int, str]:
+    """This worker's share of the answers, batch by batch."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     together = world_size > 1 and is_sharded(model)
-    model.eval()
     size = min(config.batch_size, len(prompts))
     way = way_to_batch(prompts, model, tokenizer, together) if size > 1 else "alone"
-    by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     each = [batches(by_length[r::world_size], size, prompts, way) for r in range(world_size)]
     left = each[rank]
     if together:
         left += [by_length[:1]] * (max(map(len, each)) - len(left))
     texts: dict[int, str] = {}
-    wish = _Wish(cancelled)
     while left and not (_anywhere(wish()) if together else wish()):
         indices = left[0]
         decoding = Decoding(config, [numbers[i] for i in indices])
@@ -141,14 +164,27 @@ def _answers(
             left = left[1:]
             continue
         give_memory_back()  # here, where the exception no longer holds any memory
-    shares: list[Any] = [(wish.seen, texts)]
-    if world_size > 1:
-        shares *= world_size
-        dist.all_gather_object(shares, (wish.seen, texts))
-    if any(stopped for stopped, _ in shares):
-        raise CancelledError("cancelled while answering the prompts")
-    texts = {index: text for _, share in shares for index, text in share.items()}
-    return [texts[index] for index in range(len(prompts))]
+    return texts
+
+
+def _by_vllm(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: list[list[int]],
+    numbers: list[tuple[int, int]],
+    by_length: list[int],
+    config: GenerateConfig,
+    wish: _Wish,
+) -> dict[int, str]:
+    """This worker's share of the answers; vLLM makes its own batches."""
+    from symnoise_ray.generation.vllm_engine import answers
+
+    mine = by_length[dist.get_rank() :: dist.get_world_size()]
+    own, named = [prompts[index] for index in mine], [numbers[index] for index in mine]
+    # All workers' engines take prompts of the same length at most.
+    longest = len(prompts[by_length[-1]])
+    texts = answers(model, tokenizer, own, named, config, longest=longest, cancelled=wish)
+    return dict(zip(mine, texts, strict=False))
 
 
 class _Wish:

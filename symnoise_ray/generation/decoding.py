@@ -40,7 +40,7 @@ class Decoding(transformers.LogitsProcessor):  # type: ignore[misc]
         self.config = config
         self.mask_BT = torch.zeros(0)
         self._streams = [
-            torch.Generator().manual_seed(_seed(config.seed, *number)) for number in numbers
+            torch.Generator().manual_seed(seed_of(config.seed, *number)) for number in numbers
         ]
 
     @property
@@ -72,7 +72,7 @@ class Decoding(transformers.LogitsProcessor):  # type: ignore[misc]
         return torch.where(seen_BV, lowered_BV, logits_BV)
 
 
-def _seed(*numbers: int) -> int:
+def seed_of(*numbers: int) -> int:
     """One seed from several numbers, mixed so that similar numbers give unrelated seeds."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
@@ -99,7 +99,7 @@ def decode(
     They are cut off once `cancelled`, which is asked at every token, returns true. Workers that
     decode together go on until all of them want to stop.
     """
-    ends = _ends(model, tokenizer)
+    ends = ends_of(model, tokenizer)
     input_ids, decoding.mask_BT = left_padded(prompts, padding_id(tokenizer))
     output = generate(
         model,
@@ -116,10 +116,12 @@ def decode(
         stopping_criteria=transformers.StoppingCriteriaList([_Stop(cancelled)]),
         synced_gpus=together,
     )
-    answers = [
-        list(itertools.takewhile(lambda token: token not in ends, row))
-        for row in output[:, input_ids.shape[1] :].tolist()
-    ]
+    return texts_of(output[:, input_ids.shape[1] :].tolist(), ends, tokenizer)
+
+
+def texts_of(rows: list[list[int]], ends: list[int], tokenizer: Any) -> list[str]:
+    """Generated tokens as texts, each up to the first token that ends an answer."""
+    answers = [list(itertools.takewhile(lambda token: token not in ends, row)) for row in rows]
     return [text.strip() for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
 
 
@@ -133,7 +135,7 @@ class _Stop(transformers.StoppingCriteria):  # type: ignore[misc]
         return torch.full((len(input_ids),), self.cancelled(), device=input_ids.device)
 
 
-def _ends(model: Any, tokenizer: Any) -> list[int]:
+def ends_of(model: Any, tokenizer: Any) -> list[int]:
     """Tokens that end an answer: that of the tokenizer, and those of the model.
 
     Chat models name several in their generation settings, such as the end of a text and the end of

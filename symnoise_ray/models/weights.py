@@ -247,6 +247,20 @@ def export(model: nn.Module, tokenizer: Any, folder: Path, *, merge: bool = True
         dist.barrier()
 
 
+def checkpoint_state(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of a whole model under the names that a file of it gives them.
+
+    The tensors are the model's own, but for layers with adapters, which are added to a copy.
+    """
+    from transformers.core_model_loading import revert_weight_conversion
+
+    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    if getattr(model, "_hf_peft_config_loaded", False):
+        state = _merged_state(model, state)
+    found: dict[str, Tensor] = revert_weight_conversion(model, state)
+    return found
+
+
 def _rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 

@@ -27,6 +27,7 @@ from symnoise_ray.data.tokens import row_limit
 from symnoise_ray.errors import DataError
 from symnoise_ray.generation.harness_tasks import task_index
 from symnoise_ray.generation.room import prompt_room
+from symnoise_ray.generation.vllm_package import require_vllm
 from symnoise_ray.judges.self_check import check_settings
 from symnoise_ray.models.folder import look
 from symnoise_ray.preflight.prompts import asked_prompts, check_prompts
@@ -71,6 +72,8 @@ def check_inputs(
     for data, model, judge in _distinct(configs, lambda c: (c.data, c.model, c.judge)):
         if judged:
             _check_reference(data, model, judge)
+    for (generate,) in _distinct(configs, lambda c: (c.generate,)):
+        require_vllm(generate)
     for (harness,) in _distinct(configs, lambda c: (c.harness,)):
         if harness.tasks:
             task_index(harness)

@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -29,6 +29,7 @@ from symnoise_ray.space.trials import SweepPlans, TrialPlan
 from symnoise_ray.statistics.early_exit import CLEAN_LOSS
 from symnoise_ray.sweep.budget import Budget
 from symnoise_ray.sweep.early_exit import EarlyExit
+from symnoise_ray.sweep.in_order import InOrder
 from symnoise_ray.sweep.proposals import Proposals
 from symnoise_ray.sweep.search_trial import METRIC, SearchTrial
 from symnoise_ray.sweep.steering import Steering
@@ -37,21 +38,11 @@ from symnoise_ray.sweep.watch import Watch
 
 
 class SweepSearch(Searcher):  # type: ignore[misc]
-    """Hands the trials of some numbers to Tune in their order, and their scores to Optuna.
+    """Hands the trials of some numbers to Tune in their order, and their scores to Optuna."""
 
-    `has_begun` says whether a trial has taken its first step.
-    """
-
-    def __init__(
-        self,
-        proposals: Proposals,
-        indices: Sequence[int],
-        budget: Budget,
-        has_begun: Callable[[], bool] = lambda: True,
-    ) -> None:
+    def __init__(self, proposals: Proposals, indices: Sequence[int], budget: Budget) -> None:
         super().__init__(metric=METRIC, mode="max")
         self.proposals, self.waiting, self.budget = proposals, list(indices), budget
-        self.has_begun = has_begun
         self.running: dict[str, int] = {}
         self.has_ended = False
         self._lock = threading.Lock()
@@ -69,9 +60,6 @@ class SweepSearch(Searcher):  # type: ignore[misc]
             if not self.waiting or not self.budget.search_may_go_on(len(self.running)):
                 self.has_ended = not self.running
                 return Searcher.FINISHED if self.has_ended else None
-        if len(self.running) >= self.budget.num_slots and not self.has_begun():
-            # No slot is free for it; its process would compete with those that start.
-            return None
         index = self.waiting.pop(0)
         self.running[trial_id] = index
         return {"index": index, "point": self.proposals.propose(index)}
@@ -162,15 +150,17 @@ def run_search(
     _quieten()
     _hand_on_no_keys()
     plans, watch = steering.plans, steering.watch
+    # One more than the slots: a trial is judged while the next one trains.
+    num_processes = num_slots + 1
     on = plans.sweep.search.early_exit == "on"
-    early_exit = EarlyExit(plans, steering.workers) if on else None
+    early_exit = EarlyExit(plans, steering.workers, num_processes) if on else None
     with steering.lock:  # an order to add a trial comes before or after
         waiting = _take_up(plans, proposals, watch, early_exit)
-        searcher = SweepSearch(proposals, waiting, steering.budget, lambda: watch.has_begun)
+        searcher = SweepSearch(proposals, waiting, steering.budget)
         searcher.has_ended = not waiting
         steering.search = searcher
     if waiting:
-        _run_trials(steering, judges, searcher, early_exit, num_slots)
+        _run_trials(steering, judges, searcher, early_exit or InOrder(num_processes))
 
 
 def _take_up(
@@ -214,8 +204,7 @@ def _run_trials(
     steering: Steering,
     judges: JudgeSource,
     searcher: SweepSearch,
-    early_exit: EarlyExit | None,
-    num_slots: int,
+    scheduler: InOrder,
 ) -> None:
     plans, workers, watch = steering.plans, steering.workers, steering.watch
     before, num_trials = len(watch.results), len(searcher.waiting)
@@ -233,10 +222,9 @@ def _run_trials(
             metric=METRIC,
             mode="max",
             search_alg=searcher,
-            scheduler=early_exit,
+            scheduler=scheduler,
             num_samples=-1,  # until the searcher says that there are no more
-            # One more than the slots: a trial is judged while the next one trains.
-            max_concurrent_trials=min(num_slots + 1, num_trials),
+            max_concurrent_trials=min(scheduler.num_processes, num_trials),
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(

@@ -33,8 +33,6 @@ class Watch:
         self.results: list[TrialResult] = []
         self.before: set[str] = set()
         """Trials that ended in an earlier part of the sweep."""
-        self.has_begun = False
-        """Whether a trial has told anything: a record, or its end."""
         self.settings: dict[str, list[str]] = {}
         """Settings that are confirmed -> their trials, one per seed."""
         self._last_steps, self._logged = tracker.journal.history()
@@ -121,7 +119,6 @@ class Watch:
 
     def _follow(self, plan: TrialPlan) -> None:
         records = self._tails[plan.name].new()
-        self.has_begun = self.has_begun or bool(records)
         for record in records:
             self.board.move(plan.name, record)
         if (plan.directory / OUTCOME).exists():
@@ -131,7 +128,6 @@ class Watch:
 
     def _end(self, plan: TrialPlan, result: TrialResult) -> None:
         del self._plans[plan.name]
-        self.has_begun = True
         self._close(plan, result)
         events.end_trial(self.tracker, plan, result)
 

@@ -22,6 +22,7 @@ from symnoise_ray.data.prompts import read_sayable
 from symnoise_ray.errors import CancelledError, kind_of, reason_of
 from symnoise_ray.generation.answering import answer_from_disk, complete
 from symnoise_ray.generation.harness import harness_scores, load_tasks
+from symnoise_ray.generation.vllm_package import require_vllm
 from symnoise_ray.models.process import give_memory_back
 from symnoise_ray.models.weights import export
 from symnoise_ray.records.files import read_json, write_lines
@@ -84,6 +85,7 @@ def _train_and_answer(
     seconds: dict[str, float],
     interview: Interlude | None,
 ) -> Outcome:
+    require_vllm(config.generate)
     if (directory / KEPT).exists():
         return _answer_again(config, directory, cancelled, seconds)
     tasks: Any = None

@@ -84,16 +84,6 @@ def test_the_study_lies_in_the_directory_of_the_sweep_whatever_it_is_called(
     assert proposals(sweep(), folder).propose(2) == point
 
 
-def test_until_a_trial_has_begun_no_more_are_started_than_there_are_slots(tmp_path: Path):
-    config, begun = sweep(), False
-    budget = Budget(config, JudgeConfig(), list, num_slots=2)
-    search = SweepSearch(proposals(config, tmp_path), range(5), budget, lambda: begun)
-    assert len(suggestions(search, 2)) == 2
-    assert search.suggest("trial-2") is None
-    begun = True
-    assert search.suggest("trial-2")["index"] == 2
-
-
 def test_baselines_in_the_space_are_told_to_optuna_and_others_are_not(tmp_path: Path):
     config = sweep()
     search = search_for(config, tmp_path)
