@@ -27,7 +27,7 @@ from transformers.utils.logging import enable_progress_bar
 
 from symnoise_ray.config import ModelConfig, TrialConfig
 from symnoise_ray.errors import UserError
-from symnoise_ray.models.weights import _load_once, adapt, export, load
+from symnoise_ray.models.weights import _load_once, adapt, checkpoint_state, export, load
 from tests.models.test_deepspeed_engine import Run, rows_of, settings, three_steps
 
 pytestmark = pytest.mark.usefixtures("process_group")
@@ -91,6 +91,10 @@ def test_a_trained_model_is_read_back_as_it_was(
         losses = three_steps(run.engine).losses
         expected = logits_of(run.model)
         export(run.model, tokenizer, tmp_path / "model")
+        handed = {name: each.clone() for name, each in checkpoint_state(run.model).items()}
+    written = load_file(tmp_path / "model" / "model.safetensors")
+    assert written.keys() <= handed.keys(), "tied weights are written once"
+    assert all(torch.equal(handed[each], tensor) for each, tensor in written.items())
     files = {path.name for path in (tmp_path / "model").iterdir()}
     assert {"config.json", "generation_config.json", "model.safetensors"} <= files
     assert {"tokenizer.json", "tokenizer_config.json"} <= files
