@@ -145,6 +145,7 @@ def test_a_job_succeeds_with_a_whole_sweep(cluster: dict[str, str], tmp_path: Pa
     assert read_json(output / "results.json")["status"] == "whole"
 
 
+@pytest.mark.nightly
 def test_a_job_fails_when_some_trials_failed(cluster: dict[str, str], tmp_path: Path):
     space = SPACE.replace("choices: [0.002]", "choices: [1.0e+30]").replace("arms: 1", "arms: 0")
     run, output = submit(cluster, space, tmp_path)
@@ -153,6 +154,7 @@ def test_a_job_fails_when_some_trials_failed(cluster: dict[str, str], tmp_path: 
     assert read_json(output / "results.json")["status"] == "partial"
 
 
+@pytest.mark.nightly
 def test_a_job_is_steered_by_its_address(cluster: dict[str, str], tmp_path: Path):
     space = SPACE.replace("max_steps: 8", "max_steps: 100").replace("arms: 1", "arms: 0")
     options = ("--working-dir", str(ROOT), "--submission-id", "steered", "--no-wait")

@@ -12,6 +12,7 @@ MATCHED = SPACE.replace("max_steps: 8", "max_steps: 12, compute_match: gpu_secon
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_sweep_measures_its_steps_once_and_all_types_train_as_long(tmp_path: Path):
     (tmp_path / "small.yaml").write_text(MATCHED.replace("looks: [2]", "looks: [2, 3]"))
     first = tune("small.yaml", "confirm.looks=[2]", "--output", "out", cwd=tmp_path)

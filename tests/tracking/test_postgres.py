@@ -169,6 +169,7 @@ def test_events_that_are_sent_again_are_there_once(postgres: Postgres, tmp_path:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_four_trials_at_once_log_there_what_they_log_into_a_file(
     postgres: Postgres, tmp_path: Path, temporary: Path
 ) -> None:
