@@ -44,8 +44,10 @@ from symnoise_ray.workers.hub import Hub
 from symnoise_ray.workers.outcome import Outcome
 
 SLEEP_SECONDS = 1.0
-"""Of a trial in its slot. Where it is shorter than the start of a trial's own process, Ray Tune
-starts processes that it throws away again."""
+"""Of a trial in its slot: less than the start of a trial's own process takes, so that a process
+that is started on the way shows."""
+TRIALS = ("ray::ResourceTrainable", "ray::SearchTrial")
+"""How processes of trials are called."""
 NUM_PROMPTS = 4
 SECONDS_BETWEEN_RECORDS = 0.5
 NUM_RECORDS = 20
@@ -123,27 +125,31 @@ def resident(pid: int) -> int:
 
 
 class _Memory(threading.Thread):
-    """The resident size of driver and hub once a second, from the first trial on."""
+    """The resident size of driver and hub, and the processes of trials, once a second."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.sizes: dict[str, list[int]] = {"driver": [], "hub": []}
+        self.trials: set[int] = set()
+        """Processes that were started for trials."""
         self.done = threading.Event()
 
     def run(self) -> None:
         me = psutil.Process()
         while not self.done.wait(1.0):
-            hubs = [each for each in me.children(recursive=True) if _is_hub(each)]
+            below = [(_title(each), each) for each in me.children(recursive=True)]
+            self.trials |= {each.pid for title, each in below if title.startswith(TRIALS)}
+            hubs = [each for title, each in below if title.startswith("ray::Hub")]
             if hubs:
                 self.sizes["hub"].append(resident(hubs[0].pid))
                 self.sizes["driver"].append(resident(me.pid))
 
 
-def _is_hub(process: psutil.Process) -> bool:
+def _title(process: psutil.Process) -> str:
     try:
-        return process.cmdline()[:1] != [] and process.cmdline()[0].startswith("ray::Hub")
+        return "".join(process.cmdline()[:1])
     except psutil.Error:
-        return False
+        return ""
 
 
 def sweep(num_trials: int, num_slots: int) -> dict[str, Any]:
@@ -167,6 +173,7 @@ def sweep(num_trials: int, num_slots: int) -> dict[str, Any]:
             "trials": num_trials,
             "search_s": seconds["search"],
             "overhead_per_trial_s": round((seconds["search"] - slept) / num_trials, 4),
+            "trial_processes": len(memory.trials),
             "end_s": round(ended, 2),
             "driver_kb_per_trial": round(growth["driver"] / 1e3 / num_trials, 1),
             "hub_kb_per_trial": round(growth["hub"] / 1e3 / num_trials, 1),

@@ -155,6 +155,8 @@ def test_growth_is_told_of_trials_and_of_slots() -> None:
     figures = figures_of("scale", "--trials", "4,8", "--slots", "1,5")
     assert [row["slots"] for row in figures["slots"]] == [1, 5]
     assert [row["trials"] for row in figures["trials"]] == [4, 8]
+    one_waits = 2 + 1  # beside the two that have slots
+    assert [row["trial_processes"] for row in figures["trials"]] == [one_waits, one_waits]
     assert math.isfinite(figures["exponent_search"])
 
 

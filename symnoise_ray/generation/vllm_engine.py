@@ -73,9 +73,9 @@ def answers(
         UserError: vLLM is not installed, does not know the model, or has too little memory.
     """
     engine = _engine(model, config, longest + config.max_new_tokens)
-    _hand_over(engine, model)
     ends, texts = ends_of(model, tokenizer), list[str]()
     try:
+        _wake(engine, model)
         for start in range(0, len(prompts), PROMPTS_AT_ONCE):
             if cancelled():
                 break
@@ -86,8 +86,7 @@ def answers(
             rows = [list(each.outputs[0].token_ids) for each in answered]
             texts += texts_of(rows, ends, tokenizer)
     finally:
-        if _sleeps():
-            engine.sleep(level=2)  # without weights and cache, as at the start
+        _put_to_sleep(engine)
     return texts
 
 
@@ -108,14 +107,12 @@ def _sampling(config: GenerateConfig, ends: list[int], number: tuple[int, int]) 
 
 
 def _engine(model: Any, config: GenerateConfig, longest: int) -> Any:
-    """The engine of this process, awake, for sequences of so many tokens."""
+    """The engine of this process, asleep, for sequences of so many tokens."""
     dtype = next(model.parameters()).dtype
     made_for = (model.config.to_json_string(use_diff=False), dtype, config.vllm_memory)
     if not _engines:
         _engines.append(_Engine(made_for, _start(model, dtype, config)))
-    elif _sleeps():
-        give_memory_back()
-        _engines[0].model.wake_up()
+        _put_to_sleep(_engines[0].model)
     if _engines[0].made_for != made_for:
         raise UserError(
             "generate.engine=vllm needs the same kind of model, model.dtype and "
@@ -159,10 +156,19 @@ def _start(model: Any, dtype: torch.dtype, config: GenerateConfig) -> Any:
         ) from error
 
 
-def _hand_over(engine: Any, model: nn.Module) -> None:
-    """Give vLLM the weights of a model, in this process's memory."""
+def _wake(engine: Any, model: nn.Module) -> None:
+    """Give vLLM its memory, and the weights of a model in this process."""
+    if _sleeps():
+        give_memory_back()
+        engine.wake_up()
     weights = checkpoint_state(model)
     engine.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights.items())})
+
+
+def _put_to_sleep(engine: Any) -> None:
+    """Let it give its memory back: weights and cache are dropped."""
+    if _sleeps():
+        engine.sleep(level=2)
 
 
 def _sleeps() -> bool:

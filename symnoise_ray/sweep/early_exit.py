@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ray.tune.schedulers import TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from symnoise_ray.records.layout import METRICS
 from symnoise_ray.records.metrics import Tail
@@ -27,7 +27,6 @@ from symnoise_ray.statistics.early_exit import (
     loss_at,
     stop_evidence,
 )
-from symnoise_ray.sweep.in_order import InOrder
 from symnoise_ray.sweep.search_trial import METRIC
 from symnoise_ray.sweep.trial import stop
 from symnoise_ray.workers.client import Workers
@@ -38,16 +37,20 @@ FORETOLD = (
 )
 
 
-class EarlyExit(InOrder):
-    """Trials run in their order, and some stop at a rung."""
+class EarlyExit(FIFOScheduler):  # type: ignore[misc]
+    """Tune's scheduler: trials run in their order, and some stop at a rung."""
 
-    def __init__(self, plans: SweepPlans, workers: Workers, num_processes: int) -> None:
-        super().__init__(num_processes)
+    def __init__(self, plans: SweepPlans, workers: Workers) -> None:
+        super().__init__()
         self.plans, self.workers = plans, workers
         self.arms: defaultdict[str, Arm] = defaultdict(Arm)
         self.losses: dict[str, dict[int, float]] = {}
         """Trial -> its clean losses by step."""
         self.began: dict[str, float] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune writes its scheduler to disk to restore it; this one lives in the driver alone.
+        return {}
 
     def _plan(self, trial: Any) -> TrialPlan:
         return self.plans.search(trial.config["index"], trial.config["point"])

@@ -29,7 +29,6 @@ from symnoise_ray.space.trials import SweepPlans, TrialPlan
 from symnoise_ray.statistics.early_exit import CLEAN_LOSS
 from symnoise_ray.sweep.budget import Budget
 from symnoise_ray.sweep.early_exit import EarlyExit
-from symnoise_ray.sweep.in_order import InOrder
 from symnoise_ray.sweep.proposals import Proposals
 from symnoise_ray.sweep.search_trial import METRIC, SearchTrial
 from symnoise_ray.sweep.steering import Steering
@@ -150,17 +149,15 @@ def run_search(
     _quieten()
     _hand_on_no_keys()
     plans, watch = steering.plans, steering.watch
-    # One more than the slots: a trial is judged while the next one trains.
-    num_processes = num_slots + 1
     on = plans.sweep.search.early_exit == "on"
-    early_exit = EarlyExit(plans, steering.workers, num_processes) if on else None
+    early_exit = EarlyExit(plans, steering.workers) if on else None
     with steering.lock:  # an order to add a trial comes before or after
         waiting = _take_up(plans, proposals, watch, early_exit)
         searcher = SweepSearch(proposals, waiting, steering.budget)
         searcher.has_ended = not waiting
         steering.search = searcher
     if waiting:
-        _run_trials(steering, judges, searcher, early_exit or InOrder(num_processes))
+        _run_trials(steering, judges, searcher, early_exit, num_slots)
 
 
 def _take_up(
@@ -204,7 +201,8 @@ def _run_trials(
     steering: Steering,
     judges: JudgeSource,
     searcher: SweepSearch,
-    scheduler: InOrder,
+    early_exit: EarlyExit | None,
+    num_slots: int,
 ) -> None:
     plans, workers, watch = steering.plans, steering.workers, steering.watch
     before, num_trials = len(watch.results), len(searcher.waiting)
@@ -222,9 +220,11 @@ def _run_trials(
             metric=METRIC,
             mode="max",
             search_alg=searcher,
-            scheduler=scheduler,
+            scheduler=early_exit,
             num_samples=-1,  # until the searcher says that there are no more
-            max_concurrent_trials=min(scheduler.num_processes, num_trials),
+            # One more than the slots: a trial is judged while the next one trains. Tune keeps the
+            # processes that it begins with, as long as all begin together.
+            max_concurrent_trials=min(num_slots + 1, num_trials),
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(

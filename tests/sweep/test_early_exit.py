@@ -60,7 +60,7 @@ class Sweep:
         self.plans = SweepPlans(sweep(), directory)
         self.cancelled: list[str] = []
         workers = SimpleNamespace(cancel=self.cancelled.append)
-        self.exits = EarlyExit(self.plans, workers, 3)  # type: ignore[arg-type]
+        self.exits = EarlyExit(self.plans, workers)  # type: ignore[arg-type]
 
     def plan(self, index: int, arm: str = "symnoise") -> TrialPlan:
         """A searched trial of an arm, or a baseline."""
