@@ -14,7 +14,7 @@ from typing import Any
 from ray import tune
 
 from symnoise_ray.judges.choose import JudgeSource
-from symnoise_ray.records.layout import STOP
+from symnoise_ray.records.layout import CONFIG, RESULT, STOP
 from symnoise_ray.records.results import TrialResult
 from symnoise_ray.space.trials import SweepPlans, TrialPlan
 from symnoise_ray.statistics.early_exit import CLEAN_LOSS
@@ -24,6 +24,8 @@ from symnoise_ray.workers.client import Workers
 METRIC = "win_rate"
 SLICE_SECONDS = 2.0
 """A trial hands control back to Tune this often, so that it can be stopped."""
+
+WAIT_SECONDS = 0.05
 
 
 def stopped_report(result: TrialResult) -> dict[str, Any]:
@@ -58,6 +60,10 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]
         if (self.plan.directory / STOP).exists():  # the hub that was told may be gone
             self.workers.cancel(self.plan.name)
         until = time.monotonic() + SLICE_SECONDS
+        while not self._may_begin():
+            if time.monotonic() >= until:
+                return {"done": False}
+            time.sleep(WAIT_SECONDS)
         for record in self.records:
             if isinstance(record, TrialResult) and record.is_done:
                 return {METRIC: record.win_rate, "done": True}
@@ -68,6 +74,16 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]
             if time.monotonic() >= until:
                 break
         return {"done": False}
+
+    def _may_begin(self) -> bool:
+        """Whether the first baseline, which all others are compared with, has asked for its slot.
+
+        The processes of the first trials start together, and any may be the first one that is up.
+        """
+        first = self.plans.search_directory(0)
+        return self.plan.directory == first or any(
+            (first / name).exists() for name in (CONFIG, RESULT)
+        )
 
     def cleanup(self) -> None:
         """Free the slot of a trial that Tune stopped; a finished one is left alone.

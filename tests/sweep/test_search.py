@@ -10,12 +10,15 @@ import optuna
 import pytest
 
 from symnoise_ray.config import JudgeConfig, SweepConfig
+from symnoise_ray.records.files import write_json
+from symnoise_ray.records.layout import CONFIG
 from symnoise_ray.space.check import check_sweep
 from symnoise_ray.space.design import NUM_STARTUP, search_size
 from symnoise_ray.space.trials import SweepPlans
 from symnoise_ray.sweep.budget import Budget
 from symnoise_ray.sweep.proposals import Proposals
 from symnoise_ray.sweep.search import SweepSearch, _take_up
+from symnoise_ray.sweep.search_trial import SearchTrial
 
 PLAIN = {"noise.type": "none"}
 NOISY = {"noise.type": "symnoise", "noise.alpha": 5}
@@ -82,6 +85,17 @@ def test_the_study_lies_in_the_directory_of_the_sweep_whatever_it_is_called(
     assert [each.name for each in folder.iterdir()] == ["optuna.db"]
     assert [each.name for each in tmp_path.iterdir()] == [name]
     assert proposals(sweep(), folder).propose(2) == point
+
+
+def test_no_trial_asks_for_a_slot_before_the_first_baseline_has(tmp_path: Path):
+    plans = SweepPlans(sweep(), tmp_path)
+    first, second = (SearchTrial.__new__(SearchTrial) for _ in range(2))
+    for index, (trial, point) in enumerate(((first, PLAIN), (second, NOISY))):
+        trial.plans, trial.plan = plans, plans.search(index, point)
+    assert first._may_begin()
+    assert not second._may_begin()
+    write_json({}, first.plan.directory / CONFIG)
+    assert second._may_begin()
 
 
 def test_baselines_in_the_space_are_told_to_optuna_and_others_are_not(tmp_path: Path):
