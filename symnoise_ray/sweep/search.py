@@ -131,14 +131,6 @@ class _Starts(tune.Callback):  # type: ignore[misc]
         if read_result(plan.directory) is None:
             fail(plan, InfrastructureError("the trial's own process died"))
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Let Tune forget its statistics of every value that a trial has reported: 33 kB a trial.
-
-        Nothing reads them. Private names: the version of ray is pinned.
-        """
-        trial.run_metadata.metric_analysis = {}
-        trial.run_metadata.metric_n_steps = {}
-
 
 def open_study(steering: Steering) -> Proposals:
     """The sweep's study, new or as it was left; its tables take half a second."""
