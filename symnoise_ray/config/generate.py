@@ -13,8 +13,8 @@ class GenerateConfig(Section):
     """How a fine-tuned model answers the prompts."""
 
     engine: Literal["transformers", "vllm"] = "transformers"
-    """What answers: plain transformers, or vLLM in the process of the training (the extra `vllm`),
-    which is many times faster on a GPU. All trials of a sweep must have the same."""
+    """What answers: plain transformers, or vLLM in the process of the training (the extra `vllm`).
+    All trials of a sweep must have the same."""
     vllm_memory: float = Field(0.3, gt=0, lt=1)
     """Part of a GPU's memory that vLLM may hold while it answers, for the weights and its cache,
     beside what training holds; with `generate.engine=vllm`."""

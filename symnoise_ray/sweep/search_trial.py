@@ -24,8 +24,8 @@ from symnoise_ray.workers.client import Workers
 METRIC = "win_rate"
 SLICE_SECONDS = 2.0
 """A trial hands control back to Tune this often, so that it can be stopped."""
-
 WAIT_SECONDS = 0.05
+"""How often it looks whether it may begin."""
 
 
 def stopped_report(result: TrialResult) -> dict[str, Any]:
