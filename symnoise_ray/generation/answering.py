@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -116,9 +116,10 @@ def _answers(
     """
     model.eval()
     by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    asked = _Asked(prompts, numbers, by_length)
     answer = _by_vllm if config.engine == "vllm" else _by_transformers
     wish = _Wish(cancelled)
-    texts = answer(model, tokenizer, prompts, numbers, by_length, config, wish)
+    texts = answer(model, tokenizer, asked, config, wish)
     world_size = dist.get_world_size()
     shares: list[Any] = [(wish.seen, texts)]
     if world_size > 1:
@@ -130,16 +131,25 @@ def _answers(
     return [texts[index] for index in range(len(prompts))]
 
 
+class _Asked(NamedTuple):
+    """The prompts of all workers."""
+
+    prompts: list[list[int]]
+    numbers: list[tuple[int, int]]
+    """The example and the turn of each."""
+    by_length: list[int]
+    """Their indices, the shortest prompt first."""
+
+
 def _by_transformers(
     model: nn.Module,
     tokenizer: Any,
-    prompts: list[list[int]],
-    numbers: list[tuple[int, int]],
-    by_length: list[int],
+    asked: _Asked,
     config: GenerateConfig,
     wish: _Wish,
 ) -> dict[int, str]:
     """This worker's share of the answers, batch by batch."""
+    prompts, numbers, by_length = asked
     rank, world_size = dist.get_rank(), dist.get_world_size()
     together = world_size > 1 and is_sharded(model)
     size = min(config.batch_size, len(prompts))
@@ -170,15 +180,14 @@ def _by_transformers(
 def _by_vllm(
     model: nn.Module,
     tokenizer: Any,
-    prompts: list[list[int]],
-    numbers: list[tuple[int, int]],
-    by_length: list[int],
+    asked: _Asked,
     config: GenerateConfig,
     wish: _Wish,
 ) -> dict[int, str]:
     """This worker's share of the answers; vLLM makes its own batches."""
     from symnoise_ray.generation.vllm_engine import answers
 
+    prompts, numbers, by_length = asked
     mine = by_length[dist.get_rank() :: dist.get_world_size()]
     own, named = [prompts[index] for index in mine], [numbers[index] for index in mine]
     # All workers' engines take prompts of the same length at most.
