@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -150,17 +149,13 @@ def _run_in(
         board.say(f"not as in its first part, so that numbers may differ a little: {changed}")
     if sweep.judge.type != "local":
         check_judge(sweep.judge, directory)
-    with board, ThreadPoolExecutor(1) as beside:
-        with ray_session(board.say, _import_next):
-            note_place(directory)
-            found = place(sweep.plans, sweep.judge)
-            minutes = config.workers.start_minutes
-            with judges_of_sweep(sweep.judge, directory, minutes, board.say) as judges:
-                watch, tracker = _run(sweep, found, judges)
-            # Ray takes a second to end, in which this process would only wait.
-            finished = beside.submit(_finish, sweep, watch, tracker, ended=True, patient=True)
-        result = finished.result()
-    summarise(result, store, events.page(tracker, result), board)
+    with board, ray_session(board.say, _import_next):
+        note_place(directory)
+        found = place(sweep.plans, sweep.judge)
+        minutes = config.workers.start_minutes
+        with judges_of_sweep(sweep.judge, directory, minutes, board.say) as judges:
+            result, page = _run(sweep, found, judges)
+    summarise(result, store, page, board)
     return result
 
 
@@ -173,8 +168,12 @@ def _import_next() -> None:
     import symnoise_ray.sweep.search  # noqa: F401
 
 
-def _run(sweep: Sweep, found: Place, judges: JudgeSource) -> tuple[Watch, Tracker]:
-    """Everything that needs the cluster; if it is cut short, the results of what was done."""
+def _run(sweep: Sweep, found: Place, judges: JudgeSource) -> tuple[SweepResult, str]:
+    """Everything that needs the cluster, and the results whatever happens.
+
+    Returns:
+        What it found, and the page of MLflow that shows it; empty where MLflow did not answer.
+    """
     from symnoise_ray.workers.pool import Pool
 
     config, slots = sweep.config, found.slots
@@ -215,7 +214,8 @@ def _run(sweep: Sweep, found: Place, judges: JudgeSource) -> tuple[Watch, Tracke
         patient = not isinstance(error, KeyboardInterrupt)
         _finish(sweep, watch, tracker, ended=False, patient=patient)
         raise
-    return watch, tracker
+    result = _finish(sweep, watch, tracker, ended=True, patient=True)
+    return result, events.page(tracker, result)
 
 
 def _budget(sweep: Sweep, watch: Watch, num_slots: int) -> Budget:

@@ -7,6 +7,7 @@ a private local Ray and ends it; inside a job, or where RAY_ADDRESS names a clus
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -110,7 +111,8 @@ def _connected(
         if threads_in_ray():
             _kill(started)
         else:
-            ray.shutdown()
+            with _no_collection():
+                ray.shutdown()
             _, alive = psutil.wait_procs(started, timeout=END_SECONDS)
             _kill(alive)
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -184,6 +186,20 @@ def _silent() -> Iterator[None]:
         yield
     finally:
         worker.listen_error_messages = listen
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Let no thread collect garbage meanwhile.
+
+    Ray ends the whole process, with status 1 and no word, if one of its references is freed while
+    it shuts down, and a table that is refreshed by a thread is enough to start a collection.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _children() -> set[psutil.Process]:

@@ -160,7 +160,7 @@ class _Records:
     """Sends the records of a trial, so that all arrive in their order whatever call is late.
 
     Each call carries those of the calls before that have no answer yet. A record that comes soon
-    after a call waits for the next one, or for the end of the trial.
+    after a call waits for the next moment that one may be made.
     """
 
     def __init__(self, tell: Callable[[list[dict[str, Any]]], Any]) -> None:
@@ -174,7 +174,11 @@ class _Records:
         """Send a record, or keep it for a moment; returns at once."""
         self._open.append(record)
         self._is_held = True
-        if time.monotonic() - self._called >= SEND_SECONDS:
+        self.send_held()
+
+    def send_held(self) -> None:
+        """Send what is kept, unless a call was made just now."""
+        if self._is_held and time.monotonic() - self._called >= SEND_SECONDS:
             self._call()
 
     def _call(self) -> None:
@@ -258,6 +262,7 @@ class _Rank:
         def cancelled() -> bool:
             nonlocal wish, looked
             self.progress = time.monotonic()
+            records.send_held()  # a step may take long, and answers longer
             if self.progress - looked >= CANCEL_SECONDS:
                 wish, looked = _is_true(wanted), self.progress
             return wish

@@ -1,5 +1,7 @@
 """The Ray session of a sweep bears a machine that is too busy to start Ray in time."""
 
+import subprocess
+import sys
 from typing import Any
 
 import psutil
@@ -39,3 +41,35 @@ def test_a_session_of_the_caller_is_used_and_left_open(monkeypatch: pytest.Monke
     monkeypatch.setattr(ray, "shutdown", lambda: pytest.fail("the caller's session was ended"))
     with ray_session(pytest.fail):
         assert ray.is_initialized()
+
+
+LITTERING = """
+import gc, threading, time
+import ray
+from symnoise_ray.workers.session import ray_session
+
+class Node: pass
+
+def litter():
+    while references and not ended:
+        node = Node()
+        node.itself, node.reference = node, references.pop()
+        time.sleep(1e-5)
+
+ended = []
+gc.set_threshold(10)
+with ray_session(print):
+    stored = ray.put(0)
+    references = [ray.ObjectRef(stored.binary()) for _ in range(100_000)]
+    threading.Thread(target=litter).start()
+ended.append(True)
+print("ended", bool(references))
+"""
+"""A thread leaves circles that hold a reference of Ray, so only the garbage collection frees them."""
+
+
+@pytest.mark.slow
+def test_a_thread_that_leaves_garbage_does_not_end_the_process_with_its_ray():
+    command = [sys.executable, "-c", LITTERING]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (0, "ended True\n"), run.stderr

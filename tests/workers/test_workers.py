@@ -241,8 +241,11 @@ def test_two_workers_train_like_one(pool: Pool, tmp_path: Path):
             list(running)
 
 
-SLOW = {"data": {"max_eval_prompts": 108}, "generate": {"max_new_tokens": 200, "batch_size": 1}}
-"""Many long answers, one by one."""
+SLOW = {
+    "data": {"max_eval_prompts": 108},
+    "generate": {"max_new_tokens": 200, "batch_size": 1, "temperature": 10.0},
+}
+"""Many long answers, one by one: of words at random, so that hardly one ends early."""
 
 
 @pytest.mark.slow
