@@ -65,7 +65,7 @@ with ray_session(print):
 ended.append(True)
 print("ended", bool(references))
 """
-"""A thread leaves circles that hold a reference of Ray, so only the garbage collection frees them."""
+"""A thread leaves circles that hold a reference of Ray: only the garbage collection frees those."""
 
 
 @pytest.mark.slow
