@@ -1,6 +1,7 @@
 """How the house grows: sweeps of many trials that only sleep, and a hub with many slots.
 
-    PYTHONPATH=. python benchmarks/scale.py [--trials 10,100,1000] [--slots 1,10,50,200] [--json]
+    PYTHONPATH=. python benchmarks/scale.py [--trials 10,100,1000] [--slots 1,10,50,200]
+        [--sweep-slots 2] [--sleep 1.0] [--json]
 
 Trials: whole sweeps with real Ray Tune, Optuna, hub, judge, MLflow and report, on slots that write
 two records and four answers in place of training. Told are the wall seconds beyond the slots' own
@@ -10,6 +11,8 @@ is the slope of log seconds over log trials; 1 is a cost that each trial pays on
 Slots: a real hub serves so many slots and trials at once, each slot sending a record every half
 second. Told is the median and the 95th percentile of the milliseconds that a record waits for the
 hub's answer.
+
+Trials that sleep for less than a trial costs show that cost by itself.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -44,8 +48,8 @@ from symnoise_ray.workers.hub import Hub
 from symnoise_ray.workers.outcome import Outcome
 
 SLEEP_SECONDS = 1.0
-"""Of a trial in its slot: less than the start of a trial's own process takes, so that a process
-that is started on the way shows."""
+"""Of a trial in its slot, unless another is asked for: less than the start of a trial's own process
+takes, so that a process that is started on the way shows."""
 TRIALS = ("ray::ResourceTrainable", "ray::SearchTrial")
 """How processes of trials are called."""
 NUM_PROMPTS = 4
@@ -76,8 +80,8 @@ def space(num_trials: int, num_slots: int) -> dict[str, Any]:
     }
 
 
-def sleeping_slot(hub: Any, slot: str, pool: str, *_: Any) -> None:
-    """A slot as the hub knows it, whose trials sleep."""
+def sleeping_slot(sleep: float, hub: Any, slot: str, pool: str, *_: Any) -> None:
+    """A slot as the hub knows it, whose trials sleep so many seconds."""
     handle = ray.cloudpickle.dumps(None)
     assert ray.get(hub.slot_up.remote(slot, pool, slot, 0, 1, 0, handle))
     done = threading.Event()
@@ -88,7 +92,7 @@ def sleeping_slot(hub: Any, slot: str, pool: str, *_: Any) -> None:
         if task.get("stop"):
             done.set()
             return
-        outcome = _sleep(hub, slot, task)
+        outcome = _sleep(sleep, hub, slot, task)
         ray.get(hub.finish.remote(slot, slot, task["name"], 0, outcome))
 
 
@@ -97,7 +101,7 @@ def _beat(hub: Any, slot: str, done: threading.Event) -> None:
         ray.get(hub.beat.remote(slot, slot, 0, 0.0))
 
 
-def _sleep(hub: Any, slot: str, task: dict[str, Any]) -> Outcome:
+def _sleep(sleep: float, hub: Any, slot: str, task: dict[str, Any]) -> Outcome:
     """Two records, a sleep between them, and the gold answers as the trial's own."""
     config, directory = TrialConfig.model_validate(task["config"]), Path(task["directory"])
     records = [
@@ -105,7 +109,7 @@ def _sleep(hub: Any, slot: str, task: dict[str, Any]) -> Outcome:
         {"step": 1, "loss": 1.5, "grad_norm": 1.0, "lr": config.optim.lr, "clean_loss": 1.0},
     ]
     for index, record in enumerate(records):
-        time.sleep(index * SLEEP_SECONDS)
+        time.sleep(index * sleep)
         ray.get(hub.tell.remote(slot, slot, task["name"], [record]))
     directory.mkdir(parents=True, exist_ok=True)
     (directory / METRICS).write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -116,7 +120,7 @@ def _sleep(hub: Any, slot: str, task: dict[str, Any]) -> Outcome:
     ]
     write_lines(answers, directory / COMPLETIONS)
     summary = {"num_steps": 1, "loss": 1.5, "clean_loss": 1.0, "num_train_rows": 1}
-    return Outcome("done", summary=summary, seconds={"train": SLEEP_SECONDS})
+    return Outcome("done", summary=summary, seconds={"train": sleep})
 
 
 def resident(pid: int) -> int:
@@ -152,11 +156,12 @@ def _title(process: psutil.Process) -> str:
         return ""
 
 
-def sweep(num_trials: int, num_slots: int) -> dict[str, Any]:
+def sweep(num_trials: int, num_slots: int, sleep: float) -> dict[str, Any]:
     """One sweep of sleeping trials."""
     from symnoise_ray.sweep.run import run_sweep
 
-    with tempfile.TemporaryDirectory() as name, patch.object(slots, "run_slot", sleeping_slot):
+    served = partial(sleeping_slot, sleep)
+    with tempfile.TemporaryDirectory() as name, patch.object(slots, "run_slot", served):
         folder, memory = Path(name), _Memory()
         (folder / "space.yaml").write_text(yaml.safe_dump(space(num_trials, num_slots)))
         memory.start()
@@ -166,7 +171,7 @@ def sweep(num_trials: int, num_slots: int) -> dict[str, Any]:
         memory.done.set()
         assert [trial.status for trial in result.trials] == ["done"] * num_trials
         seconds = result.seconds
-        slept = num_trials * SLEEP_SECONDS / num_slots
+        slept = num_trials * sleep / num_slots
         ended = seconds["wall"] - seconds["start"] - seconds["search"]
         growth = {who: sizes[-1] - sizes[0] for who, sizes in memory.sizes.items() if sizes}
         return {
@@ -239,7 +244,9 @@ def hub_with(num_slots: int) -> dict[str, Any]:
     }
 
 
-def measure(trials: Sequence[int], num_slots: Sequence[int], sweep_slots: int) -> dict[str, Any]:
+def measure(
+    trials: Sequence[int], num_slots: Sequence[int], sweep_slots: int, sleep: float
+) -> dict[str, Any]:
     """All tables."""
     ray.init(
         address="local",
@@ -250,8 +257,13 @@ def measure(trials: Sequence[int], num_slots: Sequence[int], sweep_slots: int) -
     )
     hubs = [_told(hub_with(number)) for number in num_slots]
     ray.shutdown()
-    rows = [_told(sweep(number, sweep_slots)) for number in trials]
-    figures: dict[str, Any] = {"trials": rows, "slots": hubs, "sweep_slots": sweep_slots}
+    rows = [_told(sweep(number, sweep_slots, sleep)) for number in trials]
+    figures: dict[str, Any] = {
+        "trials": rows,
+        "slots": hubs,
+        "sweep_slots": sweep_slots,
+        "sleep_s": sleep,
+    }
     if len(rows) > 1:
         figures["exponent_search"] = exponent(rows, "search_s")
     return figures
@@ -274,9 +286,10 @@ def main() -> None:
     parser.add_argument("--trials", type=numbers, default=[10, 100, 1000])
     parser.add_argument("--slots", type=numbers, default=[1, 10, 50, 200])
     parser.add_argument("--sweep-slots", type=int, default=2)
+    parser.add_argument("--sleep", type=float, default=SLEEP_SECONDS)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    figures = measure(arguments.trials, arguments.slots, arguments.sweep_slots)
+    figures = measure(arguments.trials, arguments.slots, arguments.sweep_slots, arguments.sleep)
     if arguments.json:
         print(json.dumps(figures))
         return
