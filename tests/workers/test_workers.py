@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 
 import psutil
 import pytest
@@ -144,6 +145,18 @@ def test_ten_trials_in_one_slot_stay_equal_and_leave_no_memory(pool: Pool, tmp_p
             assert read_lines(warm / "metrics.jsonl") == read_lines(fresh / "metrics.jsonl")
             assert answers(warm) == answers(fresh)
     assert max(memory[3:]) - memory[2] < 8, memory
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
+def test_forty_trials_end_with_the_memory_of_the_first(pool: Pool, tmp_path: Path):
+    """Single figures jump by 7 MiB, since malloc hands pages back when it likes."""
+    memory = []
+    for number in range(40):
+        config = short_trial(zero_stage=number % 4)
+        run(pool, f"forty-{number}", config, tmp_path / f"{number}")
+        memory.append(resident_mib(worker_pid(pool)))
+    assert median(memory[-5:]) - median(memory[3:8]) < 16, memory
 
 
 @pytest.mark.slow
