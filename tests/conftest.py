@@ -95,19 +95,20 @@ def byte_tokenizer(**special_tokens: str) -> PreTrainedTokenizerFast:
 
 
 LONGEST = (
-    *("cluster/test_job", "cluster/test_nodes", "sweep/test_quickstart", "workers/test_workers"),
-    *("judges/test_remote", "sweep/test_steered_sweep", "sweep/test_run", "faults/test_lost_ray"),
-    *("cluster/test_secrets", "tracking/test_pages", "docs/test_first_sweep"),
-    *("faults/test_damaged_files", "faults/test_start", "faults/test_lost_workers"),
-    *("statistics/test_simulated_verdicts", "tracking/test_postgres", "sweep/test_resume_sweep"),
-    *("generation/test_answering", "examples/test_examples", "sweep/test_replay"),
-    *("integrations/test_transformers", "faults/test_slots", "training/test_checkpoints"),
-    *("statistics/test_simulated_sweeps", "preflight/test_inputs", "faults/test_storage"),
-    *("models/test_deepspeed_engine", "generation/test_harness", "sweep/test_early_exit"),
-    *("judges/test_local", "training/test_settings_agree", "noise/test_settings"),
-    *("judges/test_alpaca_eval", "cli/test_cli", "tracking/test_tracking", "models/test_weights"),
+    *("cluster/test_nodes", "statistics/test_simulated_verdicts", "sweep/test_quickstart"),
+    *("sweep/test_steered_sweep", "sweep/test_run", "workers/test_workers", "judges/test_remote"),
+    *("sweep/test_resume_sweep", "docs/test_first_sweep", "examples/test_examples"),
+    *("cluster/test_job", "tracking/test_pages", "faults/test_damaged_files", "faults/test_start"),
+    *("faults/test_lost_ray", "faults/test_slots", "faults/test_lost_workers", "sweep/test_replay"),
+    *("cluster/test_secrets", "preflight/test_inputs", "training/test_checkpoints"),
+    *("sweep/test_early_exit", "generation/test_answering", "statistics/test_simulated_sweeps"),
+    *("models/test_deepspeed_engine", "integrations/test_transformers", "tracking/test_postgres"),
+    *("faults/test_storage", "generation/test_harness", "judges/test_local"),
+    *("training/test_settings_agree", "noise/test_settings", "judges/test_alpaca_eval"),
+    *("cli/test_cli", "tracking/test_tracking", "models/test_weights"),
 )
-"""Files that start Ray or many processes, or train much; the longest first."""
+"""Files that start Ray or many processes, or train much; the longest first, but a cluster beside one
+that starts little: two clusters side by side starve each other."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses by the marks

@@ -37,6 +37,7 @@ def test_the_quickstart_ends_with_a_verdict_from_equal_tuning(tmp_path: Path):
     assert f"Verdict: {results['verdict']['sentence']}" in run.stdout
 
 
+@pytest.mark.nightly
 def test_a_real_model_on_real_alpaca_rows(tmp_path: Path, shared_data: Path):
     """A model without a pad token, long rows, empty answers; the loss falls in every trial."""
     run = tune(

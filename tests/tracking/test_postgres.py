@@ -189,6 +189,7 @@ def test_four_trials_at_once_log_there_what_they_log_into_a_file(
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * NUM_PROPOSED
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_server_that_is_killed_in_mid_sweep_gets_all_later_and_once(
     postgres: Postgres, tmp_path: Path, temporary: Path
