@@ -107,8 +107,8 @@ LONGEST = (
     *("training/test_settings_agree", "noise/test_settings", "judges/test_alpaca_eval"),
     *("cli/test_cli", "tracking/test_tracking", "models/test_weights"),
 )
-"""Files that start Ray or many processes, or train much; the longest first, but a cluster beside one
-that starts little: two clusters side by side starve each other."""
+"""Files that start Ray or many processes, or train much; the longest first, but a cluster beside a
+file that starts little: two clusters side by side starve each other."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses by the marks
