@@ -14,6 +14,8 @@ os.environ.pop("MLFLOW_EXPERIMENT_NAME", None)
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "600")
 os.environ.setdefault("RAY_worker_register_timeout_seconds", "600")
 os.environ.setdefault("RAY_gcs_server_request_timeout_seconds", "600")
+# By default its workers give way to all other programs, so beside enough of them they never start.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

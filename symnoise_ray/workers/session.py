@@ -27,6 +27,9 @@ from symnoise_ray.workers.pillars import Pillars
 START_SECONDS = 120
 """How long the parts of a private Ray wait for each other, since a busy machine is slow. A raylet
 that dies meanwhile is noticed no earlier."""
+NICENESS = "0"
+"""Of the workers of a private Ray. By Ray's default of 15 trainings get a thirtieth of what any other
+program of the machine gets, this process among them, where there are more of them than cores."""
 TIMED_OUT = "timed out during startup"
 """In the message of a Ray whose node took over 30 s to start, which no setting of Ray changes."""
 OBJECT_STORE_BYTES = 200 * 2**20
@@ -160,6 +163,7 @@ def _init(private: bool) -> None:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
         return
     os.environ.setdefault("RAY_raylet_start_wait_time_s", str(START_SECONDS))
+    os.environ.setdefault("RAY_worker_niceness", NICENESS)
     with _silent():
         ray.init(
             address="local",
