@@ -28,8 +28,8 @@ START_SECONDS = 120
 """How long the parts of a private Ray wait for each other, since a busy machine is slow. A raylet
 that dies meanwhile is noticed no earlier."""
 NICENESS = "0"
-"""Of the workers of a private Ray. By Ray's default of 15 trainings get a thirtieth of what any other
-program of the machine gets, this process among them, where there are more of them than cores."""
+"""Of the workers of a private Ray. By Ray's default of 15, where more runs than there are cores,
+trainings get a thirtieth of what any other program of the machine gets, this process among them."""
 TIMED_OUT = "timed out during startup"
 """In the message of a Ray whose node took over 30 s to start, which no setting of Ray changes."""
 OBJECT_STORE_BYTES = 200 * 2**20
