@@ -199,11 +199,13 @@ def _no_collection() -> Iterator[None]:
     Ray ends the whole process, with status 1 and no word, if one of its references is freed while
     it shuts down, and a table that is refreshed by a thread is enough to start a collection.
     """
+    collects = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
+        if collects:
+            gc.enable()
 
 
 def _children() -> set[psutil.Process]:

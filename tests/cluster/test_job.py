@@ -185,7 +185,6 @@ def test_a_job_is_steered_by_its_address(cluster: dict[str, str], tmp_path: Path
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
 
 
-@pytest.mark.nightly
 def test_a_job_that_was_stopped_goes_on_when_it_is_submitted_again(
     cluster: dict[str, str], tmp_path: Path
 ):

@@ -196,7 +196,6 @@ def test_calls_between_machines_that_get_lost_now_and_then_cost_no_trial(
     lossy.leave()
 
 
-@pytest.mark.nightly
 def test_the_raylet_of_a_machine_is_killed_in_mid_trial_and_the_sweep_ends_whole(
     cluster: Cluster, other: Machine
 ):
@@ -207,7 +206,6 @@ def test_the_raylet_of_a_machine_is_killed_in_mid_trial_and_the_sweep_ends_whole
     end_whole(cluster, sweep, "lost")
 
 
-@pytest.mark.nightly
 def test_a_sweep_grows_to_a_machine_that_comes_later(cluster: Cluster):
     sweep = cluster.tune(LONG, *TWO, output="later", name="later")
     until(lambda: steps(cluster.folder / "later") > 2, sweep, cluster.log("later"))
@@ -335,7 +333,6 @@ def test_a_judge_that_is_lost_for_good_ends_the_wait_for_its_verdicts(
     assert "workers.start_minutes=1.5, but is silent" in failed["reason"]
 
 
-@pytest.mark.nightly
 def test_a_lost_head_ends_the_sweep_and_a_fresh_head_goes_on_with_it(cluster: Cluster):
     sweep = cluster.tune(LONG, output="head", name="head")
     directory = cluster.folder / "head"
