@@ -7,8 +7,6 @@ score is ever made up. A sweep goes on from the study and the trials' own files,
 
 from __future__ import annotations
 
-import logging
-import os
 import shutil
 import threading
 from collections.abc import Sequence
@@ -16,8 +14,6 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.air._internal import usage
-from ray.tune.execution import class_cache
 from ray.tune.search import Searcher
 
 from symnoise_ray.errors import CancelledError, InfrastructureError
@@ -30,6 +26,7 @@ from symnoise_ray.statistics.early_exit import CLEAN_LOSS
 from symnoise_ray.sweep.budget import Budget
 from symnoise_ray.sweep.early_exit import EarlyExit
 from symnoise_ray.sweep.proposals import Proposals
+from symnoise_ray.sweep.ray_tune import for_a_search
 from symnoise_ray.sweep.search_trial import METRIC, SearchTrial
 from symnoise_ray.sweep.steering import Steering
 from symnoise_ray.sweep.trial import fail, stop_by_order
@@ -131,6 +128,11 @@ class _Starts(tune.Callback):  # type: ignore[misc]
         if read_result(plan.directory) is None:
             fail(plan, InfrastructureError("the trial's own process died"))
 
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Drop Tune's statistics of every metric, 15 kB a trial; the trial's files have them."""
+        trial.run_metadata.metric_analysis.clear()
+        trial.run_metadata.metric_n_steps.clear()
+
 
 def open_study(steering: Steering) -> Proposals:
     """The sweep's study, new or as it was left; its tables take half a second."""
@@ -146,8 +148,6 @@ def run_search(
     Trials that ended in an earlier part of the sweep are not run again, and the others keep their
     points. What the budget ends has no score, and is run when the sweep goes on.
     """
-    _quieten()
-    _hand_on_no_keys()
     plans, watch = steering.plans, steering.watch
     on = plans.sweep.search.early_exit == "on"
     early_exit = EarlyExit(plans, steering.workers) if on else None
@@ -157,7 +157,8 @@ def run_search(
         searcher.has_ended = not waiting
         steering.search = searcher
     if waiting:
-        _run_trials(steering, judges, searcher, early_exit, num_slots)
+        with for_a_search():
+            _run_trials(steering, judges, searcher, early_exit, num_slots)
 
 
 def _take_up(
@@ -222,8 +223,7 @@ def _run_trials(
             search_alg=searcher,
             scheduler=early_exit,
             num_samples=-1,  # until the searcher says that there are no more
-            # One more than the slots: a trial is judged while the next one trains. Tune keeps the
-            # processes that it begins with, as long as all begin together.
+            # One more than the slots: a trial is judged while the next one trains.
             max_concurrent_trials=min(num_slots + 1, num_trials),
             reuse_actors=True,
         ),
@@ -260,27 +260,3 @@ def _check_counts(outcome: Any, results: Sequence[TrialResult]) -> None:
             f"Tune counts {outcome.num_errors} failed trials but {failed} have failed; its first "
             f"error is: {first}"
         )
-
-
-def _hand_on_no_keys() -> None:
-    """Keep the keys of cloud accounts out of the environment that Tune gives to trials.
-
-    It would write them into Ray's logs. A trial's process has the environment of its own machine.
-    The set is private: the version of ray is pinned.
-    """
-    class_cache.ENV_VARS_TO_PROPAGATE -= {
-        name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")
-    }
-
-
-def _quieten() -> None:
-    """The live table speaks; Tune's own loggers, files and signal handlers stay out of it."""
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    for name in ("ray.tune", "ray.train", "ray.data"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    # To count callbacks for Ray's usage statistics it would import MLflow, for most of a second
-    # before the first trial. Private name: the version of ray is pinned.
-    usage.tag_callbacks = lambda _callbacks: False

@@ -40,7 +40,8 @@ def introduce(study: optuna.Study, plans: SweepPlans) -> None:
         f"- Report: [{paths.report}]({paths.report.absolute().as_uri()})",
         f"- MLflow: {tracker}",
     ]
-    _write_note(study, "dashboard", "\n\n".join(lines))
+    if "dashboard:note_ver" not in study._storage.get_study_system_attrs(study._study_id):
+        _write_note(study, "dashboard", "\n\n".join(lines))
 
 
 def describe(study: optuna.Study, trial_id: int, directory: Path, point: Params) -> None:
@@ -83,10 +84,8 @@ def _note(directory: Path, point: Params, result: TrialResult) -> str:
 
 
 def _write_note(study: optuna.Study, prefix: str, text: str) -> None:
-    """Write a Markdown note, unless there is one already."""
+    """Write a Markdown note, over the one that is there."""
     storage, own = study._storage, study._study_id
-    if f"{prefix}:note_ver" in storage.get_study_system_attrs(own):
-        return
     for number, start in enumerate(range(0, len(text), _CHUNK)):
         part = text[start : start + _CHUNK]
         storage.set_study_system_attr(own, f"{prefix}:note_str:{number}", part)

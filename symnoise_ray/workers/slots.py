@@ -41,7 +41,7 @@ COLLECTIVE_TIMEOUT_SECONDS = 600
 ANSWER_SECONDS = 60.0
 """How long the hub's answer may take. One that was lost with a link never comes; the rank then
 ends, and Ray Train starts its group anew."""
-SEND_SECONDS = 0.2
+SEND_SECONDS = 1.0
 """Records that follow each other faster go together: a call takes the hub, the trial and this rank
 a few milliseconds each, as much as a step of a tiny model."""
 _ORPHANED = 18  # exit status of a rank whose sweep is gone

@@ -1,0 +1,77 @@
+"""Ray Tune as a search needs it, where Tune has no setting for it.
+
+In: nothing. Out: a block in which Tune is quiet, hands on no keys, keeps its processes and saves no
+trials. The names of Tune that are changed here are private: the version of ray is pinned.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ray.air._internal import usage
+from ray.tune.execution import class_cache
+from ray.tune.execution.tune_controller import TuneController
+
+
+@contextmanager
+def for_a_search() -> Iterator[None]:
+    """Run a search of Tune within this block; a caller's own searches are as they were after it."""
+    _quieten()
+    _hand_on_no_keys()
+    with (
+        _changed(TuneController, "_maybe_reuse_cached_actor", _reuse),
+        # Tune's snapshots would hold 10 kB of every trial so far, in memory and again and again on
+        # disk. Nobody reads them: a sweep goes on from its own files.
+        _changed(TuneController, "_get_trial_checkpoints", lambda _: {}),
+    ):
+        yield
+
+
+@contextmanager
+def _changed(owner: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+_tune_reuses = TuneController._maybe_reuse_cached_actor
+
+
+def _reuse(controller: TuneController, trial: Any) -> bool:
+    """Give a trial the process of one that has ended, unless its own is on its way.
+
+    Tune would end the one on its way. Then the next trial has none and begins another, which takes
+    seconds: where trials are shorter than that, one is begun and ended for almost every trial.
+    """
+    on_its_way = trial in controller._trial_to_actor and trial not in controller._resetting_trials
+    return not on_its_way and bool(_tune_reuses(controller, trial))
+
+
+def _hand_on_no_keys() -> None:
+    """Keep the keys of cloud accounts out of the environment that Tune gives to trials.
+
+    It would write them into Ray's logs. A trial's process has the environment of its own machine.
+    """
+    class_cache.ENV_VARS_TO_PROPAGATE -= {
+        name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")
+    }
+
+
+def _quieten() -> None:
+    """The live table speaks; Tune's own loggers, files and signal handlers stay out of it."""
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    for name in ("ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # To count callbacks for Ray's usage statistics it would import MLflow, for most of a second
+    # before the first trial.
+    usage.tag_callbacks = lambda _callbacks: False
