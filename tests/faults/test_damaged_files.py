@@ -64,6 +64,7 @@ def test_rows_12_and_29_damage_everywhere_at_once_is_mended(
     assert_like(sweep, oracle)
 
 
+@pytest.mark.nightly
 def test_row_29_a_trial_that_failed_for_its_surroundings_is_tried_again(
     oracle: Path, sweep: Path, resume: Resume
 ):

@@ -59,6 +59,7 @@ def test_one_rank_of_two_that_dies_or_hangs_is_replaced_with_its_peer_and_the_bi
         time.sleep(0.2)
 
 
+@pytest.mark.nightly
 def test_row_5_capacity_that_never_comes_ends_the_sweep_with_one_line(tmp_path: Path):
     (tmp_path / "small.yaml").write_text(SPACE)
     words = ("workers.num_workers=16", "workers.max_slots=1", "workers.start_minutes=0.1")

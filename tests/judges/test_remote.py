@@ -239,6 +239,7 @@ def test_workers_that_were_dead_before_are_held_against_no_pair(cluster: None, c
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_worker_that_falls_silent_is_given_up_and_costs_no_verdict(
     cluster: None, config: JudgeConfig
 ):

@@ -221,6 +221,7 @@ def test_a_model_on_the_hub_is_found_there_and_later_in_the_cache(tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("trouble", [{"slowly": 6.0}, {"failing": 3}])
 def test_a_hub_that_is_slow_or_out_of_order_for_a_moment_is_waited_for(
     trouble: dict[str, Any], tmp_path: Path

@@ -316,7 +316,9 @@ def start_and_signal(
     [
         (signal.SIGINT, "results in", 130),
         pytest.param(signal.SIGINT, "000-none", 130, marks=pytest.mark.slow),
-        pytest.param(signal.SIGTERM, "000-none", 143, marks=pytest.mark.slow),
+        pytest.param(
+            signal.SIGTERM, "000-none", 143, marks=[pytest.mark.slow, pytest.mark.nightly]
+        ),
     ],
 )
 def test_an_interrupted_sweep_leaves_no_process_and_no_traceback(

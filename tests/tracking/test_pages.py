@@ -22,7 +22,7 @@ from tests.servers.browser import browser
 from tests.sweep.test_run import SPACE, tune
 
 __all__ = ["browser"]
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 
 SIX = SPACE.replace("num_trials: 1", "num_trials: 5").replace(
     "{type: categorical, choices: [0.002]}", "{type: float, low: 0.0005, high: 0.004, log: true}"
