@@ -5,8 +5,10 @@
 
 Trials: whole sweeps with real Ray Tune, Optuna, hub, judge, MLflow and report, on slots that write
 two records and four answers in place of training. Told are the wall seconds beyond the slots' own
-sleep, the growth of driver and hub in memory, and the size of what the sweep leaves. The exponent
-is the slope of log seconds over log trials; 1 is a cost that each trial pays once.
+sleep, the growth of driver and hub over the second half of the search, which no import is part of,
+what the driver needs beyond that at the end, the seconds that report, MLflow and Ray then take, and
+the size of what the sweep leaves. The exponent is the slope of log seconds over log trials; 1 is a
+cost that each trial pays once.
 
 Slots: a real hub serves so many slots and trials at once, each slot sending a record every half
 second. Told is the median and the 95th percentile of the milliseconds that a record waits for the
@@ -22,6 +24,7 @@ import asyncio
 import itertools
 import json
 import math
+import os
 import statistics
 import sys
 import tempfile
@@ -133,7 +136,9 @@ class _Memory(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.sizes: dict[str, list[int]] = {"driver": [], "hub": []}
+        self.sizes: dict[str, list[tuple[float, int]]] = {"driver": [], "hub": []}
+        """Seconds since the beginning, and bytes."""
+        self.began = time.monotonic()
         self.trials: set[int] = set()
         """Processes that were started for trials."""
         self.done = threading.Event()
@@ -145,8 +150,14 @@ class _Memory(threading.Thread):
             self.trials |= {each.pid for title, each in below if title.startswith(TRIALS)}
             hubs = [each for title, each in below if title.startswith("ray::Hub")]
             if hubs:
-                self.sizes["hub"].append(resident(hubs[0].pid))
-                self.sizes["driver"].append(resident(me.pid))
+                now = time.monotonic() - self.began
+                self.sizes["hub"].append((now, resident(hubs[0].pid)))
+                self.sizes["driver"].append((now, resident(me.pid)))
+
+    def at(self, who: str, second: float) -> int:
+        """Bytes at the last look before a second."""
+        sizes = self.sizes[who]
+        return max((each for each in sizes if each[0] <= second), default=sizes[0])[1]
 
 
 def _title(process: psutil.Process) -> str:
@@ -170,18 +181,21 @@ def sweep(num_trials: int, num_slots: int, sleep: float) -> dict[str, Any]:
         )
         memory.done.set()
         assert [trial.status for trial in result.trials] == ["done"] * num_trials
-        seconds = result.seconds
+        seconds, closed = result.seconds, time.monotonic() - memory.began
         slept = num_trials * sleep / num_slots
         ended = seconds["wall"] - seconds["start"] - seconds["search"]
-        growth = {who: sizes[-1] - sizes[0] for who, sizes in memory.sizes.items() if sizes}
+        middle, end = (seconds["start"] + part * seconds["search"] for part in (0.5, 1))
+        growth = {who: memory.at(who, end) - memory.at(who, middle) for who in memory.sizes}
         return {
             "trials": num_trials,
             "search_s": seconds["search"],
             "overhead_per_trial_s": round((seconds["search"] - slept) / num_trials, 4),
             "trial_processes": len(memory.trials),
             "end_s": round(ended, 2),
-            "driver_kb_per_trial": round(growth["driver"] / 1e3 / num_trials, 1),
-            "hub_kb_per_trial": round(growth["hub"] / 1e3 / num_trials, 1),
+            "closing_s": round(closed - seconds["wall"], 2),
+            "driver_kb_per_trial": round(growth["driver"] / 1e3 / (num_trials / 2), 1),
+            "hub_kb_per_trial": round(growth["hub"] / 1e3 / (num_trials / 2), 1),
+            "driver_end_mb": round((resident(os.getpid()) - memory.at("driver", end)) / 1e6, 1),
             "report_mb": _megabytes(folder / "out" / "report.html"),
             "journal_mb": _megabytes(folder / "out" / "journal.jsonl"),
         }

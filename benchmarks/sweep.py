@@ -5,14 +5,19 @@
 In every round the same trials run in four ways, one way after the other, two trials at a time:
 
 sweep              our sweep, from the command to its report: search without a confirmation
-bare               two warm processes that train and answer trial after trial: the limit
+bare               two warm processes that train and answer trial after trial: the limit. They
+                   have imported everything before, and Python's garbage collector is kept from
+                   searching what was imported, as in a slot
 fresh_processes    a process per trial around TRL's `SFTTrainer`, which trains and does not answer
 trainer_per_trial  `ray.tune.Tuner`, whose trials make a `TorchTrainer` each
 
 `vs_limit` is the sweep's wall seconds over those of `bare`; `vs_limit_after_start` leaves out what
-passes before the sweep's first record. `vs_fresh_processes` and `vs_trainer_per_trial` are their
-seconds over the sweep's. All losses are asserted to be equal, and all gradients not to be zero,
-before a ratio is told. Where TRL is not installed its way is left out, and that is said.
+passes before the sweep's first record. `vs_own` and `vs_own_after_start` are over the seconds that
+its trials spent on loading, training, answering and judging, for each of two slots: what the sweep
+adds to its trials, as slow as they are beside its other processes. `vs_fresh_processes` and
+`vs_trainer_per_trial` are their seconds over the sweep's. All losses are asserted to be equal, and
+all gradients not to be zero, before a ratio is told. Where TRL is not installed its way is left
+out, and that is said.
 """
 
 from __future__ import annotations
@@ -38,7 +43,8 @@ SLOTS = 2
 """Trials that run at a time."""
 WAYS = Path(__file__).parent / "sweep_ways"
 TYPES = ("none", "neftune", "symnoise")
-FILES = ("bare", "fresh_processes", "trainer_per_trial")
+OWN = ("load", "train", "generate", "judge")
+"""Phases of a trial in which it works."""
 NEAR, FIRST, NEAR_LATER = 1e-4, 10, 1e-2
 """Losses of `SFTTrainer` may differ by so much in the first steps, and by so much later: it sums a
 batch in another order, and at a high learning rate training enlarges the difference."""
@@ -204,7 +210,10 @@ def one_round(num_trials: int, num_steps: int, *, limit_only: bool = False) -> d
         ours = sweep(folder, num_trials, num_steps)
         seconds = {way: function(folder) for way, function in ways.items()}
         assert_equal_work(folder, list(ways))
+    own = sum(ours["by_phase"][phase] for phase in OWN) / SLOTS
     found = {
+        "vs_own": ours["wall"] / own,
+        "vs_own_after_start": (ours["wall"] - ours["start"]) / own,
         "vs_limit": ours["wall"] / seconds["bare"],
         "vs_limit_after_start": (ours["wall"] - ours["start"]) / seconds["bare"],
         "start_s": ours["start"],

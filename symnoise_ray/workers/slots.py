@@ -135,11 +135,11 @@ def slot_loop(settings: dict[str, Any]) -> None:
 
         torch.cuda.set_device(get_device())
     rank = ray.train.get_context().get_world_rank()
-    _warm_up(TrialConfig.model_validate(settings["warm"]))
+    warm_up(TrialConfig.model_validate(settings["warm"]))
     _Rank(settings, rank).serve(run_task)
 
 
-def _warm_up(config: TrialConfig) -> None:
+def warm_up(config: TrialConfig) -> None:
     """Pay first-time costs before the first trial: imports, weights, one small engine."""
     import torch
 
