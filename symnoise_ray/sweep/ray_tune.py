@@ -19,7 +19,11 @@ from ray.tune.execution.tune_controller import TuneController
 
 @contextmanager
 def for_a_search() -> Iterator[None]:
-    """Run a search of Tune within this block; a caller's own searches are as they were after it."""
+    """Run a search of Tune within this block.
+
+    A caller's own searches keep their processes and snapshots as ever; that Tune is quiet, and
+    hands on no keys, lasts as long as this process.
+    """
     _quieten()
     _hand_on_no_keys()
     with (
