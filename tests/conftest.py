@@ -99,8 +99,13 @@ def byte_tokenizer(**special_tokens: str) -> PreTrainedTokenizerFast:
 LONGEST = (
     *("cluster/test_nodes", "statistics/test_simulated_verdicts", "sweep/test_quickstart"),
     *("sweep/test_steered_sweep", "sweep/test_run", "workers/test_workers", "judges/test_remote"),
-    *("sweep/test_resume_sweep", "docs/test_first_sweep", "examples/test_examples"),
-    *("cluster/test_job", "tracking/test_pages", "faults/test_damaged_files", "faults/test_start"),
+    *(
+        "docs/test_first_sweep",
+        "cluster/test_job",
+        "tracking/test_pages",
+        "sweep/test_resume_sweep",
+    ),
+    *("examples/test_examples", "faults/test_damaged_files", "faults/test_start"),
     *("faults/test_lost_ray", "faults/test_slots", "faults/test_lost_workers", "sweep/test_replay"),
     *("cluster/test_secrets", "preflight/test_inputs", "training/test_checkpoints"),
     *("sweep/test_early_exit", "generation/test_answering", "statistics/test_simulated_sweeps"),
@@ -115,7 +120,7 @@ file that starts little: two clusters side by side starve each other."""
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses by the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first, and mark the cases that only the slow tests take.
+    """Put the longest files first, and mark the cases that only the nightly tests take.
 
     The longest first, so that processes beside each other end together.
     """
@@ -132,7 +137,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         kept = {round(index * (len(group) - 1) / max(1, number - 1)) for index in range(number)}
         for index, item in enumerate(group):
             if index not in kept:
-                item.add_marker("slow")
+                item.add_marker("nightly")
 
 
 @pytest.fixture

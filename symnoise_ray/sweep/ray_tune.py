@@ -1,7 +1,7 @@
 """Ray Tune as a search needs it, where Tune has no setting for it.
 
-In: nothing. Out: a block in which Tune is quiet, hands on no keys, keeps its processes and saves no
-trials. The names of Tune that are changed here are private: the version of ray is pinned.
+In: nothing. Out: a block in which Tune is quiet, hands on no keys, keeps its processes and forgets
+trials that ended. The names of Tune that are changed here are private: Ray's version is pinned.
 """
 
 from __future__ import annotations
@@ -15,19 +15,22 @@ from typing import Any
 from ray.air._internal import usage
 from ray.tune.execution import class_cache
 from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
 
 
 @contextmanager
 def for_a_search() -> Iterator[None]:
     """Run a search of Tune within this block.
 
-    A caller's own searches keep their processes and snapshots as ever; that Tune is quiet, and
-    hands on no keys, lasts as long as this process.
+    Tune's result tells only the trials that failed: what the others came to is in their files. A
+    caller's own searches are as ever; but that Tune is quiet, and hands on no keys, lasts as long
+    as this process.
     """
     _quieten()
     _hand_on_no_keys()
     with (
         _changed(TuneController, "_maybe_reuse_cached_actor", _reuse),
+        _changed(TuneController, "on_step_end", _forget_ended),
         # Tune's snapshots would hold 10 kB of every trial so far, in memory and again and again on
         # disk. Nobody reads them: a sweep goes on from its own files.
         _changed(TuneController, "_get_trial_checkpoints", lambda _: {}),
@@ -56,6 +59,16 @@ def _reuse(controller: TuneController, trial: Any) -> bool:
     """
     on_its_way = trial in controller._trial_to_actor and trial not in controller._resetting_trials
     return not on_its_way and bool(_tune_reuses(controller, trial))
+
+
+_tune_ends_step = TuneController.on_step_end
+
+
+def _forget_ended(controller: TuneController) -> None:
+    """Forget the trials that ended well; Tune would keep 15 kB of each."""
+    _tune_ends_step(controller)
+    controller._trials = [each for each in controller._trials if each.status != Trial.TERMINATED]
+    controller._stopped_trials.clear()
 
 
 def _hand_on_no_keys() -> None:

@@ -128,11 +128,6 @@ class _Starts(tune.Callback):  # type: ignore[misc]
         if read_result(plan.directory) is None:
             fail(plan, InfrastructureError("the trial's own process died"))
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Drop Tune's statistics of every metric, 15 kB a trial; the trial's files have them."""
-        trial.run_metadata.metric_analysis.clear()
-        trial.run_metadata.metric_n_steps.clear()
-
 
 def open_study(steering: Steering) -> Proposals:
     """The sweep's study, new or as it was left; its tables take half a second."""

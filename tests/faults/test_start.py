@@ -34,6 +34,7 @@ def is_there(process: psutil.Process) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("last", ["gcs_server", "raylet", "ray::DashboardAgent", "up"])
 def test_row_7_a_kill_during_the_start_leaves_no_process(last: str):
     """All are gone when the guard is through with looking, wherever in the start the kill fell."""
@@ -57,7 +58,7 @@ def test_row_7_a_kill_during_the_start_leaves_no_process(last: str):
     assert [each.name() for each in left if is_there(each)] == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_row_6_a_ray_whose_raylet_dies_while_it_starts_is_started_once_more():
     """As one that is too slow: the driver cannot tell these apart."""
     other = psutil.Popen(["sleep", "600"])

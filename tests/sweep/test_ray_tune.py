@@ -1,4 +1,4 @@
-"""What a search changes in Ray Tune: processes of trials are kept, and trials' states are not."""
+"""What a search changes in Ray Tune: processes of trials are kept, trials that ended are not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from symnoise_ray.sweep.ray_tune import for_a_search
 from symnoise_ray.workers.session import ray_session
 
 pytestmark = pytest.mark.slow
-NUM_TRIALS, AT_ONCE = 24, 3
+NUM_TRIALS, AT_ONCE, FAILS = 24, 3, 12
 WITHOUT = tune.CheckpointConfig(checkpoint_at_end=False)
 
 
@@ -23,28 +23,37 @@ class Short(tune.Trainable):  # type: ignore[misc]
     """A trial that is over before another process could start; several end together."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Nothing to set up."""
+        """Nothing to set up but what the trial is."""
+        self.index, self.seen = config["index"], Path(config["seen"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial in the same process."""
+        self.setup(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        """The whole trial."""
+        """The whole trial; one fails."""
         time.sleep(0.1)
+        (self.seen / str(self.index)).touch()
+        if self.index == FAILS:
+            raise ValueError("this one fails")
         return {"done": True}
 
 
-def search(folder: Path) -> None:
+def search(folder: Path) -> tune.ResultGrid:
+    seen = folder / "seen"
+    seen.mkdir(parents=True)
     found = tune.Tuner(
         tune.with_resources(Short, {"memory": 1 << 20}),
-        param_space={"index": tune.grid_search(list(range(NUM_TRIALS)))},
+        param_space={"index": tune.grid_search(list(range(NUM_TRIALS))), "seen": str(seen)},
         tune_config=tune.TuneConfig(max_concurrent_trials=AT_ONCE, reuse_actors=True),
         run_config=tune.RunConfig(
             name="search", storage_path=str(folder), verbose=0, checkpoint_config=WITHOUT
         ),
     ).fit()
-    assert found.num_terminated == NUM_TRIALS
+    assert len(list(seen.iterdir())) == NUM_TRIALS
+    assert "this one fails" in str(found.errors[0])
+    return found
 
 
 def snapshot(folder: Path) -> dict[str, Any]:
@@ -66,13 +75,15 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return seen
 
 
-def test_a_search_keeps_its_processes_and_a_callers_own_search_is_as_ever(
+def test_a_search_keeps_its_processes_and_only_what_failed_and_a_callers_own_is_as_ever(
     started: list[object], tmp_path: Path
 ):
     with ray_session(print):
         with for_a_search():
-            search(tmp_path / "ours")
-        assert len(started) == AT_ONCE
+            ours = search(tmp_path / "ours")
+        assert len(started) == AT_ONCE + 1, "a process ends with the trial that fails in it"
+        assert (ours.num_terminated, ours.num_errors) == (0, 1)
         assert snapshot(tmp_path / "ours")["trial_data"] == []
-        search(tmp_path / "callers")
+        callers = search(tmp_path / "callers")
+        assert (callers.num_terminated, callers.num_errors) == (NUM_TRIALS - 1, 1)
         assert len(snapshot(tmp_path / "callers")["trial_data"]) == NUM_TRIALS

@@ -76,7 +76,7 @@ def test_a_trial_that_is_trained_again_has_every_number_again(folder: Path) -> N
     assert left_by(folder) == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_one_that_differs_is_shown_beside_what_is_not_as_it_was(folder: Path) -> None:
     path = folder / "out" / "run.lock.json"
     lock = read_json(path)

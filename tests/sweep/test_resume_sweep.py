@@ -77,6 +77,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_like_an_undisturbed_one(tmp
     assert len(settings) == 2
 
 
+@pytest.mark.nightly
 def test_a_trial_goes_on_from_its_checkpoint_and_has_the_same_numbers(tmp_path: Path):
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()

@@ -220,7 +220,7 @@ def test_a_report_can_be_written_again(small: Path):
     assert (directory / "report.html").read_text() == before
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_tracker_of_the_environment_is_used_and_its_password_is_written_nowhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -27,8 +27,15 @@ from tests.sweep.test_run import MARK, SPACE, left_by, study_states
 
 pytestmark = pytest.mark.slow
 
-STEERED = SPACE.replace("num_trials: 1", "num_trials: 3").replace("max_steps: 8", "max_steps: 100")
+STEERED = (
+    SPACE.replace("num_trials: 1", "num_trials: 3")
+    .replace("max_steps: 8", "max_steps: 100")
+    .replace("arms: 1", "arms: 0")
+)
 PATIENCE_SECONDS = 600
+LOOK_SECONDS, ASK_SECONDS = 0.1, 2.0
+"""Between two looks at the screen, and between two commands, each of which keeps a core busy for
+a second."""
 ADDED = "noise.type=symnoise noise.alpha=7 optim.lr=0.002"
 
 
@@ -43,11 +50,11 @@ def trials(folder: Path) -> dict[str, dict[str, Any]]:
     return {row["trial"]: row for row in json.loads(run.stdout)["trials"]} if run.stdout else {}
 
 
-def until(ready: Callable[[], Any]) -> Any:
+def until(ready: Callable[[], Any], pause: float = LOOK_SECONDS) -> Any:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not (found := ready()):
         assert time.monotonic() < deadline
-        time.sleep(0.1)
+        time.sleep(pause)
     return found
 
 
@@ -104,15 +111,13 @@ def on_top(lines: list[str], name: str) -> list[str]:
 def test_a_sweep_is_steered_killed_and_still_as_it_was_ordered(tmp_path: Path):
     (tmp_path / "small.yaml").write_text(STEERED)
 
-    def runs(name: str) -> bool:
-        return bool(trials(tmp_path).get(name, {}).get("step"))
-
     with started(tmp_path) as (process, screen):
         until(lambda: any(line.endswith("of 1 slots up") for line in screen.lines()))
-        until(lambda: runs("001-symnoise"))
+        records = tmp_path / "runs/small/trials/001-symnoise/metrics.jsonl"
+        until(lambda: records.exists() and records.stat().st_size)
         first, *_, last = until(lambda: on_top(screen.lines(), "001-symnoise"))
         assert first.split()[:2] == ["001-symnoise", "symnoise,"], "its name is whole"
-        assert re.match(r"1 of up to 8 done \| 0:\d\d:\d\d \| \d+ to \d+ \w+ left \| search", last)
+        assert re.match(r"1 of 4 done \| 0:\d\d:\d\d \| \d+ to \d+ \w+ left \| search", last)
         row = trials(tmp_path)["001-symnoise"]
         assert (row["status"], row["slot"]) == ("running", "slot-0")
         answered = ctl(tmp_path, "answer", "001", "Name an animal.")
@@ -120,7 +125,10 @@ def test_a_sweep_is_steered_killed_and_still_as_it_was_ordered(tmp_path: Path):
         stopped = ctl(tmp_path, "stop", "001")
         assert "001-symnoise is stopped; its slot was free after" in stopped.stdout
         assert ctl(tmp_path, "pause").stdout.startswith("paused; trials that run go on")
-        until(lambda: all(row["status"] != "running" for row in trials(tmp_path).values()))
+        until(
+            lambda: all(row["status"] != "running" for row in trials(tmp_path).values()),
+            ASK_SECONDS,
+        )
         before = {name for name, row in trials(tmp_path).items() if row["step"]}
         assert "added1-symnoise is added" in ctl(tmp_path, "add", *ADDED.split()).stdout
         assert {name for name, row in trials(tmp_path).items() if row["step"]} == before
@@ -129,7 +137,7 @@ def test_a_sweep_is_steered_killed_and_still_as_it_was_ordered(tmp_path: Path):
     dead = ctl(tmp_path, "list")
     assert (dead.returncode, dead.stdout, dead.stderr.count("\n")) == (2, "", 1)
     with started(tmp_path, "--resume") as (process, screen):
-        until(lambda: trials(tmp_path))
+        until(lambda: trials(tmp_path), ASK_SECONDS)
         assert "| paused" in ctl(tmp_path, "list").stdout
         until(lambda: any("| paused" in line for line in screen.lines()))
         assert ctl(tmp_path, "resume").stdout == "resumed\n"
@@ -142,7 +150,7 @@ def test_a_sweep_is_steered_killed_and_still_as_it_was_ordered(tmp_path: Path):
     assert found["001-symnoise"]["stopped_at"] >= 1
     assert found["added1-symnoise"]["status"] == "done"
     states = study_states(directory, "small")
-    assert (states.count("PRUNED"), states.count("COMPLETE")) == (1, 2)
+    assert (states.count("PRUNED"), states.count("COMPLETE")) == (1, 3)
     report = (directory / "report.md").read_text()
     for line in (
         "001-symnoise is asked a prompt",
@@ -151,6 +159,6 @@ def test_a_sweep_is_steered_killed_and_still_as_it_was_ordered(tmp_path: Path):
         "resumed",
     ):
         assert line in report
-    assert "none 2 + 0 - 0, symnoise 2 + 1 - 1" in report
+    assert "none 1 + 0 - 0, symnoise 3 + 1 - 1" in report
     assert ctl(tmp_path, "pause").returncode == 2, "it has come to its end"
     assert left_by(tmp_path) == []
