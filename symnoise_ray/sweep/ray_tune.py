@@ -16,6 +16,7 @@ from ray.air._internal import usage
 from ray.tune.execution import class_cache
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import TrialProgressCallback
 
 
 @contextmanager
@@ -33,9 +34,18 @@ def for_a_search() -> Iterator[None]:
         _changed(TuneController, "on_step_end", _forget_ended),
         # Tune's snapshots would hold 10 kB of every trial so far, in memory and again and again on
         # disk. Nobody reads them: a sweep goes on from its own files.
-        _changed(TuneController, "_get_trial_checkpoints", lambda _: {}),
+        _changed(TuneController, "_mark_trial_to_checkpoint", lambda *_: None),
     ):
         yield
+
+
+class Silence(TrialProgressCallback):  # type: ignore[misc]
+    """Prints no progress. Without such a callback Tune adds its own, which keeps every trial."""
+
+    def on_trial_result(self, *_: Any, **__: Any) -> None:
+        """Print nothing."""
+
+    on_trial_complete = on_trial_error = on_trial_result
 
 
 @contextmanager
@@ -65,7 +75,7 @@ _tune_ends_step = TuneController.on_step_end
 
 
 def _forget_ended(controller: TuneController) -> None:
-    """Forget the trials that ended well; Tune would keep 15 kB of each."""
+    """Forget the trials that ended well; Tune would keep 25 kB of each."""
     _tune_ends_step(controller)
     controller._trials = [each for each in controller._trials if each.status != Trial.TERMINATED]
     controller._stopped_trials.clear()

@@ -16,6 +16,8 @@ from symnoise_ray.records.layout import JOURNAL
 
 KILLED = "KILLED"
 """Status of a run that was interrupted."""
+PART_BYTES = 1 << 18
+"""What is read of a journal at a time: some hundred events."""
 
 
 class Journal:
@@ -52,22 +54,35 @@ class Journal:
 
 
 class Unread:
-    """The events that were appended since they were last asked for; each line is parsed once."""
+    """The events that were appended since they were last asked for; each line is parsed once.
 
-    def __init__(self, directory: Path) -> None:
+    A tracker that is slow or away leaves a journal of any length, so it is read in parts.
+    """
+
+    def __init__(self, directory: Path, num_known: int = 0) -> None:
         self.path = directory / JOURNAL
         self._place = 0
+        while num_known > 0 and (lines := self._lines()):
+            passed = lines[:num_known]
+            self._place += sum(map(len, passed))
+            num_known -= len(passed)
 
-    def new(self) -> list[dict[str, Any]]:
-        """Events since the last call; half a line is left for the next."""
+    def _lines(self) -> list[bytes]:
+        """The next whole lines, as many as a part has; none at the journal's end."""
         if not self.path.exists():
             return []
         with self.path.open("rb") as file:
             file.seek(self._place)
-            text = file.read()
-        whole = text[: text.rfind(b"\n") + 1]
-        self._place += len(whole)
-        return [json.loads(line) for line in whole.split(b"\n") if line]
+            return [line for line in file.readlines(PART_BYTES) if line.endswith(b"\n")]
+
+    def new(self) -> list[dict[str, Any]]:
+        """Events since the last call, the first ones where there are many; none at the end.
+
+        Half a line is left for the next call.
+        """
+        lines = self._lines()
+        self._place += sum(map(len, lines))
+        return [json.loads(line) for line in lines]
 
 
 def _cut_broken_line(path: Path) -> None:

@@ -28,6 +28,7 @@ from symnoise_ray.records.layout import APPLIED, default_tracking_uri
 from symnoise_ray.tracking import views
 from symnoise_ray.tracking.answers import judged_answers
 from symnoise_ray.tracking.database import artifact_location, make_database
+from symnoise_ray.tracking.experiment import open_experiment
 from symnoise_ray.tracking.journal import Journal, Unread
 from symnoise_ray.tracking.names import DIGEST_TAG, KEY_TAG
 from symnoise_ray.tracking.registry import register
@@ -35,7 +36,6 @@ from symnoise_ray.tracking.traces import write_traces
 
 log = logging.getLogger(__name__)
 
-KIND_TAG = "mlflow.experimentKind"
 PAUSE_SECONDS = 5.0
 """Between two tries to send what is new. A call costs MLflow as much time as a hundred values."""
 CLOSE_SECONDS = 30.0
@@ -62,8 +62,8 @@ class Applier:
             state = {}  # another store has nothing of this sweep yet
         self.num_applied: int = state.get("num_applied", 0)
         """Events of the journal that the store has."""
-        self._unread = Unread(directory)
-        self._waiting = deque(self._unread.new()[self.num_applied :])
+        self._unread = Unread(directory, self.num_applied)
+        self._waiting: deque[dict[str, Any]] = deque()
         self._runs: dict[str, str] = state.get("runs", {})
         self._client: Any = None
         self.experiment_id = ""
@@ -75,7 +75,15 @@ class Applier:
         Raises:
             mlflow.exceptions.MlflowException: the tracker refused or did not answer.
         """
-        self._waiting.extend(self._unread.new())
+        before = self.num_applied
+        self._apply_waiting()  # what the last try left
+        while events := self._unread.new():
+            self._waiting.extend(events)
+            self._apply_waiting()
+        return self.num_applied - before
+
+    def _apply_waiting(self) -> None:
+        """Apply what was read of the journal, and note how far this came."""
         before = self.num_applied
         try:
             while self._waiting:
@@ -84,7 +92,6 @@ class Applier:
             if self.num_applied > before:
                 state = {"store": self._store, "num_applied": self.num_applied, "runs": self._runs}
                 write_json(state, self._state_path)
-        return self.num_applied - before
 
     def _next(self) -> list[dict[str, Any]]:
         """The next event; of metrics, all up to the next other event."""
@@ -121,30 +128,10 @@ class Applier:
                 logging.getLogger(name).setLevel(logging.CRITICAL)
             make_database(self.uri)
             client = mlflow.MlflowClient(self.uri)
-            self.experiment_id = self._find_experiment(client)
-            self._open_for_training(client)
+            place = artifact_location(self.uri, self.directory)
+            self.experiment_id = open_experiment(client, self.experiment, place)
             self._client = client
         return self._client
-
-    def _find_experiment(self, client: Any) -> str:
-        from mlflow.exceptions import MlflowException
-
-        found = client.get_experiment_by_name(self.experiment)
-        if found is None:
-            place = artifact_location(self.uri, self.directory)
-            try:
-                made: str = client.create_experiment(self.experiment, artifact_location=place)
-                return made
-            except MlflowException:  # perhaps another sweep has made it just now
-                found = client.get_experiment_by_name(self.experiment)
-                if found is None:
-                    raise
-        return str(found.experiment_id)
-
-    def _open_for_training(self, client: Any) -> None:
-        """Let the experiment open on its runs and not on traces, unless somebody has chosen."""
-        if KIND_TAG not in client.get_experiment(self.experiment_id).tags:
-            client.set_experiment_tag(self.experiment_id, KIND_TAG, "custom_model_development")
 
     def _find_run(self, client: Any, name: str, digest: str) -> str:
         """The run of a name, if there is one; empty without.

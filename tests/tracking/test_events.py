@@ -18,7 +18,8 @@ from symnoise_ray.records.results import SweepResult, TrialResult
 from symnoise_ray.records.verdict import Comparison, Decision, Verdict
 from symnoise_ray.space.trials import SweepPlans, TrialPlan
 from symnoise_ray.tracking import events, views
-from symnoise_ray.tracking.mlflow_runs import KEY_TAG, KIND_TAG, Tracker, replay
+from symnoise_ray.tracking.experiment import KIND_TAG
+from symnoise_ray.tracking.mlflow_runs import KEY_TAG, Tracker, replay
 
 NOWHERE = "http://127.0.0.1:9"
 EXPERIMENT = "tests"

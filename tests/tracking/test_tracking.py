@@ -11,7 +11,7 @@ from typing import Any
 import mlflow
 import pytest
 
-from symnoise_ray.records.files import read_lines, write_lines, write_text
+from symnoise_ray.records.files import read_json, read_lines, write_lines, write_text
 from symnoise_ray.records.preferences import Preference
 from symnoise_ray.tracking.journal import KILLED, Journal, Unread
 from symnoise_ray.tracking.mlflow_runs import KEY_TAG, Applier, Tracker, replay
@@ -262,6 +262,32 @@ def test_what_is_unread_of_a_journal_is_given_once_and_half_a_line_later(directo
     journal.path.write_bytes(longer)
     assert [event["run"] for event in unread.new()] == ["b"]
     assert unread.new() == []
+
+
+def test_a_long_journal_is_read_in_parts_and_each_event_once(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("symnoise_ray.tracking.journal.PART_BYTES", 300)
+    journal = Journal(directory)
+    names = [f"run {number}" for number in range(20)]
+    for name in names:
+        journal.append("end", name, status="FINISHED", tags={})
+    for num_known in (0, 1, 7, 20, 99):
+        unread = Unread(directory, num_known)
+        parts = list(iter(unread.new, []))
+        assert [event["run"] for part in parts for event in part] == names[num_known:]
+        assert all(len(part) < 6 for part in parts), "memory holds one part"
+
+
+def test_what_came_in_parts_is_in_the_store_as_if_it_had_come_at_once(
+    directory: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("symnoise_ray.tracking.journal.PART_BYTES", 1)
+    write(Journal(directory), [*started(), *ended()])
+    total = len(read_lines(directory / "journal.jsonl"))
+    assert replay(directory, uri, EXPERIMENT) == total
+    assert read_json(directory / "journal.applied.json")["num_applied"] == total
+    check_whole(uri, directory)
 
 
 # A sweep that goes on
