@@ -150,7 +150,7 @@ def test_every_command_before_the_sweep_prints_what_the_page_shows(
     follow(followed, tmp_path, tiny_model_dir)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1800)
 def test_every_command_prints_what_the_page_shows(tmp_path: Path, tiny_model_dir: Path) -> None:
     followed = steps(PAGE)

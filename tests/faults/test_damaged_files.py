@@ -37,6 +37,7 @@ def assert_like(sweep: Path, oracle: Path) -> None:
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
 
 
+@pytest.mark.nightly
 def test_rows_12_and_29_damage_everywhere_at_once_is_mended(
     oracle: Path, sweep: Path, resume: Resume
 ):

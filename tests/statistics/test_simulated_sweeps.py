@@ -94,6 +94,7 @@ def test_many_prompts_of_one_topic_make_a_comparison_too_sure() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("num_prompts", [50, 200])
 def test_a_thousand_trial_intervals_hold_the_truth(num_prompts: int) -> None:
     assert 0.93 <= trial_coverage(1000, num_prompts)["coverage"] <= 0.97

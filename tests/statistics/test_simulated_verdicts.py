@@ -87,6 +87,7 @@ def test_arms_are_ranked_by_more_than_one_lucky_setting() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("world", sorted(set(NULL) - EXCUSED))
 def test_hundreds_of_sweeps_without_an_effect_keep_the_level(world: str) -> None:
     assert null_figures(world, 300)["rate"] <= most(0.05, 300)
@@ -98,6 +99,7 @@ def test_with_unequal_curves_the_verdict_is_right_of_the_settings_that_it_names(
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("world", sorted(THREE_POINTS))
 def test_hundreds_of_sweeps_do_not_deny_three_points(world: str) -> None:
     assert no_difference_figures(world, 300)["rate"] <= most(0.05, 300)

@@ -58,7 +58,7 @@ def files(folder: Path) -> dict[Path, float]:
     return {path: path.stat().st_mtime for path in (folder / "out").rglob("*") if path.is_file()}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_trial_that_is_trained_again_has_every_number_again(folder: Path) -> None:
     before = files(folder)
     run = replay(folder, "001-symnoise")
