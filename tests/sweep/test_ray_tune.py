@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 import pytest
 from ray import tune
 from ray.air.execution._internal import RayActorManager
+from ray.tune.experiment import Trial
 
-from symnoise_ray.sweep.ray_tune import for_a_search
+from symnoise_ray.sweep.ray_tune import Silence, for_a_search
 from symnoise_ray.workers.session import ray_session
 
 pytestmark = pytest.mark.slow
@@ -40,7 +42,19 @@ class Short(tune.Trainable):  # type: ignore[misc]
         return {"done": True}
 
 
-def search(folder: Path) -> tune.ResultGrid:
+class Alive(tune.Callback):  # type: ignore[misc]
+    """Counts the trials that memory holds when the last one starts."""
+
+    num_trials = 0
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Count."""
+        if trial.config["index"] == NUM_TRIALS - 1:
+            gc.collect()
+            self.num_trials = sum(type(each) is Trial for each in gc.get_objects())
+
+
+def search(folder: Path, *callbacks: tune.Callback) -> tune.ResultGrid:
     seen = folder / "seen"
     seen.mkdir(parents=True)
     found = tune.Tuner(
@@ -48,7 +62,11 @@ def search(folder: Path) -> tune.ResultGrid:
         param_space={"index": tune.grid_search(list(range(NUM_TRIALS))), "seen": str(seen)},
         tune_config=tune.TuneConfig(max_concurrent_trials=AT_ONCE, reuse_actors=True),
         run_config=tune.RunConfig(
-            name="search", storage_path=str(folder), verbose=0, checkpoint_config=WITHOUT
+            name="search",
+            storage_path=str(folder),
+            verbose=0,
+            checkpoint_config=WITHOUT,
+            callbacks=list(callbacks),
         ),
     ).fit()
     assert len(list(seen.iterdir())) == NUM_TRIALS
@@ -80,9 +98,10 @@ def test_a_search_keeps_its_processes_and_only_what_failed_and_a_callers_own_is_
 ):
     with ray_session(print):
         with for_a_search():
-            ours = search(tmp_path / "ours")
+            ours = search(tmp_path / "ours", alive := Alive(), Silence())
         assert len(started) == AT_ONCE + 1, "a process ends with the trial that fails in it"
         assert (ours.num_terminated, ours.num_errors) == (0, 1)
+        assert 0 < alive.num_trials < 2 * AT_ONCE, "those that run, and the one that failed"
         assert snapshot(tmp_path / "ours")["trial_data"] == []
         callers = search(tmp_path / "callers")
         assert (callers.num_terminated, callers.num_errors) == (NUM_TRIALS - 1, 1)
