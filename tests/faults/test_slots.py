@@ -33,6 +33,7 @@ def undisturbed(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "is silent"])
 def test_trials_go_on_with_a_new_hub_and_the_same_bits(
     number: int, pool: Pool, undisturbed: Path, tmp_path: Path

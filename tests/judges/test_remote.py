@@ -409,7 +409,7 @@ def test_a_sweep_judges_with_its_own_model(folder: Path, tmp_path: Path):
     assert left_by(tmp_path) == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_judge_that_guesses_ends_the_sweep_before_its_first_trial(folder: Path, tmp_path: Path):
     (tmp_path / "local.yaml").write_text(SPACE)
     run = tune("local.yaml", f"judge.model={folder}", "judge.self_check=true", cwd=tmp_path)

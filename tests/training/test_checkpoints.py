@@ -227,6 +227,7 @@ def files(directory: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("moment", ["in a step", "in a write"])
 def test_a_killed_worker_costs_steps_but_no_bits(trial: Trial, tmp_path: Path, moment: str) -> None:
     config = trial(train__checkpoint_minutes=OFTEN, train__max_steps=12)
