@@ -34,18 +34,12 @@ def for_a_search() -> Iterator[None]:
         _changed(TuneController, "on_step_end", _forget_ended),
         # Tune's snapshots would hold 10 kB of every trial so far, in memory and again and again on
         # disk. Nobody reads them: a sweep goes on from its own files.
-        _changed(TuneController, "_mark_trial_to_checkpoint", lambda *_: None),
+        _changed(TuneController, "_mark_trial_to_checkpoint", _do_nothing),
+        # What prints its progress prints nothing in a quiet search, and keeps every trial.
+        _changed(TrialProgressCallback, "log_result", _do_nothing),
+        _changed(TrialProgressCallback, "on_trial_complete", _do_nothing),
     ):
         yield
-
-
-class Silence(TrialProgressCallback):  # type: ignore[misc]
-    """Prints no progress. Without such a callback Tune adds its own, which keeps every trial."""
-
-    def on_trial_result(self, *_: Any, **__: Any) -> None:
-        """Print nothing."""
-
-    on_trial_complete = on_trial_error = on_trial_result
 
 
 @contextmanager
@@ -56,6 +50,10 @@ def _changed(owner: Any, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         setattr(owner, name, before)
+
+
+def _do_nothing(*_: Any, **__: Any) -> None:
+    """Stand in for what a search has no use for."""
 
 
 _tune_reuses = TuneController._maybe_reuse_cached_actor

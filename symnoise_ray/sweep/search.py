@@ -26,7 +26,7 @@ from symnoise_ray.statistics.early_exit import CLEAN_LOSS
 from symnoise_ray.sweep.budget import Budget
 from symnoise_ray.sweep.early_exit import EarlyExit
 from symnoise_ray.sweep.proposals import Proposals
-from symnoise_ray.sweep.ray_tune import Silence, for_a_search
+from symnoise_ray.sweep.ray_tune import for_a_search
 from symnoise_ray.sweep.search_trial import METRIC, SearchTrial
 from symnoise_ray.sweep.steering import Steering
 from symnoise_ray.sweep.trial import fail, stop_by_order
@@ -227,7 +227,7 @@ def _run_trials(
             storage_path=str(folder.resolve()),
             verbose=0,
             stop=_TimeIsUp(searcher.budget),
-            callbacks=[_Starts(plans, watch), Silence()],
+            callbacks=[_Starts(plans, watch)],
             failure_config=tune.FailureConfig(max_failures=0),
             # A trial's state is its own files; there is nothing for Tune to save.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),

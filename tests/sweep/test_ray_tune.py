@@ -13,7 +13,7 @@ from ray import tune
 from ray.air.execution._internal import RayActorManager
 from ray.tune.experiment import Trial
 
-from symnoise_ray.sweep.ray_tune import Silence, for_a_search
+from symnoise_ray.sweep.ray_tune import for_a_search
 from symnoise_ray.workers.session import ray_session
 
 pytestmark = pytest.mark.slow
@@ -98,7 +98,7 @@ def test_a_search_keeps_its_processes_and_only_what_failed_and_a_callers_own_is_
 ):
     with ray_session(print):
         with for_a_search():
-            ours = search(tmp_path / "ours", alive := Alive(), Silence())
+            ours = search(tmp_path / "ours", alive := Alive())
         assert len(started) == AT_ONCE + 1, "a process ends with the trial that fails in it"
         assert (ours.num_terminated, ours.num_errors) == (0, 1)
         assert 0 < alive.num_trials < 2 * AT_ONCE, "those that run, and the one that failed"
