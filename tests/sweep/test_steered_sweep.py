@@ -101,11 +101,14 @@ def started(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[byte
         process.wait(60)
 
 
-def on_top(lines: list[str], name: str) -> list[str]:
-    """The lines from a trial on, if it is the first one of the table."""
+def on_top_once_one_is_done(lines: list[str], name: str) -> list[str]:
+    """The lines from a trial on, if it is the first one of the table and another has ended.
+
+    A trial may begin while the one before it is still judged.
+    """
     number = next((n for n, line in enumerate(lines) if line.startswith("trial ")), len(lines))
     rest = lines[number + 1 :]
-    return rest if rest and rest[0].startswith(name) and len(rest) > 1 else []
+    return rest if len(rest) > 1 and rest[0].startswith(name) and rest[-1][:2] == "1 " else []
 
 
 def test_a_sweep_is_steered_killed_and_still_as_it_was_ordered(tmp_path: Path):
@@ -115,9 +118,10 @@ def test_a_sweep_is_steered_killed_and_still_as_it_was_ordered(tmp_path: Path):
         until(lambda: any(line.endswith("of 1 slots up") for line in screen.lines()))
         records = tmp_path / "runs/small/trials/001-symnoise/metrics.jsonl"
         until(lambda: records.exists() and records.stat().st_size)
-        first, *_, last = until(lambda: on_top(screen.lines(), "001-symnoise"))
-        assert first.split()[:2] == ["001-symnoise", "symnoise,"], "its name is whole"
-        assert re.match(r"1 of 4 done \| 0:\d\d:\d\d \| \d+ to \d+ \w+ left \| search", last)
+        table = until(lambda: on_top_once_one_is_done(screen.lines(), "001-symnoise"))
+        assert table[0].split()[:2] == ["001-symnoise", "symnoise,"], "its name is whole"
+        status = r"1 of 4 done \| 0:\d\d:\d\d \| \d+ to \d+ \w+ left \| search"
+        assert re.match(status, table[-1])
         row = trials(tmp_path)["001-symnoise"]
         assert (row["status"], row["slot"]) == ("running", "slot-0")
         answered = ctl(tmp_path, "answer", "001", "Name an animal.")
