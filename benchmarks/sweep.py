@@ -56,7 +56,12 @@ def space(num_trials: int, num_steps: int) -> dict[str, Any]:
     """The sweep's file: three noise types over as many learning rates as the trials need."""
     num_rates = num_trials // len(TYPES)
     rates = [round(5e-4 * 10 ** (index / max(1, num_rates - 1)), 6) for index in range(num_rates)]
-    train = {"max_steps": num_steps, "global_batch_size": 16, "micro_batch_size": 16}
+    train = {
+        "max_steps": num_steps,
+        "num_epochs": num_steps,  # an epoch is a step or more, so that max_steps alone decides
+        "global_batch_size": 16,
+        "micro_batch_size": 16,
+    }
     return {
         "name": "benchmark",
         "trial": {

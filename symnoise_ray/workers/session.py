@@ -32,6 +32,10 @@ NICENESS = "0"
 trainings get a thirtieth of what any other program of the machine gets, this process among them."""
 TIMED_OUT = "timed out during startup"
 """In the message of a Ray whose node took over 30 s to start, which no setting of Ray changes."""
+LEFT_OUT = ("start_log_monitor", "start_monitor", "start_api_server")
+"""Methods of Ray's node by which it starts the reader of its workers' logs, whose lines nobody
+prints; the autoscaler, which has no machines to add; and the server of the dashboard, which starts
+where the dashboard is off too. They take two seconds of CPU at every start."""
 OBJECT_STORE_BYTES = 200 * 2**20
 """Of a private local Ray; trials pass files, not objects."""
 
@@ -164,7 +168,8 @@ def _init(private: bool) -> None:
         return
     os.environ.setdefault("RAY_raylet_start_wait_time_s", str(START_SECONDS))
     os.environ.setdefault("RAY_worker_niceness", NICENESS)
-    with _silent():
+    os.environ.setdefault("RAY_enable_metrics_collection", "0")  # for a dashboard, which it has not
+    with _lean():
         ray.init(
             address="local",
             num_cpus=os.cpu_count(),
@@ -176,20 +181,23 @@ def _init(private: bool) -> None:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
-    """Start Ray without the thread that prints its parts' last words, which no setting turns off.
+def _lean() -> Iterator[None]:
+    """Start Ray without what a sweep never asks of its own Ray, since no setting turns that off.
 
-    What a sweep has lost it says itself; the words are in Ray's log. The name is private: the
-    version of ray is pinned.
+    What a sweep has lost it says itself; other words are in Ray's log. The names are private: the
+    version of ray is pinned, and a test counts the processes.
     """
-    from ray._private import worker
+    from ray._private import node, worker
 
-    listen = worker.listen_error_messages
-    worker.listen_error_messages = lambda *_: None
+    parts = [(worker, "listen_error_messages"), *((node.Node, name) for name in LEFT_OUT)]
+    kept = [getattr(owner, name) for owner, name in parts]
+    for owner, name in parts:
+        setattr(owner, name, lambda *_, **__: None)
     try:
         yield
     finally:
-        worker.listen_error_messages = listen
+        for (owner, name), part in zip(parts, kept, strict=True):
+            setattr(owner, name, part)
 
 
 @contextmanager

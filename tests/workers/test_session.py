@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -41,6 +42,17 @@ def test_a_session_of_the_caller_is_used_and_left_open(monkeypatch: pytest.Monke
     monkeypatch.setattr(ray, "shutdown", lambda: pytest.fail("the caller's session was ended"))
     with ray_session(pytest.fail):
         assert ray.is_initialized()
+
+
+@pytest.mark.slow
+def test_a_ray_of_its_own_has_no_process_that_a_sweep_never_asks():
+    before = set(psutil.Process().children())
+    with ray_session(pytest.fail):
+        # A process of Ray that is Python's own names its script among its first words.
+        words = [each.cmdline()[:4] for each in set(psutil.Process().children()) - before]
+    started = {Path(word).name for line in words for word in line}
+    assert {"raylet", "gcs_server"} <= started
+    assert not {"dashboard.py", "log_monitor.py", "monitor.py"} & started
 
 
 LITTERING = """
