@@ -14,6 +14,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # What is left when the process ends goes with it: Python's search for cycles in it takes over
     # a second after a sweep.
     atexit.register(gc.freeze)
+    gc.disable()  # nor is there anything to find in what is imported
     with leaving_at_once():
         from symnoise_ray.cli.main import main as run
+    gc.enable()
     return run(argv)

@@ -96,7 +96,7 @@ def _connected(
     before = _children()
     pillars = Pillars(())
     try:
-        with _beside(meanwhile):
+        with _no_collection(), _beside(meanwhile):
             _connect(guard is not None, before, say)
         if guard is not None:
             guard.is_up()
@@ -204,8 +204,9 @@ def _lean() -> Iterator[None]:
 def _no_collection() -> Iterator[None]:
     """Let no thread collect garbage meanwhile.
 
-    Ray ends the whole process, with status 1 and no word, if one of its references is freed while
-    it shuts down, and a table that is refreshed by a thread is enough to start a collection.
+    While modules are imported it would search them again and again. And Ray ends the whole process,
+    with status 1 and no word, if one of its references is freed while it shuts down; a table that
+    is refreshed by a thread is enough to start a collection.
     """
     collects = gc.isenabled()
     gc.disable()
