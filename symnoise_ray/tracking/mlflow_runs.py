@@ -43,6 +43,7 @@ _MAX_PARAMS = 100  # per call, MLflow's limit
 _MAX_METRICS = 1000
 _MAX_VALUE = 6000  # characters of a parameter's value
 _MAX_TAG = 8000  # of a tag's
+_TABLES_TAG = "mlflow.loggedArtifacts"  # where MLflow's interface looks for tables
 
 
 class Applier:
@@ -189,14 +190,22 @@ class Applier:
             client.log_batch(self._runs[run], metrics=entities[start : start + _MAX_METRICS])
 
     def _table(self, event: dict[str, Any]) -> None:
-        """A JSON-lines file of the sweep as a table that the UI shows."""
+        """A JSON-lines file of the sweep as a table that the UI shows.
+
+        MLflow's own `log_table` would append, where a replay must not, and takes twice the time.
+        """
         rows = read_lines(self.directory / event["path"])
-        columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else {})}
-        run_id, file = self._runs[event["run"]], event["file"]
-        client = self._connect()
-        present = {artifact.path for artifact in client.list_artifacts(run_id)}
-        if columns and file not in present:  # log_table appends, and a replay must not
-            client.log_table(run_id, columns, artifact_file=file)
+        if not rows:
+            return
+        client, run_id = self._connect(), self._runs[event["run"]]
+        import pandas as pd
+
+        table = pd.DataFrame(rows, columns=list(rows[0]))
+        client.log_text(run_id, table.to_json(orient="split", index=False), event["file"])
+        known = json.loads(client.get_run(run_id).data.tags.get(_TABLES_TAG, "[]"))
+        entry = {"path": event["file"], "type": "table"}
+        if entry not in known:
+            client.set_tag(run_id, _TABLES_TAG, json.dumps([*known, entry]))
 
     def _file(self, event: dict[str, Any]) -> None:
         client = self._connect()
