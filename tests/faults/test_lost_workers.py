@@ -65,8 +65,9 @@ def test_row_5_capacity_that_never_comes_ends_the_sweep_with_one_line(tmp_path: 
     words = ("workers.num_workers=16", "workers.max_slots=1", "workers.start_minutes=0.1")
     ended = tune("small.yaml", *words, "--output", "out", cwd=tmp_path)
     assert ended.returncode == 1, ended.stdout + ended.stderr
-    (line,) = ended.stderr.splitlines()
-    assert line.startswith("error: a worker group must be up within workers.start_minutes=0.1, but")
+    message = "error: a worker group must be up within workers.start_minutes=0.1, but"
+    assert ended.stderr.startswith(message)
+    assert ended.stderr.count("\n") == 1, ended.stderr
     assert left_by(tmp_path) == []
 
 
