@@ -19,7 +19,7 @@ from symnoise_ray.errors import UserError
 from symnoise_ray.records.results import SweepResult
 from symnoise_ray.report.board import make_console
 from symnoise_ray.sweep.run import run_sweep
-from symnoise_ray.workers.session import threads_in_ray
+from symnoise_ray.workers.session import is_open
 
 
 def run(
@@ -32,7 +32,7 @@ def run(
 ) -> SweepResult:
     """Run a sweep; see `symnoise_ray.run`."""
     _require_main_process()
-    if threads_in_ray():
+    if is_open():
         raise UserError(
             "a sweep was interrupted in this process and its connections are still open; restart "
             "the process or kernel, then go on with resume=True"

@@ -6,6 +6,8 @@ a private local Ray and ends it; inside a job, or where RAY_ADDRESS names a clus
 
 from __future__ import annotations
 
+import atexit
+import concurrent.futures.thread  # noqa: F401 - see `_beside`
 import contextlib
 import gc
 import logging
@@ -19,7 +21,13 @@ from types import FrameType
 
 import psutil
 
-from symnoise_ray.errors import EXIT_SIGINT, EXIT_SIGTERM, InfrastructureError, one_line
+from symnoise_ray.errors import (
+    EXIT_FAILED,
+    EXIT_SIGINT,
+    EXIT_SIGTERM,
+    InfrastructureError,
+    one_line,
+)
 from symnoise_ray.preflight.resources import runs_alone
 from symnoise_ray.workers.guard import Guard
 from symnoise_ray.workers.pillars import Pillars
@@ -94,28 +102,26 @@ def _connected(
     import ray
 
     before = _children()
-    pillars = Pillars(())
+    pillars: Pillars | None = None
     try:
         with _no_collection(), _beside(meanwhile):
             _connect(guard is not None, before, say)
         if guard is not None:
             guard.is_up()
-            pillars = Pillars(_children() - before)
-        with pillars:
+            pillars = Pillars(_children() - before, _interrupted, _give_up)
+        with pillars or contextlib.nullcontext():
             yield
     except KeyboardInterrupt:
-        if pillars.lost:
-            raise InfrastructureError(
-                f"Ray must run to the end, but its process {pillars.lost} was lost; give the same "
-                "command again, tune with --resume: what was done is kept"
-            ) from None
+        if pillars is not None and pillars.lost:
+            raise _lost(pillars.lost) from None
         # Ray hands on a plain KeyboardInterrupt, whatever the handler raised.
-        raise Interrupted(_received[-1] if _received else EXIT_SIGINT) from None
+        raise Interrupted(EXIT_SIGTERM if _interrupted.is_set() else EXIT_SIGINT) from None
     finally:
         # What is left to do takes a moment; a second Ctrl-C must not leave processes behind.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         started = _children() - before if guard is not None else set()
-        if threads_in_ray():
+        if _threads_in_ray():
+            _leave_open()
             _kill(started)
         else:
             with _no_collection():
@@ -127,7 +133,12 @@ def _connected(
 
 @contextmanager
 def _beside(work: Callable[[], None] | None) -> Iterator[None]:
-    """Do work in a thread during a block."""
+    """Do work in a thread during a block, in which this process forks.
+
+    What the work imports must ask for nothing before and after a fork (`os.register_at_fork`): in
+    the middle of one it would be asked after it alone. `concurrent.futures.thread` does ask, so
+    this module imports it first; Ray imports others that do.
+    """
 
     def quietly() -> None:
         with contextlib.suppress(Exception):
@@ -230,26 +241,62 @@ def _kill(processes: Collection[psutil.Process]) -> None:
     psutil.wait_procs(processes, timeout=END_SECONDS)
 
 
-def threads_in_ray() -> list[threading.Thread]:
-    """Our threads that still wait for an answer of Ray.
+def _lost(name: str) -> InfrastructureError:
+    return InfrastructureError(
+        f"Ray must run to the end, but its process {name} was lost; give the same command again, "
+        "tune with --resume: what was done is kept"
+    )
 
-    Ray ends the whole process when such a thread calls it after a shutdown, so with any of them
-    left there must be none: the caller leaves by `leave`.
+
+def _give_up(name: str) -> None:
+    """End this process beside a main thread that waits for what does not come.
+
+    Its guard ends the processes that it leaves.
     """
-    return [thread for thread in threading.enumerate() if thread.name.startswith(THREAD_PREFIX)]
+    error = _lost(name)
+    print(f"error: {error.message}", file=sys.stderr, flush=True)
+    os._exit(error.exit_code)
+
+
+_open = threading.Event()
+"""Set where the connection to a Ray that was ended was left as it was."""
+
+
+def is_open() -> bool:
+    """Whether this process is still connected to a Ray that it has ended, and must begin no other.
+
+    It must leave by `leave`: an ordinary exit asks that Ray, and waits for a minute.
+    """
+    return _open.is_set()
+
+
+def _threads_in_ray() -> bool:
+    """Whether threads of ours still wait for an answer of Ray.
+
+    Ray ends the whole process when such a thread calls it after a shutdown, so there must be none.
+    """
+    return any(each.name.startswith(THREAD_PREFIX) for each in threading.enumerate())
+
+
+def _leave_open() -> None:
+    """Keep what comes at the end of a script from asking a Ray that does not answer."""
+    _open.set()
+    sys.excepthook = sys.__excepthook__  # Ray's own asks first, and tells of the error afterwards
+    atexit.register(leave, EXIT_FAILED)
 
 
 def leave(status: int) -> None:
-    """Exit at once if threads are left in Ray; an ordinary exit would meet them again."""
-    if threads_in_ray():
+    """Exit at once if a connection to Ray is left open."""
+    if is_open():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
 
 
-_received: list[int] = []
+_interrupted = threading.Event()
+"""Set by the first SIGTERM."""
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    _received.append(EXIT_SIGTERM)
+    _interrupted.set()
     raise Interrupted(EXIT_SIGTERM)

@@ -9,7 +9,7 @@ import psutil
 import pytest
 import ray
 
-from symnoise_ray.errors import InfrastructureError
+from symnoise_ray.errors import EXIT_FAILED, InfrastructureError
 from symnoise_ray.workers.session import TIMED_OUT, ray_session
 
 
@@ -55,6 +55,22 @@ def test_a_ray_of_its_own_has_no_process_that_a_sweep_never_asks():
     assert not {"dashboard.py", "log_monitor.py", "monitor.py"} & started
 
 
+IMPORTING = """
+import os, ray
+from symnoise_ray.sweep import run
+
+os.register_at_fork = lambda **hooks: print(hooks) if "after_in_parent" in hooks else None
+run._import_next()
+"""
+"""Prints whatever asks for a word after a fork."""
+
+
+def test_nothing_that_is_imported_while_ray_starts_minds_a_fork():
+    command = [sys.executable, "-c", IMPORTING]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout == ""
+
+
 LITTERING = """
 import gc, threading, time
 import ray
@@ -85,3 +101,69 @@ def test_a_thread_that_leaves_garbage_does_not_end_the_process_with_its_ray():
     command = [sys.executable, "-c", LITTERING]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout) == (0, "ended True\n"), run.stderr
+
+
+LOSING = """
+import sys, threading, time
+import psutil, ray
+from ray import tune
+from symnoise_ray.errors import InfrastructureError
+from symnoise_ray.workers.session import THREAD_PREFIX, leave, ray_session
+
+ended = threading.Event()
+
+def lose(victim, wait):
+    with ray_session(print):
+        tune.register_trainable("unregistered when the process ends", print)
+        threading.Thread(target=ended.wait, name=THREAD_PREFIX).start()
+        for each in psutil.Process().children(recursive=True):
+            if each.name() == victim:
+                each.kill()
+        while True:
+            wait()
+
+"""
+"""A driver whose Ray is lost while a thread of it waits for an answer."""
+COMMAND = """
+try:
+    lose({victim!r}, {wait})
+except InfrastructureError as error:
+    ended.set()
+    print("error:", error.message)
+    leave(error.exit_code)
+"""
+SCRIPT = """
+try:
+    lose({victim!r}, {wait})
+finally:
+    ended.set()
+"""
+IN_PYTHON = "lambda: time.sleep(1)"
+IN_RAY = "ray.cluster_resources"
+"""Asks the lost GCS; the main thread hears no signal before Ray gives up."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("driver", "victim", "wait"),
+    [
+        pytest.param(COMMAND, "gcs_server", IN_PYTHON, id="gcs"),
+        pytest.param(COMMAND, "gcs_server", IN_RAY, id="gcs-asked"),
+        pytest.param(COMMAND, "raylet", IN_PYTHON, id="raylet"),
+        pytest.param(SCRIPT, "gcs_server", IN_PYTHON, id="gcs-script"),
+    ],
+)
+def test_whoever_waits_for_a_lost_ray_ends_with_its_reason_before_ray_ends_it(
+    driver: str, victim: str, wait: str
+):
+    before = set(psutil.Process().children())
+    command = [sys.executable, "-c", LOSING + driver.format(victim=victim, wait=wait)]
+    run = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    *traceback, line = run.stdout.splitlines()
+    reason = line.partition(": ")[2]
+    assert reason.startswith(f"Ray must run to the end, but its process {victim} was lost; ")
+    assert bool(traceback) == (driver is SCRIPT), run.stdout
+    assert run.returncode == EXIT_FAILED
+    assert set(psutil.Process().children()) - before == set()
