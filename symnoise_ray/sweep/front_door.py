@@ -34,8 +34,8 @@ def run(
     _require_main_process()
     if is_open():
         raise UserError(
-            "a sweep was interrupted in this process and its connections are still open; restart "
-            "the process or kernel, then go on with resume=True"
+            "a sweep of this process was interrupted or lost its Ray, and is still connected to "
+            "it; restart the process or kernel, then go on with resume=True"
         )
     overrides = [f"{name}={_as_yaml(name, value)}" for name, value in settings.items()]
     console = Console(quiet=True) if quiet else make_console()

@@ -45,7 +45,7 @@ class Pillars:
     ) -> None:
         self.lost = ""
         self._heard, self._give_up = heard, give_up
-        self._watched = {name: each for each in started if (name := _name(each)) in PILLARS}
+        self._watched = {name: each for each in started if (name := name_of(each)) in PILLARS}
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -72,7 +72,8 @@ class Pillars:
         self._thread.join()
 
 
-def _name(process: psutil.Process) -> str:
+def name_of(process: psutil.Process) -> str:
+    """Its name, of at most 15 letters; empty if it has ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return str(process.name())
     return ""

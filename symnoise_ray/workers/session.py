@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
@@ -30,7 +31,7 @@ from symnoise_ray.errors import (
 )
 from symnoise_ray.preflight.resources import runs_alone
 from symnoise_ray.workers.guard import Guard
-from symnoise_ray.workers.pillars import Pillars
+from symnoise_ray.workers.pillars import Pillars, name_of
 
 START_SECONDS = 120
 """How long the parts of a private Ray wait for each other, since a busy machine is slow. A raylet
@@ -48,6 +49,10 @@ OBJECT_STORE_BYTES = 200 * 2**20
 """Of a private local Ray; trials pass files, not objects."""
 
 
+CONTROLLER = "ray::TrainContr"
+"""How the name of the process that holds a slot begins; the system cuts names short."""
+FREE_SECONDS = 3.0
+"""How long threads may take to hear that it was ended; one that still starts takes a moment."""
 THREAD_PREFIX = "symnoise-in-ray"
 """Names of threads that block in calls of Ray begin so."""
 
@@ -119,6 +124,8 @@ def _connected(
     finally:
         # What is left to do takes a moment; a second Ctrl-C must not leave processes behind.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if guard is not None:
+            _free_threads(before)
         started = _children() - before if guard is not None else set()
         if _threads_in_ray():
             _leave_open()
@@ -276,6 +283,17 @@ def _threads_in_ray() -> bool:
     Ray ends the whole process when such a thread calls it after a shutdown, so there must be none.
     """
     return any(each.name.startswith(THREAD_PREFIX) for each in threading.enumerate())
+
+
+def _free_threads(before: set[psutil.Process]) -> None:
+    """End the controllers of Ray Train that threads of ours still wait for, so that they hear it.
+
+    After a lost GCS they do not.
+    """
+    deadline = time.monotonic() + FREE_SECONDS
+    while _threads_in_ray() and time.monotonic() < deadline:
+        _kill([each for each in _children() - before if name_of(each).startswith(CONTROLLER)])
+        time.sleep(0.1)
 
 
 def _leave_open() -> None:

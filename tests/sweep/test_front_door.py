@@ -41,6 +41,29 @@ async def cell():
 if __name__ == "__main__":
     asyncio.run(cell())
 """
+INTERRUPTED = """
+import json, os, signal, sys, threading, time
+from pathlib import Path
+import symnoise_ray
+
+def interrupt():
+    while not Path("out/.slots").exists():
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGINT)
+
+def run(resume):
+    settings = json.loads(sys.argv[1])
+    return symnoise_ray.run("space.yaml", settings, output="out", resume=resume, quiet=True)
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=interrupt).start()
+    try:
+        run(resume=False)
+    except KeyboardInterrupt:
+        print(run(resume=True).status)
+"""
+"""A cell that is interrupted while its workers start, and run again in the same kernel."""
 UNGUARDED = """
 import multiprocessing
 import symnoise_ray
@@ -77,6 +100,13 @@ def test_a_cell_runs_a_sweep_and_has_its_result(tmp_path: Path):
     found, refusal = run.stdout.splitlines()
     assert json.loads(found) == ["whole", ["000-none"], [0.5]]
     assert "must be a new or empty directory" in refusal
+
+
+@pytest.mark.slow
+def test_a_process_whose_sweep_was_interrupted_can_go_on_with_it(tmp_path: Path):
+    (tmp_path / "space.yaml").write_text(SPACE)
+    run = run_script(INTERRUPTED, tmp_path, json.dumps(SETTINGS))
+    assert (run.stdout, run.returncode) == ("whole\n", 0), run.stderr
 
 
 def test_a_child_process_that_imports_the_script_starts_no_sweep(tmp_path: Path):
