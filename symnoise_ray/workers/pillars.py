@@ -73,7 +73,7 @@ class Pillars:
 
 
 def name_of(process: psutil.Process) -> str:
-    """Its name, of at most 15 letters; empty if it has ended."""
+    """Its name; empty if it has ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return str(process.name())
     return ""

@@ -50,7 +50,7 @@ OBJECT_STORE_BYTES = 200 * 2**20
 
 
 CONTROLLER = "ray::TrainContr"
-"""How the name of the process that holds a slot begins; the system cuts names short."""
+"""How the name of the process that holds a slot begins; the system may cut it here."""
 FREE_SECONDS = 3.0
 """How long threads may take to hear that it was ended; one that still starts takes a moment."""
 THREAD_PREFIX = "symnoise-in-ray"
