@@ -19,7 +19,7 @@ from symnoise_ray.errors import UserError
 from symnoise_ray.records.results import SweepResult
 from symnoise_ray.report.board import make_console
 from symnoise_ray.sweep.run import run_sweep
-from symnoise_ray.workers.session import is_open
+from symnoise_ray.workers.session import is_left_open
 
 
 def run(
@@ -32,7 +32,7 @@ def run(
 ) -> SweepResult:
     """Run a sweep; see `symnoise_ray.run`."""
     _require_main_process()
-    if is_open():
+    if is_left_open():
         raise UserError(
             "a sweep of this process was interrupted or lost its Ray, and is still connected to "
             "it; restart the process or kernel, then go on with resume=True"

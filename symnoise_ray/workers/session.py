@@ -265,16 +265,16 @@ def _give_up(name: str) -> None:
     os._exit(error.exit_code)
 
 
-_open = threading.Event()
+_left_open = threading.Event()
 """Set where the connection to a Ray that was ended was left as it was."""
 
 
-def is_open() -> bool:
+def is_left_open() -> bool:
     """Whether this process is still connected to a Ray that it has ended, and must begin no other.
 
     It must leave by `leave`: an ordinary exit asks that Ray, and waits for a minute.
     """
-    return _open.is_set()
+    return _left_open.is_set()
 
 
 def _threads_in_ray() -> bool:
@@ -298,14 +298,14 @@ def _free_threads(before: set[psutil.Process]) -> None:
 
 def _leave_open() -> None:
     """Keep what comes at the end of a script from asking a Ray that does not answer."""
-    _open.set()
+    _left_open.set()
     sys.excepthook = sys.__excepthook__  # Ray's own asks first, and tells of the error afterwards
     atexit.register(leave, EXIT_FAILED)
 
 
 def leave(status: int) -> None:
     """Exit at once if a connection to Ray is left open."""
-    if is_open():
+    if is_left_open():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

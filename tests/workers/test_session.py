@@ -111,11 +111,12 @@ from symnoise_ray.errors import InfrastructureError
 from symnoise_ray.workers.session import THREAD_PREFIX, leave, ray_session
 
 ended = threading.Event()
+waiter = threading.Thread(target=ended.wait, name=THREAD_PREFIX)
 
 def lose(victim, wait):
     with ray_session(print):
         tune.register_trainable("unregistered when the process ends", print)
-        threading.Thread(target=ended.wait, name=THREAD_PREFIX).start()
+        waiter.start()
         for each in psutil.Process().children(recursive=True):
             if each.name() == victim:
                 each.kill()
@@ -129,6 +130,7 @@ try:
     lose({victim!r}, {wait})
 except InfrastructureError as error:
     ended.set()
+    waiter.join()
     print("error:", error.message)
     leave(error.exit_code)
 """
