@@ -66,6 +66,7 @@ class Applier:
         self._unread = Unread(directory, self.num_applied)
         self._waiting: deque[dict[str, Any]] = deque()
         self._runs: dict[str, str] = state.get("runs", {})
+        self._tables: dict[str, list[dict[str, str]]] = {}
         self._client: Any = None
         self.experiment_id = ""
         """MLflow's id of the experiment; empty as long as nothing was sent there."""
@@ -165,6 +166,7 @@ class Applier:
         else:
             run = client.create_run(self.experiment_id, start_time=event["time_ms"], tags=tags)
             run_id = run.info.run_id
+            self._tables[event["run"]] = []
         self._runs[event["run"]] = run_id
         self._log_params(run_id, event["params"])
 
@@ -198,14 +200,17 @@ class Applier:
         if not rows:
             return
         client, run_id = self._connect(), self._runs[event["run"]]
-        import pandas as pd
-
-        table = pd.DataFrame(rows, columns=list(rows[0]))
-        client.log_text(run_id, table.to_json(orient="split", index=False), event["file"])
-        known = json.loads(client.get_run(run_id).data.tags.get(_TABLES_TAG, "[]"))
+        columns = list(rows[0])
+        table = {"columns": columns, "data": [[row.get(name) for name in columns] for row in rows]}
+        client.log_text(run_id, json.dumps(table), event["file"])
+        known = self._tables.get(event["run"])
+        if known is None:  # perhaps an earlier process has sent some; to ask takes most of the time
+            known = json.loads(client.get_run(run_id).data.tags.get(_TABLES_TAG, "[]"))
         entry = {"path": event["file"], "type": "table"}
         if entry not in known:
-            client.set_tag(run_id, _TABLES_TAG, json.dumps([*known, entry]))
+            known = [*known, entry]
+            client.set_tag(run_id, _TABLES_TAG, json.dumps(known))
+        self._tables[event["run"]] = known
 
     def _file(self, event: dict[str, Any]) -> None:
         client = self._connect()
