@@ -151,14 +151,16 @@ def _excluded(decision: Decision, effect: float) -> str:
 def _open(decision: Decision, effect: float) -> str:
     """What it takes to tell a gap of the effect with 80 % power."""
     from symnoise_ray.statistics.power import MOST_SEEDS
-    from symnoise_ray.statistics.words import points
+    from symnoise_ray.statistics.words import points, why_not_compared
 
-    gap = f"a gap of {points(effect)}"
+    gap, needed = f"a gap of {points(effect)}", decision.seeds_needed
     if not decision.comparisons:
-        return f"{gap}; too many trainings failed"
-    if decision.seeds_needed is not None:
+        return f"{gap}; {why_not_compared(decision)}"
+    if needed is not None and needed <= decision.comparisons[0].num_seeds:
+        return f"{gap} would probably have been seen with so many seeds"
+    if needed is not None:
         return (
-            f"{gap} takes about {decision.seeds_needed} seeds on these prompts, "
+            f"{gap} takes about {needed} seeds on these prompts, "
             f"{decision.trainings_needed} trainings"
         )
     if decision.comparisons[0].num_seeds < 2:

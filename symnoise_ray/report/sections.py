@@ -89,7 +89,7 @@ def confirmation(results: SweepResult) -> Section:
                     "looks at seeds",
                     "then",
                     "trainings failed",
-                    "still needed",
+                    "seeds needed in all",
                 ),
                 [_decision_row(each) for each in decisions],
                 tuple(each.arm for each in decisions),
@@ -111,7 +111,7 @@ STOPPED = {
     "decided": "stopped: decided",
     "futile": "stopped: no verdict was in reach",
     "last look": "that was the last look",
-    "failed": "stopped: trainings failed",
+    "failed": "stopped: nothing to compare",
     "budget": "stopped: the budget was spent",
 }
 
@@ -131,7 +131,7 @@ def _comparison_row(row: Comparison) -> tuple[str, ...]:
 
 
 def _decision_row(row: Decision) -> tuple[str, ...]:
-    needed = f"about {row.seeds_needed} seeds" if row.seeds_needed else DASH
+    needed = f"about {row.seeds_needed}" if row.seeds_needed else DASH
     return (
         row.label or row.arm,
         row.verdict + (" (withheld)" if row.withheld else ""),

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 
 from symnoise_ray.records.verdict import Comparison
 from symnoise_ray.statistics.bootstrap import Floats
@@ -39,14 +38,13 @@ def compare(
     asked |= {pair: 0.5 + delta_PS / 2 for pair, delta_PS in (contrasts or {}).items()}
     tested = {pair: TwoWay(values) for pair, values in asked.items()}
     corrected = holm({pair: test.p_value() for pair, test in tested.items()})
-    return [
-        replace(_judged(pair[0], tested[pair], corrected[pair]), over=pair[1]) for pair in asked
-    ]
+    return [_judged(*pair, tested[pair], corrected[pair]) for pair in asked]
 
 
-def _judged(arm: str, test: TwoWay, p_holm: float) -> Comparison:
+def _judged(arm: str, over: str, test: TwoWay, p_holm: float) -> Comparison:
     decided = BETTER if test.mean > 0.5 else WORSE
     verdict = decided if p_holm < SIGNIFICANCE else OPEN
+    gap = EFFECT / 2 if over else EFFECT  # a contrast's scores hold half the difference
     return Comparison(
         arm=arm,
         win_rate=test.mean,
@@ -56,17 +54,18 @@ def _judged(arm: str, test: TwoWay, p_holm: float) -> Comparison:
         num_prompts=test.num_prompts,
         num_seeds=test.num_seeds,
         verdict=verdict,
-        prompts_needed=_prompts_needed(test) if verdict == OPEN else None,
+        prompts_needed=_prompts_needed(test, gap) if verdict == OPEN else None,
+        over=over,
     )
 
 
-def _prompts_needed(test: TwoWay) -> int | None:
-    """Prompts that tell a gap of `EFFECT` between fixed models with 80 % power; None if enough.
+def _prompts_needed(test: TwoWay, gap: float) -> int | None:
+    """Prompts in all that tell a gap between fixed models with 80 % power.
 
-    (z_level + z_power)^2 variance / gap^2, for the variance of a prompt's score.
+    (z_level + z_power)^2 variance / gap^2, for the variance of a prompt's score. None where the
+    scores do not show it: one prompt, or none won, or none lost, or several trainings.
     """
-    if test.num_prompts < 2 or test.num_seeds > 1:
+    if test.num_prompts < 2 or test.num_seeds > 1 or test.is_one_sided:
         return None
     variance = test.spread.prompts + test.spread.rest
-    needed = math.ceil((_LEVEL_Z + _POWER_Z) ** 2 * variance / EFFECT**2)
-    return needed if needed > test.num_prompts else None
+    return math.ceil((_LEVEL_Z + _POWER_Z) ** 2 * variance / gap**2)

@@ -128,15 +128,14 @@ def shares(items: Items, model: LengthModel, strength: float = STRENGTH) -> Floa
 
     To first order: the rate plus P times its derivative by the item's weight (the infinitesimal
     jackknife), so that a mean over items and seeds can be tested like one of plain scores. A
-    coefficient that the penalty holds at 0 has no effect. It works for our own design only.
+    length coefficient that the penalty holds at 0 has no effect; a bias of 0 is one half, found as
+    surely as any other rate. It works for our own design only.
     """
     rows = _rows(items)
     coefficients_K = np.array([model.length, model.bias])
     chances_P = expit(rows.features @ coefficients_K)
     spread_P = strength * chances_P * (1 - chances_P)
-    free = np.flatnonzero(coefficients_K)
-    if 1 not in free:
-        return np.full(len(items.scores), model.win_rate)
+    free = [0, 1] if model.length else [1]
     features_PF = rows.features[:, free]
     curvature_FF = (features_PF * spread_P[:, None]).T @ features_PF
     pull_PF = strength * features_PF * (rows.targets - chances_P)[:, None]

@@ -210,13 +210,13 @@ def fewest(enough: Callable[[int], bool], most: int) -> int | None:
 
     Args:
         enough: Whether a number is; all above the first one are taken to be.
-        most: The largest that is tried, about.
+        most: The largest that is tried.
     """
-    low, high = 1, 2
+    low, high = 1, min(2, most)
     while not enough(high):
-        low, high = high, 2 * high
-        if high > most:
+        if high == most:
             return None
+        low, high = high, min(2 * high, most)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)

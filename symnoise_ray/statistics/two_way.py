@@ -82,7 +82,8 @@ class TwoWay:
             self.num_prompts * float(((by_seed - self.mean) ** 2).sum()) / freedom[1],
             float((rest**2).sum()) / (freedom[0] * freedom[1]),
         )
-        self._one_sided = is_one_sided(by_prompt)
+        self.is_one_sided = is_one_sided(by_prompt)
+        """Whether no prompt was lost, or none was won."""
 
     @property
     def spread(self) -> Spread:
@@ -106,14 +107,14 @@ class TwoWay:
         """
         half = self.half_width(confidence)
         ends = (max(0.0, self.mean - half), min(1.0, self.mean + half))
-        if not self._one_sided:
+        if not self.is_one_sided:
             return ends
         return hull(ends, unseen(self.mean, self.num_prompts, 1 - confidence))
 
     def p_value(self) -> float:
         """Two-sided p-value of the mean being one half."""
         found = _p_value(abs(self.mean - 0.5), self.half_width)
-        if not self._one_sided:
+        if not self.is_one_sided:
             return found
         return max(found, unseen_p_value(self.mean, self.num_prompts))
 

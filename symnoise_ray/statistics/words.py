@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from symnoise_ray.records.verdict import Comparison, Decision, Verdict
+from symnoise_ray.records.verdict import BETTER, Comparison, Decision, Verdict
 from symnoise_ray.statistics.comparison import EFFECT
 from symnoise_ray.statistics.power import MOST_SEEDS
 from symnoise_ray.statistics.win_rate import ONE_SIDED, WinRate
@@ -18,9 +18,12 @@ NOTHING = "Nothing was confirmed on fresh seeds and prompts, so the sweep names 
 
 def needed_text(comparison: Comparison) -> str:
     """How many prompts tell two fixed models apart, in words."""
-    if comparison.prompts_needed is None:
-        return f"a gap of {points(EFFECT)} would be seen on these prompts"
-    return f"a gap of {points(EFFECT)} takes about {comparison.prompts_needed} prompts"
+    gap, needed = f"a gap of {points(EFFECT)}", comparison.prompts_needed
+    if needed is None:
+        return f"these prompts do not show how many {gap} takes"
+    if needed <= comparison.num_prompts:
+        return f"{gap} would probably be seen on these prompts"
+    return f"{gap} takes about {needed} prompts"
 
 
 def points(rate: float) -> str:
@@ -38,10 +41,21 @@ def verdict_sentence(verdict: Verdict) -> str:
     if not decided:
         return NOTHING
     parts = [decision_text(each, verdict) for each in decided]
-    failed = [each.arm for each in verdict.decisions if not each.comparisons]
-    if failed:
-        parts.append(f"{', '.join(failed)} could not be compared: too many trainings failed.")
+    parts += [
+        f"{each.arm} could not be compared: {why_not_compared(each)}."
+        for each in verdict.decisions
+        if not each.comparisons
+    ]
     return " ".join(parts)
+
+
+def why_not_compared(decision: Decision) -> str:
+    """Why there is no comparison of an arm."""
+    if decision.stopped == "budget":
+        return "the budget was spent before its first look"
+    if decision.num_failed:
+        return f"{decision.num_failed} of its {decision.num_trained} trainings failed"
+    return "too few of its answers were judged"
 
 
 def decision_text(decision: Decision, verdict: Verdict) -> str:
@@ -70,8 +84,7 @@ def _found(decision: Decision, other: str, verdict: Verdict) -> str:
     if decision.verdict == "no difference":
         return f"{subject} makes no difference of {points(verdict.effect)} to {other}"
     if decision.is_decided:
-        longer = decision.verdict == "better" and any(map(_perhaps_longer, decision.comparisons))
-        kind = "better, perhaps only longer," if longer else decision.verdict
+        kind = _better(decision) if decision.verdict == BETTER else decision.verdict
         if decision.comparisons[0].num_seeds == 1:
             return f"These two models differ: {subject} is {kind} than {other}"
         return f"{subject} is {kind} than {other}"
@@ -88,10 +101,13 @@ def _tried(number: int) -> str:
     return f"{number} setting{'' if number == 1 else 's'} tried"
 
 
-def _perhaps_longer(comparison: Comparison) -> bool:
-    """Whether the interval at equal lengths holds one half."""
-    ends = comparison.length_controlled_interval_95
-    return ends is not None and ends[0] <= 0.5 <= ends[1]
+def _better(decision: Decision) -> str:
+    """`better`, with what its intervals at equal lengths leave of it."""
+    known = [each.length_controlled_interval_95 for each in decision.comparisons]
+    ends = [each for each in known if each is not None]
+    if any(high < 0.5 for _, high in ends):
+        return "better, but worse at equal lengths,"
+    return "better, perhaps only longer," if any(low <= 0.5 for low, _ in ends) else "better"
 
 
 def _numbers(decision: Decision, verdict: Verdict) -> str:
@@ -170,9 +186,12 @@ def _open(decision: Decision, verdict: Verdict) -> str:
     gap = f"a gap of {points(verdict.effect)}"
     if decision.comparisons[0].num_seeds < 2:
         return f"For {gap} it takes several seeds."
-    if decision.seeds_needed is None:
+    needed = decision.seeds_needed
+    if needed is None:
         return f"For {gap} even {MOST_SEEDS} seeds on these prompts would not be enough."
-    return f"For {gap} it takes about {decision.seeds_needed} seeds on these prompts."
+    if needed <= decision.comparisons[0].num_seeds:
+        return f"{gap[0].upper()}{gap[1:]} would probably have been seen with so many seeds."
+    return f"For {gap} it takes about {needed} seeds on these prompts."
 
 
 def verdict_text(comparison: Comparison, labels: Mapping[str, str]) -> str:

@@ -116,17 +116,19 @@ class Confirmation:
         plan = self.plans.confirm(*seed, prompts)
         return replace(plan, kept=kept_model(plan, first))
 
-    def results(self, question: Question) -> list[TrialResult | None]:
-        """Results of all trainings that a question's evidence rests on."""
+    def results(self, question: Question) -> list[tuple[Setting, list[TrialResult | None]]]:
+        """The trainings that a question's evidence rests on: its own setting's, then the others'.
+
+        None stands for a training without a result.
+        """
         if not question.seen:
             return []
         last = question.seen[-1]
-        compared = [question.setting, *question.opponents.values()]
-        return [
-            read_result(self.plan(setting, n, self._prompts(last)).directory)
-            for setting in compared
-            for n in range(last.num_seeds)
-        ]
+        found = []
+        for setting in (question.setting, *question.opponents.values()):
+            plans = [self.plan(setting, n, self._prompts(last)) for n in range(last.num_seeds)]
+            found.append((setting, [read_result(plan.directory) for plan in plans]))
+        return found
 
     def _plans(
         self, going: Sequence[Question], num_seeds: int, prompts: int
@@ -173,9 +175,17 @@ class Confirmation:
         return question.looks[: len(seen.get(question.key, ()))]
 
     def _look(self, question: Question, look: Look, judges: JudgeSource) -> None:
+        """Note what a look shows.
+
+        One seed that is left of several is no evidence: it does not show how much seeds differ. The
+        next look may have more.
+        """
         question.seen.append(look)
-        question.evidence = self._evidence(question, look, judges)
-        question.stopped = "" if question.evidence else "failed"
+        found = self._evidence(question, look, judges)
+        enough = all(each.num_seeds >= min(2, look.num_seeds) for each in found)
+        question.evidence = found if enough else []
+        goes_on = bool(found) and (enough or look != question.looks[-1])
+        question.stopped = "" if goes_on else "failed"
 
     def _evidence(self, question: Question, look: Look, judges: JudgeSource) -> list[Evidence]:
         """One per opponent; empty if some opponent cannot be compared with at all."""

@@ -5,18 +5,19 @@ In: a question of the confirmation, its ruling, and how its trainings ended. Out
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from symnoise_ray.records.verdict import Choice, Comparison, Decision
 from symnoise_ray.space.trials import show
-from symnoise_ray.statistics.decision import BETTER, OPEN
+from symnoise_ray.statistics.decision import BETTER, OPEN, SAME, WORSE
 from symnoise_ray.statistics.looks import DECLARED
 from symnoise_ray.statistics.power import seeds_needed
 from symnoise_ray.sweep.confirm import Confirmation
 from symnoise_ray.sweep.questions import Question
 
 MOST_FAILED = 0.1
-"""Share of failed trainings above which `better` is withheld: the others may have ended by luck."""
+"""Share of a setting's trainings that may fail. Above it those that are left may have ended by luck,
+so no verdict is given that it would flatter: `better` for the arm, `worse` for an opponent."""
 
 
 def decision(
@@ -24,8 +25,10 @@ def decision(
 ) -> Decision:
     """The decision on one question."""
     ruling = confirmation.rulings.get(question.key)
-    results = confirmation.results(question)
-    num_failed = sum(result is None or not result.is_done for result in results)
+    failed = {
+        show(setting.point): [result is None or not result.is_done for result in results]
+        for setting, results in confirmation.results(question)
+    }
     label = show(question.setting.point)
     effect = confirmation.effect_on(question)
     comparisons: tuple[Comparison, ...] = ()
@@ -33,7 +36,7 @@ def decision(
     if ruling is not None:
         verdict = ruling.verdict
         compared = (question.arm, question.over or confirmation.own.arm)
-        withheld = _withheld(verdict, num_failed, len(results), compared, choices)
+        withheld = _flattered(verdict, label, failed) or _unranked(verdict, compared, choices)
         comparisons = tuple(
             each.comparison(
                 question.arm, label, ruling, effect, over=question.over,
@@ -53,23 +56,30 @@ def decision(
         stopped=question.stopped,
         num_settings=tried.num_settings if tried else 0,
         num_reference_settings=reference.num_settings if reference else 0,
-        num_trained=len(results),
-        num_failed=num_failed,
+        num_trained=sum(map(len, failed.values())),
+        num_failed=sum(map(sum, failed.values())),
         withheld=withheld,
         seeds_needed=_seeds_needed(confirmation, question) if verdict == OPEN else None,
     )
 
 
-def _withheld(
-    verdict: str,
-    num_failed: int,
-    num_trained: int,
-    compared: Iterable[str],
-    choices: Mapping[str, Choice],
-) -> str:
-    """Why the verdict that the numbers give is not given; empty if it is."""
-    if verdict == BETTER and num_failed > MOST_FAILED * num_trained:
-        return f"{num_failed} of its {num_trained} trainings failed"
+def _flattered(verdict: str, label: str, failed: Mapping[str, Sequence[bool]]) -> str:
+    """Which failed trainings flatter a side that the verdict leans on; empty if none do.
+
+    Args:
+        verdict: What the numbers say of the arm.
+        label: The arm's setting.
+        failed: Of every setting, its own and its opponents', which trainings failed.
+    """
+    for setting, own in failed.items():
+        leans = {BETTER: setting == label, WORSE: setting != label, SAME: True}
+        if leans.get(verdict) and sum(own) > MOST_FAILED * len(own):
+            return f"{sum(own)} of {len(own)} trainings of {setting} failed"
+    return ""
+
+
+def _unranked(verdict: str, compared: Iterable[str], choices: Mapping[str, Choice]) -> str:
+    """Why an arm that was compared gets no verdict; empty if it gets one, or there is none."""
     known = [choices[arm] for arm in compared if arm in choices]
     notes = (f"of {choice.arm}, {choice.note}" for choice in known if choice.note)
     return next(notes, "") if verdict != OPEN else ""

@@ -101,6 +101,15 @@ def test_programs_get_the_verdict_as_json(tmp_path: Path, capsys: pytest.Capture
     assert is_open["comparisons"][0]["confidence"] == 0.98
 
 
+def test_where_there_were_seeds_enough_none_are_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    write(tmp_path, replace(OPEN, seeds_needed=5))
+    assert main(["verdict", str(tmp_path)]) == EXIT_UNDECIDED
+    gap = "open: a gap of 3 points would probably have been seen with so many seeds\n"
+    assert gap in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("num_seeds", "told"),
     [(5, "; even 200 seeds on these prompts would not be enough"), (1, " takes several seeds")],

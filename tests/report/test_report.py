@@ -47,7 +47,7 @@ def test_everything_is_told(kind: str) -> None:
         "5 trials (4 done, 1 failed) in 1 min 35 s",
         "the loss is nan at step 31",
         "49.2 to 63.4",
-        "about 13 seeds",
+        "about 13",
         "1 of 4",
         "that was the last look",
         "none, lr=0.003 (its own best)",

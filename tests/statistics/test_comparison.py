@@ -168,8 +168,29 @@ def test_as_many_prompts_as_were_asked_for_do_tell_a_gap_of_three_points() -> No
 def test_where_there_are_prompts_enough_none_is_asked_for() -> None:
     scores = np.repeat([1.0, 0.0], [5020, 4980])[:, None]
     (comparison,) = compare({"a": scores})
+    assert comparison.verdict == "cannot tell yet"
+    assert comparison.prompts_needed is not None
+    assert comparison.prompts_needed <= 10_000
+    assert needed_text(comparison) == "a gap of 3 points would probably be seen on these prompts"
+
+
+@pytest.mark.parametrize("scores", [[0.0], [1.0] * 5, [0.5] * 2, [1.0, 0.5]])
+def test_prompts_that_none_was_lost_or_won_on_do_not_show_how_many_it_takes(
+    scores: list[float],
+) -> None:
+    (comparison,) = compare({"a": np.array(scores)[:, None]})
     assert (comparison.verdict, comparison.prompts_needed) == ("cannot tell yet", None)
-    assert needed_text(comparison) == "a gap of 3 points would be seen on these prompts"
+    assert needed_text(comparison) == "these prompts do not show how many a gap of 3 points takes"
+
+
+def test_between_two_models_the_gap_is_one_of_their_win_rates() -> None:
+    rng = np.random.default_rng(8)
+    scores = {name: rng.choice([0.0, 0.5, 1.0], (400, 1)) for name in "ab"}
+    gaps = scores["a"] - scores["b"]
+    *_, between = compare(scores, {("a", "b"): gaps})
+    exact = gaps.var(ddof=1) * ((1.96 + 0.8416) / 0.03) ** 2
+    assert between.verdict == "cannot tell yet"
+    assert between.prompts_needed == pytest.approx(exact, rel=0.01)
 
 
 def test_of_several_seeds_no_number_of_prompts_is_said() -> None:

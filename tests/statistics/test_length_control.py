@@ -192,9 +192,14 @@ def test_a_share_tells_what_the_rate_loses_without_the_item() -> None:
         assert model.win_rate - left == pytest.approx(told, rel=0.1, abs=1e-5)
 
 
-def test_a_rate_that_the_penalty_holds_at_one_half_has_no_shares() -> None:
-    items = some_items(20)
-    assert (shares(items, fit_length(items, 1e-3), 1e-3) == 0.5).all()
+def test_shares_of_as_many_wins_as_losses_spread_as_the_bootstrap_does() -> None:
+    items = Items(np.tile([1.0, 0.0], 100), np.zeros(200))
+    model = fit_length(items)
+    assert (model.bias, model.win_rate) == (0, 0.5), "the penalty holds it there"
+    shares_P = shares(items, model)
+    assert shares_P.mean() == pytest.approx(0.5, abs=1e-12)
+    replicates = replicate(items, draws(range(200)), model)
+    assert shares_P.std(ddof=1) / math.sqrt(200) == pytest.approx(replicates.std(), rel=0.1)
 
 
 def test_shares_exist_where_one_side_is_longer_by_the_same_length_always() -> None:

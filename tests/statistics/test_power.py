@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from symnoise_ray.statistics.looks import Look, declared_looks
-from symnoise_ray.statistics.power import TYPICAL, Power, power, seeds_needed
+from symnoise_ray.statistics.power import TYPICAL, Power, fewest, power, seeds_needed
 from symnoise_ray.statistics.two_way import Spread
 
 GAP = 0.05
@@ -124,6 +124,18 @@ def test_a_smaller_gap_needs_more_seeds() -> None:
 
 def test_of_few_prompts_no_number_of_seeds_would_do() -> None:
     assert seeds_needed(TYPICAL, 20, 3, 0.03) is None
+
+
+@pytest.mark.parametrize("needed", [1, 2, 3, 128, 129, 160, 200, 201])
+def test_the_fewest_is_found_up_to_the_most_that_are_tried(needed: int) -> None:
+    tried: list[int] = []
+
+    def enough(number: int) -> bool:
+        tried.append(number)
+        return number >= needed
+
+    assert fewest(enough, 200) == (None if needed > 200 else max(2, needed))
+    assert max(tried) <= 200
 
 
 def test_nothing_is_known_of_one_seed_or_one_prompt() -> None:

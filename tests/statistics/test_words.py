@@ -60,6 +60,10 @@ def test_better_by_length_alone_says_so() -> None:
     sentence = told(replace(BETTER, comparisons=(BEST, replace(SHARED, **longer))))
     assert "is better, perhaps only longer, than plain fine-tuning:" in sentence
     assert "55.0 % wins (95 % interval 50.4 to 59.6; 49.8 % at equal lengths)" in sentence
+    shorter = {**longer, "length_controlled_interval_95": (0.40, 0.48)}
+    assert "is better, but worse at equal lengths, than plain fine-tuning:" in told(
+        replace(BETTER, comparisons=(BEST, replace(SHARED, **shorter)))
+    )
     still = {**longer, "length_controlled_interval_95": (0.51, 0.62)}
     assert "perhaps only longer" not in told(
         replace(BETTER, comparisons=(BEST, replace(SHARED, **still)))
@@ -83,7 +87,15 @@ def test_what_cannot_be_told_yet_says_how_many_seeds_would_tell() -> None:
         "Whether symnoise at alpha=5, lr=0.002 (8 settings tried) is better or worse than plain "
         "fine-tuning cannot be told yet: 52.0 % wins (95 % interval 47.0 to 57.0) against"
     )
-    assert sentence.endswith(" For a gap of 3 points it takes about 14 seeds on these prompts.")
+    gap = " For a gap of 3 points it takes about 14 seeds on these prompts."
+    assert sentence.endswith(gap)
+
+
+def test_where_there_were_seeds_enough_it_asks_for_none() -> None:
+    for needed in (4, 5):
+        sentence = told(found("cannot tell yet", (0.52, 0.51), 0.05, seeds_needed=needed))
+        gap = " A gap of 3 points would probably have been seen with so many seeds."
+        assert sentence.endswith(gap)
 
 
 def test_where_more_seeds_would_be_needed_than_are_planned_for_it_says_so() -> None:
@@ -127,11 +139,19 @@ def test_a_verdict_that_is_withheld_says_why_and_asks_for_no_seeds() -> None:
     assert sentence.count("failed") == 1
 
 
-def test_an_arm_without_any_comparison_is_named() -> None:
-    never = Decision("neftune", "cannot tell yet", ())
-    assert told(BETTER, never).endswith(
-        " neftune could not be compared: too many trainings failed."
-    )
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"stopped": "failed", "num_failed": 5, "num_trained": 9}, "5 of its 9 trainings failed"),
+        ({"stopped": "failed", "num_trained": 9}, "too few of its answers were judged"),
+        ({"stopped": "budget"}, "the budget was spent before its first look"),
+    ],
+)
+def test_an_arm_without_any_comparison_is_named_with_its_reason(
+    values: dict[str, Any], reason: str
+) -> None:
+    never = Decision("neftune", "cannot tell yet", (), **values)
+    assert told(BETTER, never).endswith(f" neftune could not be compared: {reason}.")
 
 
 def test_without_a_confirmation_there_is_no_winner() -> None:

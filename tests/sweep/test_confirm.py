@@ -251,21 +251,68 @@ def test_a_seed_that_failed_is_left_out_and_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("skill", [skills(0.05, 0.95), skills(0.95, 0.05)])
-def test_better_is_withheld_where_more_than_a_tenth_failed_and_worse_is_not(
-    skill: Skill, tmp_path: Path
+@pytest.mark.parametrize(
+    ("failing", "flattered"),
+    [
+        ("symnoise-seed1001", "symnoise, alpha=5, lr=0.0008"),
+        ("none-seed1001-setting2", "none, lr=0.0008"),
+    ],
+)
+def test_a_verdict_is_withheld_that_failed_trainings_of_its_side_flatter(
+    skill: Skill, failing: str, flattered: str, tmp_path: Path
 ) -> None:
-    failing = {"confirm-symnoise-seed1001"}
     values: dict[str, Any] = {"confirm": {"arms": 1, "looks": [3]}, "num_prompts": 120}
-    confirmation, _ = confirmed(tmp_path, skill, failing=failing, **values)
+    confirmation, _ = confirmed(tmp_path, skill, failing={f"confirm-{failing}"}, **values)
     (told,) = decisions(confirmation)
-    assert told.num_failed == 1 > MOST_FAILED * told.num_trained
-    if told.comparisons[0].win_rate < 0.5:
-        assert (told.verdict, told.withheld) == ("worse", "")
+    assert (told.num_failed, told.num_trained) == (1, 9)
+    assert 1 > MOST_FAILED * 3
+    numbers = "better" if told.comparisons[0].win_rate > 0.5 else "worse"
+    leans_on = "symnoise" if numbers == "better" else "none"
+    if not flattered.startswith(leans_on):
+        assert (told.verdict, told.withheld) == (numbers, "")
         return
-    assert (told.verdict, told.withheld) == ("cannot tell yet", "1 of its 9 trainings failed")
+    reason = f"1 of 3 trainings of {flattered} failed"
+    assert (told.verdict, told.withheld) == ("cannot tell yet", reason)
     sentence = verdict_sentence(Verdict(decisions=(told,)))
-    assert "withheld: 1 of its 9 trainings failed." in sentence
-    assert "too few" not in sentence
+    assert f"withheld: {reason}." in sentence
+
+
+@pytest.mark.parametrize("failing", ["symnoise-seed1001", "none-seed1001-setting2"])
+def test_no_difference_is_withheld_whichever_side_failed(failing: str, tmp_path: Path) -> None:
+    values: dict[str, Any] = {"confirm": {"arms": 1, "looks": [4]}, "question": {"effect": 0.4}}
+    skill = skills(0.5, 0.52)
+    whole, _ = confirmed(tmp_path / "whole", skill, num_prompts=120, **values)
+    assert decisions(whole)[0].verdict == "no difference"
+    confirmation, _ = confirmed(
+        tmp_path / "failing", skill, num_prompts=120, failing={f"confirm-{failing}"}, **values
+    )
+    (told,) = decisions(confirmation)
+    assert told.verdict == "cannot tell yet"
+    assert told.withheld.startswith("1 of 4 trainings of ")
+
+
+@pytest.mark.parametrize("later", [[], [4]])
+def test_one_seed_that_is_left_of_several_is_no_evidence_until_there_are_more(
+    later: list[int], tmp_path: Path
+) -> None:
+    failing = {"confirm-symnoise-seed1000", "confirm-symnoise-seed1002"}
+    confirm = {"arms": 1, "looks": [3, *later]}
+    confirmation, _ = confirmed(
+        tmp_path, skills(0.95, 0.05), num_prompts=120, failing=failing, confirm=confirm
+    )
+    (told,) = decisions(confirmation)
+    if later:
+        assert (told.verdict, told.looks) == ("worse", (3, 4))
+        assert {c.num_seeds for c in told.comparisons} == {2}
+    else:
+        assert (told.verdict, told.stopped, told.comparisons) == ("cannot tell yet", "failed", ())
+
+
+def test_a_sweep_that_declares_one_seed_is_about_its_two_models(tmp_path: Path) -> None:
+    confirm: dict[str, Any] = {"arms": 1, "looks": [1]}
+    confirmation, _ = confirmed(tmp_path, skills(0.05, 0.95), num_prompts=120, confirm=confirm)
+    (told,) = decisions(confirmation)
+    assert (told.verdict, told.num_seeds) == ("better", 1)
 
 
 def test_an_arm_or_an_opponent_that_always_fails_gives_no_comparison(tmp_path: Path) -> None:
@@ -277,7 +324,8 @@ def test_an_arm_or_an_opponent_that_always_fails_gives_no_comparison(tmp_path: P
         assert told.num_failed == 2
     result = assemble(
         confirmation.plans.sweep, confirmation.plans.directory,
-        [each for each in confirmation.results(confirmation.asked[0]) if each], [], [told], {},
+        [each for _, own in confirmation.results(confirmation.asked[0]) for each in own if each],
+        [], [told], {},
         store=STORE, interrupted=False,
     )  # fmt: skip
     assert result.verdict.sentence == (
