@@ -150,9 +150,9 @@ class Decision:
     `cannot tell yet`; it needs every comparison. `stopped` says why no further seed was added:
     `decided`, `futile`, `last look`, `failed` or `budget`. `num_settings` were tried for the arm
     and `num_reference_settings` for the reference; of `num_trained` confirmed trainings, both sides
-    together, `num_failed` came to no end. `withheld` is the reason why the verdict of the numbers is
-    not given. `seeds_needed`, in all, would tell a gap of the effect with 80 % power; None where the
-    verdict is given or no number of seeds would do.
+    together, `num_failed` came to no end. `withheld` is the reason why the verdict of the numbers
+    is not given. `seeds_needed`, in all, would tell a gap of the effect with 80 % power; None where
+    the verdict is given or no number of seeds would do.
     """
 
     arm: str

@@ -16,8 +16,9 @@ from symnoise_ray.sweep.confirm import Confirmation
 from symnoise_ray.sweep.questions import Question
 
 MOST_FAILED = 0.1
-"""Share of a setting's trainings that may fail. Above it those that are left may have ended by luck,
-so no verdict is given that it would flatter: `better` for the arm, `worse` for an opponent."""
+"""Share of a setting's trainings that may fail. Above it those that are left may have ended by
+luck, so no verdict is given that it would flatter: `better` for the arm, `worse` for an opponent.
+"""
 
 
 def decision(
