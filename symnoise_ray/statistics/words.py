@@ -40,13 +40,16 @@ def verdict_sentence(verdict: Verdict) -> str:
     )
     if not decided:
         return NOTHING
-    parts = [decision_text(each, verdict) for each in decided]
-    parts += [
+    return " ".join([*(decision_text(each, verdict) for each in decided), *not_compared(verdict)])
+
+
+def not_compared(verdict: Verdict) -> list[str]:
+    """A sentence for every arm that no comparison is known of."""
+    return [
         f"{each.arm} could not be compared: {why_not_compared(each)}."
         for each in verdict.decisions
-        if not each.comparisons
+        if not each.comparisons and not each.over
     ]
-    return " ".join(parts)
 
 
 def why_not_compared(decision: Decision) -> str:

@@ -26,8 +26,9 @@ from symnoise_ray.space.trials import SweepPlans, search_index, show
 from symnoise_ray.statistics.bootstrap import Floats
 from symnoise_ray.statistics.fit import FEWEST, Curves, Fit, coordinates, floored, usable, within
 from symnoise_ray.statistics.win_rate import WinRate, win_rate
-from symnoise_ray.sweep.pairs import judge_pair
+from symnoise_ray.sweep.pairs import is_judged, judge_pair
 from symnoise_ray.sweep.rates import (
+    SPENT,
     UNRANKED,
     Allows,
     Measured,
@@ -36,6 +37,7 @@ from symnoise_ray.sweep.rates import (
     error,
     measure,
     rate,
+    verdicts_each,
 )
 
 SATURATED = 0.95
@@ -69,7 +71,9 @@ def choose(
     measured = Measured(by_arm) if judges is None else measure(by_arm, plans, judges, allows)
     return {
         arm: replace(
-            _ranked(choice, measured.by_arm[arm], plans, judges, measured.notes.get(arm, "")),
+            _ranked(
+                choice, measured.by_arm[arm], plans, judges, allows, measured.notes.get(arm, "")
+            ),
             num_settings=len(tried[arm]),
             opponents=measured.opponents,
             remark=measured.remark,
@@ -101,12 +105,13 @@ def _ranked(
     trials: Sequence[TrialResult],
     plans: SweepPlans,
     judges: JudgeSource | None,
+    allows: Allows,
     note: str,
 ) -> Choice:
     contenders = _tied(trials, fitted=choice.method == "fit")
     if len(contenders) > 1 and judges is not None:
         try:
-            return _ranked_by_pairs(choice, contenders, plans, judges)
+            return _ranked_by_pairs(choice, contenders, plans, judges, allows)
         except JudgeError as failure:
             note = UNRANKED.format(failure)
     return replace(choice, note=note)
@@ -203,18 +208,31 @@ def _tied(trials: Sequence[TrialResult], *, fitted: bool) -> list[TrialResult]:
 
 
 def _ranked_by_pairs(
-    choice: Choice, contenders: Sequence[TrialResult], plans: SweepPlans, judges: JudgeSource
+    choice: Choice,
+    contenders: Sequence[TrialResult],
+    plans: SweepPlans,
+    judges: JudgeSource,
+    allows: Allows,
 ) -> Choice:
     """The contender with the largest mean win rate over the others.
 
     Where all pairs are judged on the same prompts, the Bradley-Terry model (1952) ranks by the
     number of wins (Ford, 1957).
+
+    Raises:
+        JudgeError: too few verdicts could be had, or the budget does not allow them.
     """
     directories = {trial.trial: directory_of(trial, plans) for trial in contenders}
     config = plans.search(0, dict(contenders[0].params)).config.judge
     wins = dict.fromkeys(directories, 0.0)
-    for one, other in itertools.combinations(directories, 2):
-        answers = directories[other] / COMPLETIONS
+    pairs = [
+        (one, other, directories[other] / COMPLETIONS)
+        for one, other in itertools.combinations(directories, 2)
+    ]
+    new = sum(not is_judged(directories[one], answers) for one, _, answers in pairs)
+    if new and not allows(new * verdicts_each(contenders, plans)):
+        raise JudgeError(SPENT)
+    for one, other, answers in pairs:
         score: WinRate = win_rate(judge_pair(directories[one], answers, judges, config))
         wins[one] += score.win_rate
         wins[other] += 1 - score.win_rate

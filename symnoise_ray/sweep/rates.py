@@ -61,7 +61,7 @@ def measure(by_arm: Trials, plans: SweepPlans, judges: JudgeSource, allows: Allo
     found, notes = {}, {}
     for arm, trials in by_arm.items():
         try:
-            found[arm] = [_in_full(trial, trials, plans, judges) for trial in trials]
+            found[arm] = [_in_full(trial, trials, plans, judges, allows) for trial in trials]
         except JudgeError as failure:
             found[arm], notes[arm] = list(trials), UNRANKED.format(failure)
     wanted = opponents(
@@ -97,7 +97,7 @@ class _Over:
     def judge(self, trials: Sequence[TrialResult], allows: Allows) -> tuple[int, str]:
         """Judge against one opponent after another; how many, and why no more."""
         usable = [trial for trial in trials if not trial.get("stopped_early")]
-        each = self._verdicts_each(trials)
+        each = verdicts_each(trials, self.plans)
         for number, opponent in enumerate(self.wanted):
             pairs = [self._pair(trial, opponent) for trial in usable]
             new = sum(pair is not None and not pair.is_judged for pair in pairs)
@@ -119,10 +119,6 @@ class _Over:
         mean, deviation = mean_over(known)
         values = {**trial.values, "win_rate": mean, "standard_error": deviation}
         return replace(trial, values=values)
-
-    def _verdicts_each(self, trials: Sequence[TrialResult]) -> int:
-        both = _plan(trials[0], self.plans).config.judge.orders == "both"
-        return (2 if both else 1) * max(int(trial.get("n_total") or 0) for trial in trials)
 
     def _pair(self, trial: TrialResult, opponent: TrialResult) -> _Pair | None:
         """None for a trial and itself. Of two opponents the later one's directory has the file."""
@@ -167,15 +163,31 @@ class _Pair:
         return {item: 1 - score for item, score in scores.items()} if self.swapped else scores
 
 
+def verdicts_each(trials: Sequence[TrialResult], plans: SweepPlans) -> int:
+    """How many verdicts a pair of such trials takes, at most."""
+    both = _plan(trials[0], plans).config.judge.orders == "both"
+    return (2 if both else 1) * max(int(trial.get("n_total") or 0) for trial in trials)
+
+
 def _in_full(
-    trial: TrialResult, trials: Sequence[TrialResult], plans: SweepPlans, judges: JudgeSource
+    trial: TrialResult,
+    trials: Sequence[TrialResult],
+    plans: SweepPlans,
+    judges: JudgeSource,
+    allows: Allows,
 ) -> TrialResult:
-    """A contender whose judging stopped early is judged on every prompt: stopping flatters it."""
+    """A contender whose judging stopped early is judged on every prompt: stopping flatters it.
+
+    Raises:
+        JudgeError: too few verdicts could be had, or the budget does not allow them.
+    """
     best = max(trials, key=rate)
     far = rate(best) - rate(trial) > 2 * (error(best) + error(trial))
     if not trial.get("stopped_early") or far:
         return trial
     plan = _plan(trial, plans)
+    if not is_judged(plan.directory, plan.reference) and not allows(verdicts_each(trials, plans)):
+        raise JudgeError(SPENT)
     found = judge_pair(plan.directory, plan.reference, judges, plan.config.judge)
     values = {**trial.values, **win_rate(found).to_json(), "stopped_early": False}
     return replace(trial, values=values)

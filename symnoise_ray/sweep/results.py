@@ -27,7 +27,7 @@ from symnoise_ray.records.results import (
 from symnoise_ray.records.verdict import Choice, Decision, Verdict
 from symnoise_ray.space.design import Arms
 from symnoise_ray.space.step_costs import costs_notes
-from symnoise_ray.statistics.words import arm_words, verdict_sentence
+from symnoise_ray.statistics.words import arm_words, not_compared, verdict_sentence
 from symnoise_ray.sweep.ordered import notes as ordered_notes
 from symnoise_ray.sweep.registration import departures
 from symnoise_ray.tracking.store import Store
@@ -180,16 +180,20 @@ def _sentence(
 ) -> str:
     if interrupted:
         return NO_END
-    ended = [each.stopped == "budget" and not each.comparisons for each in verdict.decisions]
-    if ended and all(ended):
+    if not sweep.confirm.arms or any(each.comparisons for each in verdict.decisions):
+        return verdict_sentence(verdict)
+    if verdict.decisions and all(each.stopped == "budget" for each in verdict.decisions):
         return "No verdict: the budget was spent before the first look of the confirmation."
-    if sweep.confirm.arms and not any(each.comparisons for each in verdict.decisions):
-        done = sum(trial.is_done for trial in trials)
-        return (
-            f"No verdict: only {done} of {len(trials)} trials came to their end, and "
-            f"{arm_words(verdict, verdict.reference)} or every other arm is not among them."
-        )
-    return verdict_sentence(verdict)
+    if verdict.decisions:
+        return f"No verdict: {' '.join(not_compared(verdict))}"
+    done = [trial for trial in trials if trial.is_done]
+    arms = {trial.arm for trial in done}
+    if verdict.reference in arms and len(arms) > 1:
+        return "No verdict: the search ended before every arm had trials at the same settings."
+    return (
+        f"No verdict: only {len(done)} of {len(trials)} trials came to their end, and "
+        f"{arm_words(verdict, verdict.reference)} or every other arm is not among them."
+    )
 
 
 def _by_phase(trials: Sequence[TrialResult]) -> dict[str, float]:

@@ -6,9 +6,10 @@ is the contract, so it does not matter where the trial runs or who started it.
 
 from __future__ import annotations
 
+import logging
 import threading
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from symnoise_ray.errors import DivergedError, OutOfMemoryError
 from symnoise_ray.records.layout import METRICS, OUTCOME, RESULT, TRIALS
@@ -18,6 +19,8 @@ from symnoise_ray.report.board import Board
 from symnoise_ray.space.trials import TrialPlan, ended_plan, show
 from symnoise_ray.tracking import events
 from symnoise_ray.tracking.mlflow_runs import Tracker
+
+log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
 FINAL = tuple(kind.kind for kind in (DivergedError, OutOfMemoryError))
@@ -38,6 +41,8 @@ class Watch:
         self._last_steps, self._logged = tracker.journal.history()
         self._plans: dict[str, TrialPlan] = {}
         self._tails: dict[str, Tail] = {}
+        self._unlogged: dict[str, list[dict[str, Any]]] = {}
+        """Records that were read and could not be logged."""
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -76,15 +81,18 @@ class Watch:
         return result
 
     def take_up_confirmed(self, sweep: Path) -> None:
-        """Take up all trials of the confirmation that ended for good in an earlier part.
+        """Take up all trials of the confirmation that ended in an earlier part.
 
         Some may not be asked for any more, because another setting was chosen or the prompts have
-        grown; they were trained all the same, so they are listed and count for the budget.
+        grown. Those that ended for good were trained all the same, so they are listed and count
+        for the budget. Of the others no result is left: the sweep would not list it.
         """
         for folder in sorted((sweep / TRIALS).glob("confirm-*")):
             result = read_result(folder)
             if result is not None and (result.is_done or result.kind in FINAL):
                 self.take_up(ended_plan(folder, result))
+            elif result is not None:
+                (folder / RESULT).unlink()
 
     def add(self, plan: TrialPlan) -> None:
         """A trial was started."""
@@ -106,7 +114,11 @@ class Watch:
 
     def _run(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
-            self.poll()
+            try:
+                self.poll()
+            except (Exception, SystemExit):  # rich exits where nobody reads what it prints any more
+                # A full disk may have room again. The budget counts what this thread has seen.
+                log.warning("trials could not be followed", exc_info=True)
 
     def poll(self) -> None:
         """Read what is new in every unfinished trial's directory."""
@@ -119,17 +131,20 @@ class Watch:
 
     def _follow(self, plan: TrialPlan) -> None:
         records = self._tails[plan.name].new()
+        unlogged = self._unlogged.setdefault(plan.name, [])
+        unlogged += records
+        if unlogged:
+            events.log_records(self.tracker, plan.name, unlogged)
+            unlogged.clear()
         for record in records:
             self.board.move(plan.name, record)
         if (plan.directory / OUTCOME).exists():
             self.board.judge(plan.name)
-        if records:
-            events.log_records(self.tracker, plan.name, records)
 
     def _end(self, plan: TrialPlan, result: TrialResult) -> None:
+        events.end_trial(self.tracker, plan, result)
         del self._plans[plan.name]
         self._close(plan, result)
-        events.end_trial(self.tracker, plan, result)
 
     def _close(self, plan: TrialPlan, result: TrialResult) -> None:
         self.results.append(result)

@@ -76,7 +76,7 @@ class Workers:
 
         None if the trial does not train, or does not answer within so many seconds.
         """
-        found: tuple[str, bool] | None = self._ask("ask", name, prompt, seconds)
+        found: tuple[str, bool] | None = self._ask("ask", name, prompt, seconds, takes=seconds)
         return found
 
     def slots(self) -> dict[str, str]:

@@ -74,7 +74,7 @@ class Guard:
 def watch(pid: int, mark: str) -> None:
     """Wait for the driver's end; if it could not say that it ends, end what it has started."""
     seen: set[psutil.Process] = set()
-    is_up = False
+    own, is_up = psutil.Process(), False
     while True:
         ready, _, _ = select.select([0], [], [], None if is_up else POLL_SECONDS)
         words = os.read(0, 16) if ready else None
@@ -84,7 +84,10 @@ def watch(pid: int, mark: str) -> None:
             return
         is_up = is_up or bool(words)
         with contextlib.suppress(psutil.NoSuchProcess):
-            seen |= set(psutil.Process(pid).children(recursive=True)) - {psutil.Process()}
+            for process in psutil.Process(pid).children(recursive=True):
+                # Those of before this guard are not Ray's: a server of the notebook, say.
+                if process.create_time() >= own.create_time() and process != own:
+                    seen.add(process)
     deadline = time.monotonic() + END_SECONDS
     while time.monotonic() < deadline:
         for process in {*_marked(mark), *seen}:

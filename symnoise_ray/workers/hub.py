@@ -34,7 +34,7 @@ POLL_SECONDS = 20.0
 MAX_ATTEMPTS = 4
 """Times a trial is handed out before a lost slot counts as its failure."""
 MAX_START_FAILURES = 3
-"""Failed starts in a row, over all slots, after which no slot is waited for any more."""
+"""Failed starts in a row while no slot is up, after which no slot is waited for any more."""
 GRACE_SECONDS = 5.0
 """How long a rank that ended waits for its peers before the group is given up."""
 KEPT_RECORDS = 100
@@ -91,7 +91,7 @@ class Hub(Prompts, Watchman):
     @property
     def gave_up(self) -> bool:
         """Whether no slot is waited for any more; one that comes up nevertheless is welcome."""
-        return self.wait.too_long or self.start_failures >= MAX_START_FAILURES
+        return not self.is_up and (self.wait.too_long or self.start_failures >= MAX_START_FAILURES)
 
     async def events(
         self, name: str, after: int, timeout: float
@@ -286,7 +286,8 @@ class Hub(Prompts, Watchman):
         """
         task = self.tasks[task_name]
         train = task.payload["config"]["train"]
-        if outcome.kind != OutOfMemoryError.kind or train["micro_batch_size"] == 1:
+        is_out = outcome.kind == OutOfMemoryError.kind
+        if task.cancelled or not is_out or train["micro_batch_size"] == 1:
             self._end(task_name, outcome)
             return
         half = train["micro_batch_size"] // 2
@@ -295,10 +296,7 @@ class Hub(Prompts, Watchman):
         self._queue_again(task_name, task)
 
     def _end(self, task_name: str, outcome: Outcome) -> None:
-        task = self.tasks[task_name]
-        if task.cancelled and outcome.status == "done" and not self.closing:
-            outcome = Outcome.cancelled("cancelled at its end")
-        task.outcome = outcome.after(task.waited_seconds, task.attempt)
+        self.tasks[task_name].end(outcome, closing=self.closing)
         self.ended.append(task_name)
         if len(self.ended) > KEPT_RECORDS:
             self.tasks[self.ended.popleft()].events.clear()
@@ -315,12 +313,12 @@ class Hub(Prompts, Watchman):
         expected = name in self.slots
         slot = self.slots.setdefault(name, Slot(pool))
         self.last_failure = reason
-        if expected and not slot.up:
+        if expected and not slot.up and not self.is_up:
             self.start_failures += 1
-            if self.start_failures >= MAX_START_FAILURES:
-                self._give_up()
         self._drop(name, reason)
         self.slots[name] = Slot(pool)
+        if self.gave_up:
+            self._give_up()
         self.waiting.wake((SLOT, name))
 
     def _drop(self, name: str, reason: str) -> None:

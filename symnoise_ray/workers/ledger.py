@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from symnoise_ray.errors import OutOfMemoryError
 from symnoise_ray.workers.outcome import Outcome
 
 
@@ -28,6 +29,13 @@ class Task:
     prompt: str = ""
     answer: tuple[str, bool] | None = None
     """Of its model to that prompt, and whether it failed."""
+
+    def end(self, outcome: Outcome, *, closing: bool) -> None:
+        """Note its outcome; of one that was cancelled, what comes too late does not count."""
+        is_late = outcome.status == "done" and not closing
+        if self.cancelled and (is_late or outcome.kind == OutOfMemoryError.kind):
+            outcome = Outcome.cancelled("cancelled at its end")
+        self.outcome = outcome.after(self.waited_seconds, self.attempt)
 
 
 @dataclass

@@ -27,6 +27,7 @@ from symnoise_ray.errors import (
     EXIT_SIGINT,
     EXIT_SIGTERM,
     InfrastructureError,
+    UserError,
     one_line,
 )
 from symnoise_ray.preflight.resources import runs_alone
@@ -82,16 +83,25 @@ def ray_session(
     Raises:
         InfrastructureError: Ray does not start, or the cluster that RAY_ADDRESS names does not
             answer.
+        UserError: this is not the main thread, and this process has no connection.
     """
     import ray  # half a second, which a check of the configuration need not pay
 
     if ray.is_initialized():  # by the notebook or script around the sweep, which also ends it
         yield
         return
-    previous = signal.signal(signal.SIGTERM, _interrupt)
+    if threading.current_thread() is not threading.main_thread():
+        raise UserError(
+            "a sweep must be run by the main thread, since it ends by signals, but was called from "
+            f"the thread {threading.current_thread().name}; call it from there, or connect to Ray "
+            "before"
+        )
+    _interrupted.clear()  # an earlier sweep of this process may have been
     private = runs_alone()
     with ExitStack() as stack:
-        stack.callback(signal.signal, signal.SIGTERM, previous)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            stack.callback(signal.signal, number, signal.getsignal(number) or signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, _interrupt)
         guard = stack.enter_context(Guard()) if private else None
         stack.enter_context(_connected(guard, say, meanwhile))
         # ray.init replaces the handler of SIGTERM, so ours is set again.
@@ -135,7 +145,6 @@ def _connected(
                 ray.shutdown()
             _, alive = psutil.wait_procs(started, timeout=END_SECONDS)
             _kill(alive)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

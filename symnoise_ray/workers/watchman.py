@@ -39,14 +39,18 @@ class Watchman:
     def _give_up(self) -> None:
         """End every waiting trial: no slot will come for it."""
 
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a slot that can run a trial."""
+        return any(slot.up for slot in self.slots.values())
+
     def _start_watching(self) -> None:
         if self._watcher is None:
             self._watcher = asyncio.create_task(self._watch())
 
     def _look_for_capacity(self, now: float) -> None:
         """End the trials that wait when no slot was up for too long: a lost node may not return."""
-        is_up = any(slot.up for slot in self.slots.values())
-        if self.wait.ends(now, waits=any(self.queues.values()) and not is_up):
+        if self.wait.ends(now, waits=any(self.queues.values()) and not self.is_up):
             self.last_failure = self.wait.reason(self.last_failure)
             self._give_up()
 

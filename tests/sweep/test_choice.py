@@ -17,6 +17,7 @@ from symnoise_ray.records.results import TrialResult
 from symnoise_ray.space.trials import SweepPlans
 from symnoise_ray.sweep.choice import MOST_CONTENDERS, choose, confirmed_arms, fitted_choices
 from symnoise_ray.sweep.decide import decision
+from symnoise_ray.sweep.rates import SPENT, UNRANKED
 from tests.sweep.played import Played, chosen, played_confirmation, played_search, sweep
 
 RATES = [1e-5, 5e-5, 1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3]
@@ -304,6 +305,26 @@ def test_where_the_judge_fails_the_choice_says_so(tmp_path: Path) -> None:
     assert choice.note.startswith("the best settings could not be ranked: ")
     assert "status 500" in choice.note
     assert choice.method in ("fit", "raw")
+
+
+def test_what_the_budget_does_not_allow_is_not_judged_and_the_choice_says_so(
+    tmp_path: Path,
+) -> None:
+    asked: list[int] = []
+
+    def spent(num_verdicts: int) -> bool:
+        asked.append(num_verdicts)
+        return False
+
+    plans = tied_plans(tmp_path, OUTPUTS)
+    tied = tried(plans, {"none": [0.5, 1.0, 1.0, 1.0]}, error=0.0, n_total=20)
+    early = tried(plans, {"none": [0.5, 0.8, 0.6, 0.3]}, n_total=20, stopped_early=True)
+    for trials, num_verdicts in ((tied, 3 * 2 * 20), (early, 2 * 20)):
+        asked.clear()
+        choice = choose(trials, plans, judges_of(plans), spent)["none"]
+        assert choice.note == UNRANKED.format(SPENT)
+        assert asked[0] == num_verdicts
+        assert not list(plans.directory.rglob("preferences-against-*"))
 
 
 # Judging that stopped early

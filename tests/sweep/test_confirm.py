@@ -329,9 +329,25 @@ def test_an_arm_or_an_opponent_that_always_fails_gives_no_comparison(tmp_path: P
         store=STORE, interrupted=False,
     )  # fmt: skip
     assert result.verdict.sentence == (
-        "No verdict: only 4 of 6 trials came to their end, and plain fine-tuning or every other "
-        "arm is not among them."
+        "No verdict: symnoise could not be compared: 2 of its 6 trainings failed."
     )
+
+
+def test_a_search_that_ends_before_arms_can_be_compared_has_no_verdict_and_says_why(
+    tmp_path: Path,
+) -> None:
+    plans = plans_of(tmp_path)
+    ended = [plans.search(number, point) for number, point in enumerate((PLAIN, NOISY))]
+    done = [plan.result("done", values={"win_rate": 0.5}) for plan in ended]
+    for trials, reason in (
+        (done, "the search ended before every arm had trials at the same settings."),
+        (done[:1], "only 1 of 1 trials came to their end, and plain fine-tuning or every other "
+         "arm is not among them."),
+    ):  # fmt: skip
+        result = assemble(
+            plans.sweep, plans.directory, trials, [], [], {}, store=STORE, interrupted=False
+        )
+        assert result.verdict.sentence == f"No verdict: {reason}"
 
 
 @pytest.mark.parametrize("arm", ["none", "symnoise"])

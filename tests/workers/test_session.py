@@ -1,7 +1,13 @@
 """The Ray session of a sweep bears a machine that is too busy to start Ray in time."""
 
+import contextlib
+import signal
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +15,26 @@ import psutil
 import pytest
 import ray
 
-from symnoise_ray.errors import EXIT_FAILED, InfrastructureError
+from symnoise_ray.errors import EXIT_FAILED, InfrastructureError, UserError
+from symnoise_ray.workers import session
+from symnoise_ray.workers.guard import POLL_SECONDS
 from symnoise_ray.workers.session import TIMED_OUT, ray_session
+
+DRIVER = """
+import subprocess, sys, time
+from symnoise_ray.workers.guard import Guard
+
+def sleeper():
+    # Without the guard's mark, as one of Ray's processes that writes over its environment.
+    return subprocess.Popen(["sleep", "600"], env={}, stdout=subprocess.DEVNULL).pid
+
+print(sleeper(), flush=True)
+time.sleep(1)
+with Guard():
+    time.sleep(1)
+    print(sleeper(), flush=True)
+    sys.stdin.read()
+"""
 
 
 def fail_first(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
@@ -42,6 +66,63 @@ def test_a_session_of_the_caller_is_used_and_left_open(monkeypatch: pytest.Monke
     monkeypatch.setattr(ray, "shutdown", lambda: pytest.fail("the caller's session was ended"))
     with ray_session(pytest.fail):
         assert ray.is_initialized()
+
+
+def test_a_thread_beside_the_main_one_is_refused_with_what_to_do():
+    refused: list[UserError] = []
+
+    def begin() -> None:
+        try:
+            with ray_session(pytest.fail):
+                pytest.fail("it began")
+        except UserError as error:
+            refused.append(error)
+
+    thread = threading.Thread(target=begin, name="beside")
+    thread.start()
+    thread.join()
+    assert "by the main thread" in refused[0].message
+    assert "beside" in refused[0].message
+
+
+def test_signals_are_left_as_they_were_found(monkeypatch: pytest.MonkeyPatch):
+    @contextmanager
+    def connected(*_: Any) -> Iterator[None]:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        yield
+
+    def own(*_: Any) -> None:
+        """The program's own."""
+
+    monkeypatch.setattr(session, "_connected", connected)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, own) for number in numbers]
+    try:
+        for _ in range(2):
+            with contextlib.suppress(session.Interrupted), ray_session(pytest.fail):
+                assert not session._interrupted.is_set(), "that was an earlier sweep"
+                signal.raise_signal(signal.SIGTERM)
+            assert session._interrupted.is_set()
+            assert [signal.getsignal(number) for number in numbers] == [own, own]
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def test_the_guard_of_a_killed_driver_ends_what_came_after_it_and_nothing_older():
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert driver.stdout is not None
+    older, younger = (psutil.Process(int(driver.stdout.readline())) for _ in range(2))
+    time.sleep(3 * POLL_SECONDS)  # for it to look
+    driver.kill()
+    driver.wait()
+    assert younger in psutil.wait_procs([younger], timeout=60)[0]
+    time.sleep(3 * POLL_SECONDS)
+    assert older.is_running()
+    older.kill()
 
 
 @pytest.mark.slow

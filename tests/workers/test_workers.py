@@ -9,14 +9,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 import ray
 
 from symnoise_ray.config import TrialConfig, WorkersConfig
-from symnoise_ray.errors import CancelledError, DivergedError, InfrastructureError, UserError
+from symnoise_ray.errors import (
+    CancelledError,
+    DivergedError,
+    InfrastructureError,
+    OutOfMemoryError,
+    UserError,
+)
 from symnoise_ray.records.files import read_lines
+from symnoise_ray.workers.client import ANSWER_SECONDS, Workers
 from symnoise_ray.workers.hub import MAX_ATTEMPTS, MAX_START_FAILURES, Hub
 from symnoise_ray.workers.outcome import Outcome
 from symnoise_ray.workers.pool import Pool
@@ -381,6 +390,59 @@ def test_slots_that_never_start_end_the_waiting_trials():
     outcome = hub.tasks["trial"].outcome
     assert outcome is not None
     assert "the model cannot be read" in outcome.reason
+
+
+def test_an_answer_is_waited_for_as_long_as_the_hub_may_take(monkeypatch: pytest.MonkeyPatch):
+    waited: list[float] = []
+
+    def get(_answer: Any, timeout: float) -> None:
+        waited.append(timeout)
+
+    monkeypatch.setattr(ray, "get", get)
+    hub = SimpleNamespace(ask=SimpleNamespace(remote=lambda *_: None))
+    assert Workers(hub, "pool").ask("trial", "Who are you?", 60.0) is None
+    assert waited == [60.0 + ANSWER_SECONDS]
+
+
+def test_a_slot_that_never_starts_ends_no_trial_while_another_is_up():
+    hub = hub_with_task()
+
+    async def fail_beside() -> None:
+        await hub.expect("other", "pool")
+        await hub.submit("waiting", {"config": {"train": {"micro_batch_size": 4}}}, "pool", "key")
+        for _ in range(2 * MAX_START_FAILURES):
+            await hub.slot_down("other", "pool", "its GPU is broken")
+        await hub.submit("later", {"config": {"train": {"micro_batch_size": 4}}}, "pool", "key")
+
+    async def lose_the_last() -> None:
+        await hub.slot_down("slot", "pool", "its node went away")
+        for _ in range(MAX_START_FAILURES):
+            assert hub.tasks["waiting"].outcome is None, "it may come back"
+            await hub.slot_down("slot", "pool", "its node cannot be reached")
+
+    asyncio.run(fail_beside())
+    assert not hub.gave_up
+    assert [hub.tasks[name].outcome for name in ("waiting", "later")] == [None, None]
+    asyncio.run(lose_the_last())
+    for name in ("trial", "waiting", "later"):
+        outcome = hub.tasks[name].outcome
+        assert outcome is not None
+        assert "its node cannot be reached" in outcome.reason
+
+
+def test_a_cancelled_trial_that_runs_out_of_memory_is_not_begun_again():
+    hub = hub_with_task()
+
+    async def cancel_and_fail() -> None:
+        assert await hub.cancel("trial")
+        failed = Outcome("failed", kind=OutOfMemoryError.kind, reason="out of memory")
+        await hub.finish("slot", "first", "trial", 0, failed)
+
+    asyncio.run(cancel_and_fail())
+    outcome = hub.tasks["trial"].outcome
+    assert outcome is not None
+    assert (outcome.status, outcome.kind) == ("cancelled", CancelledError.kind)
+    assert not any(hub.queues.values())
 
 
 @pytest.mark.slow
