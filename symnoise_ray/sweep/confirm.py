@@ -58,6 +58,8 @@ class Confirmation:
         self.effect = plans.sweep.question.effect
         self.by_groups = plans.sweep.question.population == "other_groups"
         self.rulings: dict[Key, Ruling] = {}
+        self.notes: dict[str, None] = {}
+        """Which pairs could not be judged, and why; each once, in their order."""
         self._trained: set[str] = set()
 
     def run(self, workers: Workers, judges: JudgeSource, watch: Watch, budget: Budget) -> None:
@@ -191,7 +193,7 @@ class Confirmation:
         """One per opponent; empty if some opponent cannot be compared with at all."""
         tables = [
             {
-                (n, m): _over(one, other, judges)
+                (n, m): self._over(one, other, judges)
                 for (n, m), one, other in self._pairs(met, look.num_seeds, self._prompts(look))
             }
             for met in question.meetings(self.own)
@@ -202,6 +204,22 @@ class Confirmation:
             named = zip(tables, question.opponents.items(), strict=True)
             found = [evidence(table, kind, show(other.point)) for table, (kind, other) in named]
         return [each for each in found if each is not None] if all(found) else []
+
+    def _over(self, plan: TrialPlan, rival: TrialPlan, judges: JudgeSource) -> Scored:
+        """Scores of one trial over another; none if one of them failed, or the judge did."""
+        ended = [read_result(each.directory) for each in (plan, rival)]
+        if not all(result is not None and result.is_done for result in ended):
+            return {}
+        answers = rival.directory / COMPLETIONS
+        usual = plan.directory / PREFERENCES
+        # Against the reference's best it is judged when it ends; by a second judge, afterwards.
+        if plan.reference == answers and usual.exists():
+            return scored(read_annotations(usual))
+        try:
+            return scored(judge_pair(plan.directory, answers, judges, plan.config.judge))
+        except JudgeError as failure:
+            self.notes[f"{plan.name} against {rival.name} could not be judged: {failure}"] = None
+            return {}
 
     def _pairs(
         self, met: tuple[Setting, Setting], num_seeds: int, prompts: int
@@ -283,19 +301,3 @@ def _at_once(jobs: Sequence[Callable[[], None]], num_threads: int) -> None:
         executor.shutdown(wait=False, cancel_futures=True)
         raise
     executor.shutdown()
-
-
-def _over(plan: TrialPlan, rival: TrialPlan, judges: JudgeSource) -> Scored:
-    """Scores of one trial over another; none if one of them failed, or the judge did."""
-    ended = [read_result(each.directory) for each in (plan, rival)]
-    if not all(result is not None and result.is_done for result in ended):
-        return {}
-    answers = rival.directory / COMPLETIONS
-    usual = plan.directory / PREFERENCES
-    # A trial is judged against the reference's best when it ends; by a second judge, afterwards.
-    if plan.reference == answers and usual.exists():
-        return scored(read_annotations(usual))
-    try:
-        return scored(judge_pair(plan.directory, answers, judges, plan.config.judge))
-    except JudgeError:
-        return {}

@@ -277,6 +277,7 @@ def _confirm(
     own, asked = questions(plans, sweep.choices, arms, parts)
     confirmation = Confirmation(plans, own, asked, parts)
     confirmation.run(workers, judges, watch, budget)
+    sweep.notes += confirmation.notes
     sweep.decisions = [decision(confirmation, each, sweep.choices) for each in asked]
 
 

@@ -18,6 +18,7 @@ from symnoise_ray.sweep.decide import MOST_FAILED, decision
 from symnoise_ray.sweep.results import assemble
 from symnoise_ray.tracking.store import Store
 from tests.sweep.played import Played, Skill, chosen, played_confirmation, sweep
+from tests.sweep.test_choice import MuteSource
 
 STORE = Store("sqlite:///mlflow.db", "e")
 PLAIN = {"noise.type": "none", "optim.lr": 1e-4}
@@ -331,6 +332,22 @@ def test_an_arm_or_an_opponent_that_always_fails_gives_no_comparison(tmp_path: P
     assert result.verdict.sentence == (
         "No verdict: symnoise could not be compared: 2 of its 6 trainings failed."
     )
+
+
+def test_a_pair_that_the_judge_failed_on_leaves_its_seed_out_and_says_why(tmp_path: Path) -> None:
+    confirmation, _ = confirmed(tmp_path, skills(0.1, 0.9), confirm={"arms": 1, "looks": [3]})
+    (question,) = confirmation.asked
+    plan = confirmation.plan(question.setting, 1, 0)
+    (plan.directory / "preferences-against-confirm-none-seed1001-setting2.jsonl").unlink()
+    seen = {question.key: [3]}
+    confirmation.look_again(seen, MuteSource())  # type: ignore[arg-type]
+    (told,) = decisions(confirmation)
+    assert [each.num_seeds for each in told.comparisons] == [3, 2]
+    (note,) = confirmation.notes
+    assert note.startswith(
+        "confirm-symnoise-seed1001 against confirm-none-seed1001-setting2 could not be judged: "
+    )
+    assert "status 500" in note
 
 
 def test_a_search_that_ends_before_arms_can_be_compared_has_no_verdict_and_says_why(
