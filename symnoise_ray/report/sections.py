@@ -241,7 +241,9 @@ def together(results: SweepResult) -> Section | None:
     ]
     header = ("arm", f"points beside {reference}", "95 % interval", "blocks")
     table = Table("lrrr", header, rows, tuple(each.arm for each in found))
-    return Section("All trials together", (TOGETHER,), (table,))
+    early = sum(bool(trial.get("stopped_early")) for trial in results.part("search"))
+    notes = (TOGETHER, EARLY.format(early)) if early else (TOGETHER,)
+    return Section("All trials together", notes, (table,))
 
 
 TOGETHER = (
@@ -249,6 +251,10 @@ TOGETHER = (
     "seed, and their differences are averaged over all blocks. It is about the average over all "
     "settings that were searched, good and bad ones alike, on the search's prompts, and nothing is "
     "corrected for the number of arms."
+)
+EARLY = (
+    "The judging of {} of these trials stopped once they were decided, so their win rates are of "
+    "fewer prompts and lie too far from 50 %."
 )
 
 

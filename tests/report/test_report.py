@@ -236,6 +236,20 @@ def test_a_verdict_that_is_withheld_is_marked() -> None:
     assert "cannot tell yet (withheld)" in report.markdown(read(given))
 
 
+@pytest.mark.parametrize("early", [False, True])
+def test_all_trials_together_say_which_of_their_rates_are_of_fewer_prompts(early: bool) -> None:
+    given = content()
+    given["trials"] = [
+        trial(2 * block + number, arm, 0.5 + 0.01 * block * number) | {"seed": block}
+        for block in range(4)
+        for number, arm in enumerate(("none", "symnoise"))
+    ]
+    given["trials"][1]["stopped_early"] = early
+    text = report.markdown(read(given))
+    assert "## All trials together" in text
+    assert ("The judging of 1 of these trials stopped once they were decided" in text) == early
+
+
 def test_further_settings_get_a_column() -> None:
     given = content()
     given["trials"][2]["params"]["train.num_epochs"] = 7
