@@ -132,7 +132,10 @@ class ApiJudge:
 
     def _wait_for_turn(self, estimate: Usage) -> str:
         """Wait for a turn and reserve a call in the budget; returns why none may be made."""
-        self._stop.wait(self._pace.turn(estimate.input_tokens + estimate.output_tokens))
+        tokens = estimate.input_tokens + estimate.output_tokens
+        self._stop.wait(self._pace.turn(tokens))
+        while self._pace.is_paused() and not self._stop.is_set():
+            self._stop.wait(self._pace.turn(tokens))  # the pause began while this call waited
         if not self._stop.is_set():
             spent = self._budget.reserve(estimate)
             if not spent:

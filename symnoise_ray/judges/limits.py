@@ -16,7 +16,11 @@ from symnoise_ray.judges.protocol import NOTHING, Usage
 
 
 class Pace:
-    """Spreads calls evenly, so that neither limit per minute is exceeded."""
+    """Spreads calls evenly, so that neither limit per minute is exceeded.
+
+    Each limit has a clock of its own. A call that takes fewer tokens than estimated gives time back
+    to the limit of tokens alone, so it never lets more calls out than the other limit allows.
+    """
 
     def __init__(
         self,
@@ -27,26 +31,35 @@ class Pace:
         self._per_call = 60 / requests_per_minute if requests_per_minute else 0.0
         self._per_token = 60 / tokens_per_minute if tokens_per_minute else 0.0
         self._clock = clock
-        self._next = clock()
+        self._next_call = self._next_token = self._paused_until = clock()
         self._lock = threading.Lock()
 
     def turn(self, tokens: int) -> float:
         """Reserve the next turn, for a call of about so many tokens; returns seconds until then."""
         with self._lock:
             now = self._clock()
-            start = max(now, self._next)
-            self._next = start + max(self._per_call, self._per_token * tokens)
+            start = max(now, self._next_call, self._next_token, self._paused_until)
+            self._next_call = start + self._per_call
+            self._next_token = start + self._per_token * tokens
             return start - now
 
     def correct(self, tokens: int) -> None:
         """Correct for a call that took so many tokens more, or fewer, than estimated."""
         with self._lock:
-            self._next += self._per_token * tokens
+            self._next_token += self._per_token * tokens
 
     def pause(self, seconds: float) -> None:
-        """Delay all turns by at least so many seconds, as the endpoint asked."""
+        """Let no call begin for so many seconds, as the endpoint asked.
+
+        A turn that was reserved before may fall into the pause: see `is_paused`.
+        """
         with self._lock:
-            self._next = max(self._next, self._clock() + seconds)
+            self._paused_until = max(self._paused_until, self._clock() + seconds)
+
+    def is_paused(self) -> bool:
+        """Whether a turn that comes now must not be taken; its caller reserves another one."""
+        with self._lock:
+            return self._clock() < self._paused_until
 
 
 class Budget:

@@ -323,6 +323,17 @@ def test_retry_after_is_honoured_and_holds_back_the_others(
     assert endpoint.times[1] - endpoint.times[0] >= 0.5
 
 
+def test_retry_after_holds_back_a_call_that_already_waits_for_its_turn(
+    settings: Callable[..., JudgeConfig], endpoint: Endpoint, tmp_path: Path
+) -> None:
+    endpoint.trouble = lambda number, body: "status 429 2" if number == 0 else ""
+    result = judged(settings(concurrency=2, requests_per_minute=60), tmp_path, 1)
+    assert result.failures == {}
+    first, second, third = endpoint.times
+    assert second - first >= 2, "and not 1, when its turn was"
+    assert third - first >= 2.9, "a second later"
+
+
 def test_an_endpoint_that_asks_for_too_long_a_wait_has_failed(
     settings: Callable[..., JudgeConfig], endpoint: Endpoint, tmp_path: Path
 ) -> None:
@@ -480,6 +491,36 @@ def test_the_pace_spreads_calls_and_tokens_over_the_minute() -> None:
     assert pace.turn(1) == 60
     now = 100.0
     assert pace.turn(1) == 0
+
+
+@pytest.mark.parametrize(
+    ("taken", "starts"), [(100, [0, 1, 2, 3]), (10_000, [0, 2, 4, 6])], ids=["fewer", "more"]
+)
+def test_both_limits_hold_where_calls_take_other_numbers_of_tokens_than_estimated(
+    taken: int, starts: list[float]
+) -> None:
+    now = 0.0
+    pace = Pace(60, 300_000, clock=lambda: now)
+    began = []
+    for _ in starts:
+        now += pace.turn(4900)
+        began.append(now)
+        pace.correct(taken - 4900)
+    assert began == pytest.approx(starts)
+
+
+def test_turns_that_fall_into_a_pause_are_taken_behind_it_one_after_the_other() -> None:
+    now = 0.0
+    pace = Pace(60, 6000, clock=lambda: now)
+    assert [pace.turn(10) for _ in range(3)] == [0, 1, 2]
+    pace.pause(1.5)
+    pace.correct(-10)
+    assert pace.turn(10) == 3, "no turn before those that were reserved"
+    now = 1.0
+    assert pace.is_paused()
+    assert pace.turn(10) == 3, "in place of the turn at 1"
+    now = 2.0
+    assert not pace.is_paused(), "the turn at 2 lies behind the pause"
 
 
 # Replies
