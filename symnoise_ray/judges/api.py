@@ -155,7 +155,7 @@ class ApiJudge:
         try:
             body = self._post(messages, limit, logprobs=verdict != "text")
             reply = read_reply(body, self.prompt.labels, verdict)
-            if isinstance(reply, Reply) and reply.usage is not None:
+            if reply.usage is not None:
                 used = reply.usage
         except Exception as error:
             # Any error concerns this call alone. The exception may hold the key, so only the reason

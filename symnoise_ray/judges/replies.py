@@ -39,6 +39,7 @@ class Fault(NamedTuple):
 
     `again`: repeat it after `wait` seconds (None: the usual back-off). `over`: end all calls.
     `no_logprobs`, `other_limit`: the endpoint refuses log-probabilities, or the name `max_tokens`.
+    `usage`: what the call cost, where the endpoint says so.
     """
 
     reason: str
@@ -47,6 +48,7 @@ class Fault(NamedTuple):
     wait: float | None = None
     no_logprobs: bool = False
     other_limit: bool = False
+    usage: Usage | None = None
 
 
 class Reply(NamedTuple):
@@ -64,25 +66,28 @@ def read_reply(body: bytes, labels: tuple[str, str], verdict: str) -> Reply | Fa
         labels: Of the first and of the second answer.
         verdict: `logprobs`, `text`, or `auto`: the text where log-probabilities do not decide.
     """
+    usage = None
     try:
         reply = json.loads(body)
+        usage = _usage(reply.get("usage"))
         choice = reply["choices"][0]
         text = choice["message"].get("content") or ""
         refused = choice["message"].get("refusal")
-        usage = _usage(reply.get("usage"))
         preference = _from_logprobs(choice, labels) if verdict != "text" else None
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        return Fault("the reply is not a complete chat completion")
+        return Fault("the reply is not a complete chat completion", usage=usage)
     if refused:
-        return Fault("the judge refused")
+        return Fault("the judge refused", usage=usage)
     if preference is None and verdict == "logprobs":
-        return Fault("the log-probabilities name neither label (judge.verdict=logprobs)")
+        reason = "the log-probabilities name neither label (judge.verdict=logprobs)"
+        return Fault(reason, usage=usage)
     if preference is None:
         preference = _from_text(str(text), labels)
     if preference is None and choice.get("finish_reason") == "length":
-        return Fault("the reply was cut off before a label (judge.max_new_tokens)")
+        reason = "the reply was cut off before a label (judge.max_new_tokens)"
+        return Fault(reason, usage=usage)
     if preference is None:
-        return Fault("the reply is not one of the two labels")
+        return Fault("the reply is not one of the two labels", usage=usage)
     return Reply(preference, usage)
 
 

@@ -474,6 +474,41 @@ def test_a_usage_that_no_call_can_have_counts_as_missing(
         assert read_reply(json.dumps(body).encode(), ("A", "B"), "text") == Reply(1.0, answered)
 
 
+NO_VERDICTS = [
+    "say I cannot compare these two.",
+    f"absurd {json.dumps(endpoints.completion('A', message={'refusal': 'no'}))}",
+    f"absurd {json.dumps(endpoints.completion('', finish_reason='length'))}",
+    f"absurd {json.dumps(endpoints.completion('A') | {'choices': []})}",
+]
+
+
+@pytest.mark.parametrize("trouble", NO_VERDICTS, ids=["text", "refusal", "cut off", "incomplete"])
+def test_a_reply_that_is_no_verdict_costs_what_the_endpoint_counted(
+    trouble: str, settings: Callable[..., JudgeConfig], endpoint: Endpoint, tmp_path: Path
+) -> None:
+    endpoint.trouble = lambda number, body: trouble if number < 2 else ""
+    result = judged(settings(concurrency=1, max_new_tokens=4000), tmp_path, 1)
+    assert result.failures == {}
+    assert result.usage == Usage(4, 800, 4)
+
+
+def test_replies_that_are_no_verdicts_do_not_end_a_budget_before_it_is_spent(
+    settings: Callable[..., JudgeConfig], endpoint: Endpoint, tmp_path: Path
+) -> None:
+    endpoint.trouble = lambda number, body: "" if number % 2 else "say neither"
+    budget = {"max_total_tokens": 48 * 201 + 4000, "max_new_tokens": 4000}
+    result = judged(settings(concurrency=1, **budget), tmp_path, 12)
+    assert result.failures == {}
+    assert result.usage == Usage(48, 48 * 200, 48)
+
+
+def test_log_probabilities_that_decide_nothing_cost_what_the_endpoint_counted() -> None:
+    body = endpoints.completion("I", logprobs=endpoints.logprobs(I=-1e-5, B=-12.0))
+    reply = read_reply(json.dumps(body).encode(), ("A", "B"), "logprobs")
+    assert isinstance(reply, Fault)
+    assert reply.usage == Usage(1, 200, 1)
+
+
 def test_money_is_tokens_times_prices() -> None:
     config = JudgeConfig(type="api", model="m", price_input=2.5, price_output=10.0)
     assert Budget(config).cost(Usage(7, 1_000_000, 200_000)) == 4.5
