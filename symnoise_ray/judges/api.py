@@ -22,12 +22,19 @@ from symnoise_ray.judges.key import read_key
 from symnoise_ray.judges.limits import Budget, Pace
 from symnoise_ray.judges.prompt import find_prompt
 from symnoise_ray.judges.protocol import NOTHING, Pair, Usage, Verdict
-from symnoise_ray.judges.replies import LIMIT, NEW_LIMIT, Fault, Reply, explain, read_reply
+from symnoise_ray.judges.replies import (
+    LARGEST_REPLY,
+    LIMIT,
+    NEW_LIMIT,
+    Fault,
+    LongReplyError,
+    Reply,
+    explain,
+    read_reply,
+)
 
 TOP_LOGPROBS = 5
 """As AlpacaEval asks for; some endpoints refuse more."""
-LARGEST_REPLY = 1 << 20
-"""Bytes of a reply that are read at most; a verdict takes a few hundred."""
 BYTES_PER_TOKEN = 4
 NO_KEY = "none"
 """Sent to endpoints without keys, because the client requires one."""
@@ -190,6 +197,8 @@ class ApiJudge:
         with self._client.chat.completions.with_streaming_response.create(**request) as response:
             for chunk in response.iter_bytes():
                 body += chunk
-                if time.monotonic() > until or len(body) > LARGEST_REPLY:
+                if len(body) > LARGEST_REPLY:
+                    raise LongReplyError
+                if time.monotonic() > until:
                     raise TimeoutError("the reply does not end")
         return body

@@ -27,11 +27,17 @@ NEVER = {401, 402, 403, 404}
 """Statuses that every later call would get too, from the key, money, rights, address or model."""
 SPENT = "insufficient_quota"
 """The code of a status 429 that no waiting helps against: the account has no money left."""
+LARGEST_REPLY = 1 << 20
+"""Bytes of a reply that are read at most; a verdict takes a few hundred."""
 MOST_TOKENS = 10**7
 """More than any call takes: a higher count is ignored."""
 ENOUGH = 0.5
 """Probability that both labels must have together, so that no unlikely token decides."""
 REDIRECT = "a redirect, which is not followed; give its end as judge.base_url"
+
+
+class LongReplyError(Exception):
+    """A reply has more than `LARGEST_REPLY` bytes."""
 
 
 class Fault(NamedTuple):
@@ -144,6 +150,8 @@ def explain(error: Exception, key: str) -> Fault:
     """What a failed call means: its reason, and whether to try again."""
     if isinstance(error, openai.APIStatusError):
         return _status(error, key)
+    if isinstance(error, LongReplyError):
+        return Fault(f"the reply has more than {LARGEST_REPLY >> 20} MiB")
     if isinstance(error, openai.APITimeoutError | TimeoutError):
         return Fault("no complete answer within judge.timeout_seconds")
     if isinstance(error, openai.APIConnectionError | OSError):

@@ -293,6 +293,20 @@ def test_an_answer_that_does_not_come_in_time_is_given_up(
     assert len(endpoint.requests) == 10
 
 
+def test_a_reply_that_is_too_long_and_one_that_is_too_late_have_reasons_of_their_own(
+    settings: Callable[..., JudgeConfig], endpoint: Endpoint, tmp_path: Path
+) -> None:
+    endpoint.trouble = lambda number, body: "huge"
+    assert judged(settings(max_retries=0), tmp_path, 1).failures == {
+        "the reply has more than 1 MiB": 2
+    }
+    endpoint.trouble = lambda number, body: "drip 2"
+    late = settings(max_retries=0, timeout_seconds=0.2)
+    assert judged(late, tmp_path, 1).failures == {
+        "no complete answer within judge.timeout_seconds": 2
+    }
+
+
 def test_everything_wrong_at_once_leaves_every_item_right_or_failed(
     settings: Callable[..., JudgeConfig], endpoint: Endpoint, tmp_path: Path
 ) -> None:
