@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 
 def log_probability_preference(
@@ -27,3 +28,14 @@ def log_probability_preference(
     low, high = (-math.inf if value is None else value for value in (first, second))
     preference = 2 - 1 / (1 + math.exp(min(high - low, 700.0)))
     return 3 - preference if switched else preference
+
+
+def log_sum(logprobs: Sequence[float]) -> float:
+    """Logarithm of the sum of probabilities; minus infinity where all are zero or there are none.
+
+    The largest is taken out of the sum, so that small probabilities do not all become zero.
+    """
+    peak = max(logprobs, default=-math.inf)
+    if peak == -math.inf:
+        return peak
+    return peak + math.log(sum(math.exp(value - peak) for value in logprobs))

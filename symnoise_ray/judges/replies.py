@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import openai
 
 from symnoise_ray.config.redaction import SEEN_PART
-from symnoise_ray.judges.logprobs import log_probability_preference
+from symnoise_ray.judges.logprobs import log_probability_preference, log_sum
 from symnoise_ray.judges.protocol import Usage
 
 AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
@@ -126,15 +126,7 @@ def _from_logprobs(choice: dict[str, Any], labels: tuple[str, str]) -> float | N
             seen[label].append(logprob)
     if math.fsum(math.exp(value) for values in seen.values() for value in values) < ENOUGH:
         return None
-    return log_probability_preference(*(_log_sum(seen[label]) for label in labels))
-
-
-def _log_sum(values: list[float]) -> float | None:
-    """Log of the summed probabilities; None where there are none to speak of."""
-    peak = max(values, default=-math.inf)
-    if peak == -math.inf:
-        return None
-    return peak + math.log(sum(math.exp(value - peak) for value in values))
+    return log_probability_preference(*(log_sum(seen[label]) for label in labels))
 
 
 def _from_text(text: str, labels: tuple[str, str]) -> float | None:

@@ -6,13 +6,13 @@ before any sampling. Thanks to vLLM's prefix cache, common beginnings are comput
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 
 from symnoise_ray.config import JudgeConfig
 from symnoise_ray.errors import UserError, one_line
+from symnoise_ray.judges.logprobs import log_sum
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 MEMORY_SHARE = 0.9
@@ -68,14 +68,6 @@ class VllmEngine:
     def _both(self, by_token: Any) -> tuple[float, float]:
         first, second = (log_sum([by_token[token].logprob for token in ids]) for ids in self.labels)
         return first, second
-
-
-def log_sum(logprobs: list[float]) -> float:
-    """Logarithm of the sum of probabilities."""
-    most = max(logprobs)
-    if most == -math.inf:
-        return most
-    return most + math.log(sum(math.exp(value - most) for value in logprobs))
 
 
 def _import_vllm() -> Any:

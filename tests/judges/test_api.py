@@ -23,6 +23,7 @@ from symnoise_ray.judges.api import ApiJudge
 from symnoise_ray.judges.choose import make_judge
 from symnoise_ray.judges.judging import Judged, judge_all, require_coverage
 from symnoise_ray.judges.limits import Budget, Pace
+from symnoise_ray.judges.logprobs import log_sum
 from symnoise_ray.judges.protocol import Pair, Usage
 from symnoise_ray.judges.replies import Fault, Reply, read_reply, without_key
 from symnoise_ray.records.completions import Completion
@@ -620,6 +621,12 @@ def test_spellings_of_a_label_are_added_up_and_a_missing_one_counts_nothing() ->
     assert said("A", {"A": 0.25, " A": 0.25, "B": 0.5}, verdict="logprobs") == pytest.approx(1.5)
     assert said("A", {"A": 0.9, "C": 0.1}, verdict="logprobs") == 1.0
     assert said("B", {" B": 0.6, "C": 0.4}, verdict="logprobs") == 2.0
+
+
+def test_probabilities_that_are_too_small_for_a_float_are_added_up_by_their_logarithms() -> None:
+    never = -math.inf
+    assert log_sum([-1000.0, -1000.0, never]) == pytest.approx(math.log(2) - 1000)
+    assert log_sum([never, never]) == log_sum([]) == never
 
 
 NO_LOGPROBS = "the log-probabilities name neither label (judge.verdict=logprobs)"
