@@ -258,9 +258,6 @@ def to_json(found: Confirmation) -> dict[str, Any]:
 
 def as_lines(found: Confirmation) -> Iterator[str]:
     """All of it in words, for people."""
-    looks = " and ".join(
-        filter(None, [", ".join(map(str, found.looks[:-1])), str(found.looks[-1])])
-    )
     yield f"chance that a true gain of {points(found.effect)} is found, by seeds at the last look:"
     curve = found.curve()
     names = [f"{units:,} {found.unit}" for units, _ in curve]
