@@ -77,6 +77,17 @@ def sayable(
     return Rows(said, left_out)
 
 
+def with_stand_ins(prompt: Example) -> Example:
+    """The prompt of the last request, with a stand-in for every answer that a model gives before.
+
+    A chat template may leave out an answer that is empty, together with what ends its turn.
+    """
+    for turn in range(len(prompt.turns) - 1):
+        if prompt.is_asked(turn):
+            prompt = prompt.with_answer(turn, _STAND_IN)
+    return prompt
+
+
 def _require_sayable(prompt: Example, tokenizer: Any, template: str) -> None:
     """Render all that a model would be asked, turn by turn.
 

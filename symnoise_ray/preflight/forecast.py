@@ -80,8 +80,9 @@ def forecast(config: TrialConfig, num_workers: int, options: Options) -> Forecas
     batch = config.train.global_batch_size
     require_even_split(batch, num_workers)
     shape = read_model(config.model, options.model_config)
-    prompt_room(config.generate, shape.context)
+    room = prompt_room(config.generate, shape.context)
     rows = read_rows(config, shape, options.num_rows, options.row_tokens)
+    asked = rows.longest_prompt if room is None else min(rows.longest_prompt, room)
     copies = tuple(len(group) for group in passes(config.noise))
     steps = None if rows.num_rows is None else num_steps(with_assumed_cost(config), rows.num_rows)
     return Forecast(
@@ -93,9 +94,7 @@ def forecast(config: TrialConfig, num_workers: int, options: Options) -> Forecas
         copies=copies,
         ascents=num_ascents(config.noise),
         micro_batches=-(-(batch // num_workers) // config.train.micro_batch_size),
-        memory=memory(
-            shape, config, num_workers, largest_pass(config, rows, num_workers), rows.longest_prompt
-        ),
+        memory=memory(shape, config, num_workers, largest_pass(config, rows, num_workers), asked),
         disk=disk(shape, config),
         flops=None if steps is None else flops(shape, config, rows, steps),
         judge_calls=_judge_calls(config, rows),
@@ -168,14 +167,16 @@ def _judge_calls(config: TrialConfig, rows: Rows) -> int | None:
 def judge_cost(config: TrialConfig, rows: Rows) -> float | None:
     """Cost of an endpoint's verdicts on one trial, in the currency of its prices; None if unknown.
 
-    It is an upper bound: all prompts and answers are taken as long as the longest may be, in tokens
-    of the trained model. Retries are left out, and so is the saving by stored verdicts.
+    All prompts and answers are taken as long as the longest may be, in tokens of the trained model,
+    and of a conversation both sides with all turns. So it is an upper bound for a judge that needs
+    no more tokens for the same texts, and for answers that this model gave. Retries are left out,
+    and so are the marks that quoting adds to texts, and the saving by stored verdicts.
     """
     judge = config.judge
     calls = _judge_calls(config, rows)
     if calls is None or judge.type != "api" or not judge.price_input + judge.price_output:
         return None
-    read = QUESTION_TOKENS + rows.longest_prompt + 2 * config.generate.max_new_tokens
+    read = QUESTION_TOKENS + rows.longest_judged + 2 * config.generate.max_new_tokens
     each = read * judge.price_input + judge.max_new_tokens * judge.price_output
     return calls * each / 1e6
 

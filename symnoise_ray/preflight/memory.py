@@ -82,7 +82,8 @@ def memory(
         config: The trial.
         num_workers: Workers that the states are sharded over.
         run: The largest forward pass.
-        prompt_length: Tokens of the longest prompt that is answered.
+        prompt_length: Tokens of the longest prompt that is answered, with the earlier answers of a
+            conversation, after cutting.
     """
     states, host = model_states(shape, config, num_workers)
     step = states.pop("gradients for the step")

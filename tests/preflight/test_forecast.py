@@ -19,10 +19,13 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from symnoise_ray.config import LoraConfig, ModelConfig, NoiseConfig, TrialConfig
+from symnoise_ray.data.rows import read_prompts
+from symnoise_ray.data.tokens import tokenise_prompt
 from symnoise_ray.demo import content
 from symnoise_ray.errors import UserError
 from symnoise_ray.models import deepspeed_engine as engine
 from symnoise_ray.models.shape import ModelShape, read_shape
+from symnoise_ray.models.tokenizer import load_tokenizer
 from symnoise_ray.models.weights import adapt
 from symnoise_ray.noise.embedding import NoisyEmbedding
 from symnoise_ray.noise.types import NOISES, compares, num_ascents, num_copies, passes
@@ -531,3 +534,24 @@ def test_the_cost_of_an_endpoint_follows_its_prices():
     read = need.rows.longest_prompt + 2 * config.generate.max_new_tokens + 400
     assert need.judge_cost == pytest.approx(need.judge_calls * (2 * read + 8 * 8) / 1e6)
     assert math.isfinite(need.judge_cost)
+
+
+@pytest.mark.parametrize(("answer", "length"), [(8, None), (60, 160)], ids=["short", "long"])
+def test_the_cache_of_a_conversation_holds_its_earlier_answers_and_never_more_than_the_context(
+    answer: int, length: int | None, trial: Callable[..., TrialConfig], tmp_path: Path
+):
+    talk = tmp_path / "talk.jsonl"
+    talk.write_text('{"turns": ["Name a colour.", "And another."]}\n')
+    config = trial(data__eval_prompts=str(talk), generate__max_new_tokens=answer)
+    shape = read_model(config.model, None)
+    assert shape.context == 160
+    prompts = read_prompts(config.data, "eval", gold=False).examples
+    (told,) = (one.with_answer(0, "z" * answer) for one in prompts)
+    asked = len(tokenise_prompt(told, load_tokenizer(config.model), config.data.template))
+    per_token = 2 * shape.num_layers * shape.num_kv_heads * shape.head_width * 4
+    held = forecast(config, 1, Options()).memory.parts["generation's cache"]
+    held /= per_token * config.generate.batch_size
+    if length is None:
+        assert asked + answer <= held <= asked + answer + len("Yes.")
+    else:
+        assert held == length < asked + answer
