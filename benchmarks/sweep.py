@@ -1,23 +1,26 @@
-"""A whole sweep against what people do today: a loop, a process per trial, Ray Tune as documented.
+"""A whole sweep against what people do today: loops, a process per trial, Ray Tune as documented.
 
     PYTHONPATH=. python benchmarks/sweep.py [--rounds 3] [--trials 30] [--steps 60] [--limit-only]
 
-In every round the same trials run in four ways, one way after the other, two trials at a time:
+In every round the same trials run in five ways, one way after the other; but for `shell_loop`, two
+trials at a time with a thread each:
 
 sweep              our sweep, from the command to its report: search without a confirmation
 bare               two warm processes that train and answer trial after trial: the limit. They
                    have imported everything before, and Python's garbage collector is kept from
                    searching what was imported, as in a slot
-fresh_processes    a process per trial around TRL's `SFTTrainer`, which trains and does not answer
+shell_loop         a process per trial around TRL's `SFTTrainer`, which trains and does not answer;
+                   one after the other, each with all cores
+fresh_processes    the same processes, two at a time
 trainer_per_trial  `ray.tune.Tuner`, whose trials make a `TorchTrainer` each
 
 `vs_limit` is the sweep's wall seconds over those of `bare`; `vs_limit_after_start` leaves out what
 passes before the sweep's first record. `vs_own` and `vs_own_after_start` are over the seconds that
 its trials spent on loading, training, answering and judging, for each of two slots: what the sweep
-adds to its trials, as slow as they are beside its other processes. `vs_fresh_processes` and
-`vs_trainer_per_trial` are their seconds over the sweep's. All losses are asserted to be equal, and
-all gradients not to be zero, before a ratio is told. Where TRL is not installed its way is left
-out, and that is said.
+adds to its trials, as slow as they are beside its other processes. `vs_shell_loop`,
+`vs_fresh_processes` and `vs_trainer_per_trial` are their seconds over the sweep's. All losses are
+asserted to be equal, and all gradients not to be zero, before a ratio is told. Where TRL is not
+installed its ways are left out, and that is said.
 """
 
 from __future__ import annotations
@@ -48,6 +51,7 @@ OWN = ("load", "train", "generate", "judge")
 NEAR, FIRST, NEAR_LATER = 1e-4, 10, 1e-2
 """Losses of `SFTTrainer` may differ by so much in the first steps, and by so much later: it sums a
 batch in another order, and at a high learning rate training enlarges the difference."""
+OF_TRL = ("shell_loop", "fresh_processes")
 LOSSES = "losses.json"
 """What a way leaves of a trial that has no metrics.jsonl of ours."""
 
@@ -86,14 +90,18 @@ def space(num_trials: int, num_steps: int) -> dict[str, Any]:
     }
 
 
-def run(command: list[str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a way in a process of its own, which computes with one thread."""
+def run(command: list[str], log: Path, threads: int = 1) -> subprocess.Popen[bytes]:
+    """Start a way in a process of its own, which computes with so many threads."""
     with log.open("wb") as output:
         return subprocess.Popen(
             [sys.executable, *command],
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": str(threads),
+                "TOKENIZERS_PARALLELISM": "false",
+            },
         )
 
 
@@ -153,18 +161,27 @@ def bare(folder: Path) -> float:
     return time.monotonic() - began
 
 
+def shell_loop(folder: Path) -> float:
+    """A process per trial, one after the other; the wall seconds."""
+    return processes(folder, "shell_loop", 1, SLOTS)
+
+
 def fresh_processes(folder: Path) -> float:
     """A process per trial, as many at a time as there are slots; the wall seconds."""
+    return processes(folder, "fresh_processes", SLOTS, 1)
+
+
+def processes(folder: Path, way: str, at_once: int, threads: int) -> float:
+    """A process per trial, so many at a time with so many threads; the wall seconds."""
     began, waiting = time.monotonic(), trials_of(folder)
     running: list[tuple[subprocess.Popen[bytes], Path]] = []
     while waiting or running:
-        while waiting and len(running) < SLOTS:
+        while waiting and len(running) < at_once:
             config = waiting.pop(0)
-            name, log = config.parent.name, folder / f"fresh-{config.parent.name}.txt"
-            target = folder / "fresh_processes" / name
-            running.append(
-                (run([str(WAYS / "fresh_process.py"), str(config), str(target)], log), log)
-            )
+            name = config.parent.name
+            log, target = folder / f"{way}-{name}.txt", folder / way / name
+            command = [str(WAYS / "fresh_process.py"), str(config), str(target)]
+            running.append((run(command, log, threads), log))
         for each in [each for each in running if each[0].poll() is not None]:
             ended(*each)
             running.remove(each)
@@ -198,7 +215,7 @@ def assert_equal_work(folder: Path, ways: list[str]) -> None:
             theirs = losses(folder / way / config.parent.name)
             for step, (a, b) in enumerate(zip(ours, theirs, strict=True), 1):
                 bound = 0.0
-                if way == "fresh_processes":
+                if way in OF_TRL:
                     bound = (NEAR if step <= FIRST else NEAR_LATER) * (1 + max(ours))
                 assert abs(a - b) <= bound, f"{way}, {config.parent.name}, step {step}: {a} {b}"
 
@@ -207,7 +224,7 @@ def one_round(num_trials: int, num_steps: int, *, limit_only: bool = False) -> d
     """All ways, one after the other; seconds of each, and their ratios."""
     ways = {"bare": bare}
     if not limit_only and importlib.util.find_spec("trl"):
-        ways["fresh_processes"] = fresh_processes
+        ways |= {"shell_loop": shell_loop, "fresh_processes": fresh_processes}
     if not limit_only:
         ways["trainer_per_trial"] = trainer_per_trial
     with tempfile.TemporaryDirectory() as name:
@@ -268,7 +285,7 @@ def main() -> None:
     for name, value in figures.items():
         print(f"{name}: {value}")
     if "vs_fresh_processes" not in figures and not arguments.limit_only:
-        print("vs_fresh_processes: not measured, since TRL is not installed")
+        print("vs_shell_loop, vs_fresh_processes: not measured, since TRL is not installed")
 
 
 if __name__ == "__main__":

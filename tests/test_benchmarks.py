@@ -142,7 +142,7 @@ def test_a_sweep_is_timed_beside_other_ways_once_all_losses_are_equal() -> None:
     figures = figures_of("sweep", "--rounds", "1", "--trials", "3", "--steps", "4")
     ratios = {"vs_limit", "vs_limit_after_start", "vs_own", "vs_own_after_start"}
     ratios |= {"vs_trainer_per_trial"}
-    ratios |= {"vs_fresh_processes"} if importlib.util.find_spec("trl") else set()
+    ratios |= {"vs_shell_loop", "vs_fresh_processes"} if importlib.util.find_spec("trl") else set()
     times = {"start_s", "warm_start_s", "sweep_s", "bare_s"}
     assert figures["spread"].keys() >= ratios | times
     for name in ratios | times:
