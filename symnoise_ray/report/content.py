@@ -38,6 +38,7 @@ from symnoise_ray.report.frames import (
 )
 from symnoise_ray.report.heading import footer, sentence, status
 from symnoise_ray.report.overfitting import overfitting
+from symnoise_ray.report.reading import reading
 from symnoise_ray.report.response import fitted_lines
 from symnoise_ray.report.section import Section, printable
 
@@ -136,7 +137,7 @@ def _parts(
         (early_exits, ()),
         (failures, ()),
         (sections.left_out, ()),
-        (sections.reading, ()),
+        (reading, ()),
     ]
     effect = results.verdict.effect
     parts = [Part(sections.confirmation(results), drawn.confirmed(effect))]

@@ -27,25 +27,6 @@ from symnoise_ray.space.trials import show
 from symnoise_ray.statistics.blocks import block_differences
 from symnoise_ray.statistics.words import arm_words, in_points
 
-READING = (
-    "The win rate is the share of prompts on which a trial's answer is nearer to the gold answer "
-    "than the reference's answer. A tie counts one half, so 50 % means no difference.",
-    "The search's best number is flattered: it is the largest of many uncertain ones. This is why "
-    "the confirmation trains the best settings again, with fresh seeds and on fresh prompts, and "
-    "why only the confirmation decides.",
-    "An interval of the search covers another choice of prompts; an interval of the confirmation "
-    "covers other training seeds as well.",
-    "\u201cCannot tell yet\u201d is a result: the intervals hold both 50 % and a difference that "
-    "matters. \u201cNo difference\u201d is another one: such a difference is excluded.",
-    "Judges like long answers. \u201cAt equal lengths\u201d is the win rate that a model of length "
-    "gives for answers as long as the reference's; where nearly all answers are longer, or nearly "
-    "all shorter, it is an extrapolation, and the share of longer ones stands beside it.",
-    "The clean loss is measured without noise, on the same training rows for every trial. A lower "
-    "one says that the rows were learned better, not that other prompts are answered better.",
-    "One tiny model says nothing about a large one. Repeat the sweep with the model and the data "
-    "that matter to you.",
-)
-
 
 def comparisons_of(results: SweepResult) -> list[Comparison]:
     """The comparisons with the reference of the confirmation, best first."""
@@ -339,8 +320,3 @@ def left_out(results: SweepResult) -> Section:
 def _span(counts: Sequence[int]) -> str:
     low, high = min(counts), max(counts)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def reading(results: SweepResult) -> Section:
-    """What the numbers mean, and what they do not."""
-    return Section("How to read this", READING)

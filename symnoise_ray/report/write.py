@@ -20,12 +20,12 @@ from symnoise_ray.report.heading import footer, sentence, status
 from symnoise_ray.report.markdown import escape_markdown, table_as_markdown
 from symnoise_ray.report.overfitting import overfitting
 from symnoise_ray.report.page import page
+from symnoise_ray.report.reading import reading
 from symnoise_ray.report.sections import (
     choice,
     confirmation,
     departures,
     left_out,
-    reading,
     search,
     time,
     together,

@@ -11,8 +11,9 @@ from lxml import html as lxml_html
 from symnoise_ray.records.files import write_json
 from symnoise_ray.records.layout import RESULT, SWEEP
 from symnoise_ray.records.results import read_sweep
-from symnoise_ray.report import page, sections
+from symnoise_ray.report import page
 from symnoise_ray.report import write as report
+from symnoise_ray.report.reading import reading
 from tests.report.made import (
     CHOICE,
     COMPARISON,
@@ -59,7 +60,7 @@ def test_everything_is_told(kind: str) -> None:
         "0.12",
         "rows truncated",
         "2026-01-01 12:00 UTC",
-        *sections.READING,
+        *reading(results()).paragraphs,
     ):
         assert words in text
 
