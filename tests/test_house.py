@@ -55,7 +55,7 @@ FACES = {
     "training": {"corpus", "loop", "schedule"},
     "generation": {"answering", "harness", "harness_tasks", "room", "vllm_package"},
     "judges": {"choose", "judging", "protocol", "remote", "self_check"},
-    "report": {"board", "card", "standing", "words", "write"},
+    "report": {"board", "card", "contrast", "standing", "words", "write"},
     "integrations": {"alpaca_eval", "export"},
     "launch": {"check"},
     "preflight": {

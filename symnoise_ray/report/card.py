@@ -22,6 +22,7 @@ from symnoise_ray.records.files import read_json, write_json, write_text
 from symnoise_ray.records.layout import CARD_JSON, CARD_MARKDOWN, DESIGN, LOCK, SWEEP
 from symnoise_ray.records.results import INTERRUPTED, SweepResult
 from symnoise_ray.records.verdict import Comparison, Decision
+from symnoise_ray.report.contrast import gap, gaps
 from symnoise_ray.report.markdown import escape_markdown, table_as_markdown
 from symnoise_ray.report.section import Table
 from symnoise_ray.report.words import DASH, interval, percent
@@ -38,6 +39,8 @@ _JUDGED_BY = (
     *("max_new_tokens", "engine", "dtype", "max_length", "min_coverage"),
 )
 """Settings of the judge that a verdict may depend on, and that may be shown."""
+_AGAINST = ("arm", "against", "verdict", "wins, %", "interval", "equal lengths", "seeds, prompts")
+_OVER = ("arm", "over", "verdict", "points", "interval", "seeds, prompts")
 _NAMES = {"best": "at its own best", "shared": "at the same setting", "": ""}
 
 
@@ -150,12 +153,16 @@ def _decision(decision: Decision) -> dict[str, Any]:
 
 
 def _comparison(comparison: Comparison) -> dict[str, Any]:
+    """A comparison; a contrast has no lengths of its own, so it has no rate at equal lengths."""
     names = (
         *("opponent", "against", "win_rate", "interval_95", "confidence", "num_seeds"),
-        *("num_prompts", "num_groups", "length_controlled_win_rate"),
-        "length_controlled_interval_95",
+        *("num_prompts", "num_groups"),
     )
-    return {name: getattr(comparison, name) for name in names}
+    equal = ("length_controlled_win_rate", "length_controlled_interval_95")
+    return {
+        **{name: getattr(comparison, name) for name in names},
+        **{name: None if comparison.over else getattr(comparison, name) for name in equal},
+    }
 
 
 def _shown(name: str) -> str:
@@ -174,7 +181,7 @@ def as_markdown(content: Mapping[str, Any]) -> str:
         f"# {escape_markdown(content['name'])}",
         escape_markdown(content["verdict"]["sentence"]),
         "## Evidence",
-        table_as_markdown(_evidence(content["verdict"]["decisions"])),
+        *map(table_as_markdown, _evidence(content["verdict"]["decisions"])),
         "## Question and design",
         _list(_asked(content)),
         "## What it rests on",
@@ -205,25 +212,47 @@ def _on_hub(name: str) -> bool:
     )
 
 
-def _evidence(decisions: Sequence[Mapping[str, Any]]) -> Table:
-    rows = []
-    for decision in decisions:
-        for each in decision["comparisons"]:
-            against = decision["over"] or f"reference {_NAMES[each['opponent']]}"
-            setting = f" ({each['against']})" if each["against"] else ""
-            rows.append(
-                (
-                    decision["label"] or decision["arm"],
-                    against + setting,
-                    decision["verdict"],
-                    percent(each["win_rate"]),
-                    f"{interval(each['interval_95'])} ({100 * each['confidence']:.4g} %)",
-                    _at_equal_lengths(each),
-                    f"{each['num_seeds']}, {each['num_prompts']}",
-                )
-            )
-    header = ("arm", "against", "verdict", "wins, %", "interval", "equal lengths", "seeds, prompts")
-    return Table("lllrllr", header, rows)
+def _evidence(decisions: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
+    """Arms against the reference, then arms against each other, if any were compared."""
+    rows = [(decision, each) for decision in decisions for each in decision["comparisons"]]
+    against = [_against_row(*row) for row in rows if not row[0]["over"]]
+    yield Table("lllrllr", _AGAINST, against)
+    contrasts = [_contrast_row(*row) for row in rows if row[0]["over"]]
+    if contrasts:
+        yield Table("lllrlr", _OVER, contrasts)
+
+
+def _against_row(decision: Mapping[str, Any], each: Mapping[str, Any]) -> tuple[str, ...]:
+    setting = f" ({each['against']})" if each["against"] else ""
+    return (
+        decision["label"] or decision["arm"],
+        f"reference {_NAMES[each['opponent']]}{setting}",
+        decision["verdict"],
+        percent(each["win_rate"]),
+        f"{interval(each['interval_95'])} {_confidence(each)}",
+        _at_equal_lengths(each),
+        _counts(each),
+    )
+
+
+def _contrast_row(decision: Mapping[str, Any], each: Mapping[str, Any]) -> tuple[str, ...]:
+    """The difference of two arms' win rates in points, as the report shows it."""
+    return (
+        decision["label"] or decision["arm"],
+        decision["over"],
+        decision["verdict"],
+        gap(each["win_rate"]),
+        f"{gaps(each['interval_95'])} {_confidence(each)}",
+        _counts(each),
+    )
+
+
+def _confidence(comparison: Mapping[str, Any]) -> str:
+    return f"({100 * comparison['confidence']:.4g} %)"
+
+
+def _counts(comparison: Mapping[str, Any]) -> str:
+    return f"{comparison['num_seeds']}, {comparison['num_prompts']}"
 
 
 def _at_equal_lengths(comparison: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from symnoise_ray.records.metrics import OWN_PHASES, PHASES
 from symnoise_ray.records.results import SweepResult
 from symnoise_ray.records.verdict import Choice, Comparison, Decision
 from symnoise_ray.report import words
+from symnoise_ray.report.contrast import gap, gaps
 from symnoise_ray.report.section import Section, Table
 from symnoise_ray.report.trial_tables import (
     answer_tables,
@@ -25,7 +26,7 @@ from symnoise_ray.report.trial_tables import (
 from symnoise_ray.report.words import DASH, duration, interval, percent
 from symnoise_ray.space.trials import show
 from symnoise_ray.statistics.blocks import block_differences
-from symnoise_ray.statistics.words import arm_words, in_points
+from symnoise_ray.statistics.words import arm_words
 
 
 def comparisons_of(results: SweepResult) -> list[Comparison]:
@@ -140,12 +141,11 @@ def _contrasts(results: SweepResult) -> tuple[Table, ...]:
 
 def _contrast_row(decision: Decision) -> tuple[str, ...]:
     row = decision.comparisons[0]
-    low, high = (f"{in_points(end):+.1f}" for end in row.interval_95)
     return (
         decision.label or decision.arm,
         decision.over,
-        f"{in_points(row.win_rate):+.1f}",
-        f"{low} to {high}",
+        gap(row.win_rate),
+        gaps(row.interval_95),
         number(row.p_value, 2),
         decision.verdict,
     )

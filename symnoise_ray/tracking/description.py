@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from symnoise_ray.records.layout import REPORT_HTML
 from symnoise_ray.records.results import SweepResult
 from symnoise_ray.records.verdict import Decision
+from symnoise_ray.report.contrast import gap, gaps
 from symnoise_ray.report.words import interval, percent
 from symnoise_ray.statistics.words import arm_words
 from symnoise_ray.tracking import views
 
-HEADINGS = ("setting", "against", "wins %", "interval", "at equal lengths %", "seeds", "verdict")
+AGAINST = ("setting", "against", "wins %", "interval", "at equal lengths %", "seeds", "verdict")
+OVER = ("setting", "over", "points", "interval", "seeds", "verdict")
 
 
 def describe(result: SweepResult, settings: Sequence[str], shown: Sequence[str]) -> str:
@@ -26,10 +28,10 @@ def describe(result: SweepResult, settings: Sequence[str], shown: Sequence[str])
         shown: Trials whose answers are there as traces.
     """
     parts = [result.verdict.sentence]
-    rows = [row for each in result.verdict.decisions for row in _rows(each, result)]
-    if rows:
-        lines = [HEADINGS, ("---",) * len(HEADINGS), *rows]
-        parts.append("\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines))
+    decisions = result.verdict.decisions
+    against = [row for each in decisions if not each.over for row in _rows(each, result)]
+    contrasts = [row for each in decisions if each.over for row in _contrast_rows(each)]
+    parts += [_table(*each) for each in ((AGAINST, against), (OVER, contrasts)) if each[1]]
     if settings:
         links = [f"[{name}]({views.run_address(name)})" for name in settings]
         parts.append(f"Confirmed settings, each with its seeds below it: {', '.join(links)}")
@@ -41,15 +43,30 @@ def describe(result: SweepResult, settings: Sequence[str], shown: Sequence[str])
 
 
 def _rows(decision: Decision, result: SweepResult) -> list[tuple[str, ...]]:
-    """One row per comparison of a decision."""
+    """One row per comparison of an arm with the reference."""
     reference = arm_words(result.verdict, result.verdict.reference)
     return [
         (
             decision.label or decision.arm,
-            decision.over or f"{reference}: {each.against}",
+            f"{reference}: {each.against}",
             percent(each.win_rate),
             interval(each.interval_95),
             percent(each.length_controlled_win_rate),
+            str(each.num_seeds),
+            decision.verdict,
+        )
+        for each in decision.comparisons
+    ]
+
+
+def _contrast_rows(decision: Decision) -> list[tuple[str, ...]]:
+    """Two arms against each other: the difference of their win rates, as the report shows it."""
+    return [
+        (
+            decision.label or decision.arm,
+            decision.over,
+            gap(each.win_rate),
+            gaps(each.interval_95),
             str(each.num_seeds),
             decision.verdict,
         )
@@ -67,6 +84,11 @@ def _pairs(result: SweepResult, shown: Sequence[str]) -> list[tuple[str, str, st
         for name, other in pairs
         if other and name != other
     ]
+
+
+def _table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [headings, ("---",) * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
 
 
 def _cell(text: str) -> str:

@@ -40,6 +40,15 @@ DECISION = Decision(
     label="symnoise, alpha=5", looks=(3, 5), stopped="decided", num_trained=10,
 )  # fmt: skip
 
+CONTRAST = Decision(
+    "symnoise", "better",
+    (Comparison("symnoise", 0.5435, (0.5104, 0.5766), 0.02, 0.02, 604, 5, "better",
+                confidence=0.97, length_controlled_win_rate=0.5435,
+                length_controlled_interval_95=(0.5104, 0.5766), over="independent"),),
+    over="independent", label="symnoise, alpha=5", looks=(3, 5), num_trained=15,
+)  # fmt: skip
+"""A difference of 8.7 points; a contrast's rate at equal lengths is its rate once more."""
+
 
 def write(directory: Path, **changed: Any) -> SweepResult:
     verdict = Verdict("symnoise | is <better>.", decisions=(DECISION,))
@@ -90,6 +99,30 @@ def test_the_card_is_one_that_the_hub_reads(tmp_path: Path):
     ) in text
     assert "- otherwise than declared: part 2: more seeds\n" in text
     assert "- judge: api judge-1, orders: both, " in text
+
+
+def test_arms_against_each_other_are_told_in_points_and_without_lengths(tmp_path: Path):
+    write(tmp_path, verdict=Verdict("Two.", decisions=(DECISION, CONTRAST)))
+    assert main(["card", str(tmp_path)]) == EXIT_OK
+    text = (tmp_path / "card.md").read_text()
+    assert (
+        "| arm | over | verdict | points | interval | seeds, prompts |\n"
+        "| --- | --- | --- | ---: | --- | ---: |\n"
+        "| symnoise, alpha=5 | independent | better | +8.7 | +2.1 to +15.3 (97 %) | 5, 604 |"
+    ) in text
+    assert "54.3" not in text
+    told = json.loads((tmp_path / "card.json").read_text())
+    against, contrast = (each["comparisons"][0] for each in told["verdict"]["decisions"])
+    assert against["length_controlled_win_rate"] == 0.51
+    assert contrast["win_rate"] == 0.5435
+    assert contrast["length_controlled_win_rate"] is None
+    assert contrast["length_controlled_interval_95"] is None
+
+
+def test_a_card_without_contrasts_has_one_table(tmp_path: Path):
+    write(tmp_path)
+    assert main(["card", str(tmp_path)]) == EXIT_OK
+    assert "| arm | over |" not in (tmp_path / "card.md").read_text()
 
 
 def test_neither_file_shows_folders_endpoints_or_where_the_key_is(tmp_path: Path):
