@@ -22,6 +22,7 @@ from symnoise_ray.records.files import read_json, write_json, write_text
 from symnoise_ray.records.layout import CARD_JSON, CARD_MARKDOWN, DESIGN, LOCK, SWEEP
 from symnoise_ray.records.results import INTERRUPTED, SweepResult
 from symnoise_ray.records.verdict import Comparison, Decision
+from symnoise_ray.report import words
 from symnoise_ray.report.contrast import gap, gaps
 from symnoise_ray.report.markdown import escape_markdown, table_as_markdown
 from symnoise_ray.report.section import Table
@@ -227,7 +228,7 @@ def _against_row(decision: Mapping[str, Any], each: Mapping[str, Any]) -> tuple[
     return (
         decision["label"] or decision["arm"],
         f"reference {_NAMES[each['opponent']]}{setting}",
-        decision["verdict"],
+        words.verdict(decision["verdict"], decision["withheld"]),
         percent(each["win_rate"]),
         f"{interval(each['interval_95'])} {_confidence(each)}",
         _at_equal_lengths(each),
@@ -240,7 +241,7 @@ def _contrast_row(decision: Mapping[str, Any], each: Mapping[str, Any]) -> tuple
     return (
         decision["label"] or decision["arm"],
         decision["over"],
-        decision["verdict"],
+        words.verdict(decision["verdict"], decision["withheld"]),
         gap(each["win_rate"]),
         f"{gaps(each['interval_95'])} {_confidence(each)}",
         _counts(each),

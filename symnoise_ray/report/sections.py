@@ -147,7 +147,7 @@ def _contrast_row(decision: Decision) -> tuple[str, ...]:
         gap(row.win_rate),
         gaps(row.interval_95),
         number(row.p_value, 2),
-        decision.verdict,
+        words.verdict(decision.verdict, decision.withheld),
     )
 
 

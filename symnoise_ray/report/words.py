@@ -38,6 +38,11 @@ def setting(row: TrialResult | Comparison) -> str:
     return label if rate is None or "lr " in label else f"{label}, lr {rate:.2g}"
 
 
+def verdict(given: str, withheld: str) -> str:
+    """A verdict, marked where the one that the numbers give is withheld for some reason."""
+    return given + (" (withheld)" if withheld else "")
+
+
 def printable(text: str) -> str:
     """The text with control characters as numbers, so that it cannot steer a terminal.
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from symnoise_ray.records.layout import REPORT_HTML
 from symnoise_ray.records.results import SweepResult
 from symnoise_ray.records.verdict import Decision
+from symnoise_ray.report import words
 from symnoise_ray.report.contrast import gap, gaps
 from symnoise_ray.report.words import interval, percent
 from symnoise_ray.statistics.words import arm_words
@@ -53,7 +54,7 @@ def _rows(decision: Decision, result: SweepResult) -> list[tuple[str, ...]]:
             interval(each.interval_95),
             percent(each.length_controlled_win_rate),
             str(each.num_seeds),
-            decision.verdict,
+            words.verdict(decision.verdict, decision.withheld),
         )
         for each in decision.comparisons
     ]
@@ -68,7 +69,7 @@ def _contrast_rows(decision: Decision) -> list[tuple[str, ...]]:
             gap(each.win_rate),
             gaps(each.interval_95),
             str(each.num_seeds),
-            decision.verdict,
+            words.verdict(decision.verdict, decision.withheld),
         )
         for each in decision.comparisons
     ]

@@ -1,6 +1,7 @@
 """The card of a sweep: what it found and rests on, fit to be published."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,19 @@ def test_arms_against_each_other_are_told_in_points_and_without_lengths(tmp_path
     assert contrast["win_rate"] == 0.5435
     assert contrast["length_controlled_win_rate"] is None
     assert contrast["length_controlled_interval_95"] is None
+
+
+def test_a_withheld_verdict_is_marked_beside_the_numbers_that_give_it(tmp_path: Path):
+    changed: dict[str, Any] = {
+        "verdict": "cannot tell yet",
+        "withheld": "2 of its 10 trainings failed",
+    }
+    decisions = tuple(replace(each, **changed) for each in (DECISION, CONTRAST))
+    write(tmp_path, verdict=Verdict("None.", decisions=decisions))
+    assert main(["card", str(tmp_path)]) == EXIT_OK
+    text = (tmp_path / "card.md").read_text()
+    assert "(none, lr=5e-05) | cannot tell yet (withheld) | 55.0 |" in text
+    assert "| independent | cannot tell yet (withheld) | +8.7 |" in text
 
 
 def test_a_card_without_contrasts_has_one_table(tmp_path: Path):

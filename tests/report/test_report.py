@@ -251,6 +251,16 @@ def test_all_trials_together_say_which_of_their_rates_are_of_fewer_prompts(early
     assert ("The judging of 1 of these trials stopped once they were decided" in text) == early
 
 
+def test_a_contrast_that_is_withheld_is_marked() -> None:
+    given = content()
+    compared = [COMPARISON | {"over": "independent", "opponent": "", "against": ""}]
+    contrast = DECISION | {"over": "independent", "comparisons": compared}
+    given["verdict"]["decisions"].append(contrast | {"withheld": "2 of its 4 trainings failed"})
+    text = report.markdown(read(given))
+    assert re.search(r"\| independent \| .* \| cannot tell yet \(withheld\) \|\n", text)
+    assert text.count("(withheld)") == 1
+
+
 def test_further_settings_get_a_column() -> None:
     given = content()
     given["trials"][2]["params"]["train.num_epochs"] = 7

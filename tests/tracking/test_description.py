@@ -1,6 +1,8 @@
 """The note of a sweep in MLflow tells each comparison in its own unit."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from symnoise_ray.records.layout import SweepPaths
 from symnoise_ray.records.results import SweepResult
@@ -57,3 +59,12 @@ def test_arms_against_the_reference_have_win_rates_and_arms_against_each_other_p
 def test_without_contrasts_there_is_one_table(tmp_path: Path):
     assert "over" not in note(tmp_path, AGAINST)
     assert "|" not in note(tmp_path)
+
+
+def test_a_withheld_verdict_is_marked(tmp_path: Path):
+    changed: dict[str, Any] = {
+        "verdict": "cannot tell yet",
+        "withheld": "2 of its 10 trainings failed",
+    }
+    text = note(tmp_path, *(replace(each, **changed) for each in (AGAINST, CONTRAST)))
+    assert text.count("| cannot tell yet (withheld) |\n") == 2
