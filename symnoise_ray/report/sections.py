@@ -26,7 +26,7 @@ from symnoise_ray.report.trial_tables import (
 from symnoise_ray.report.words import DASH, duration, interval, percent
 from symnoise_ray.space.trials import show
 from symnoise_ray.statistics.blocks import block_differences
-from symnoise_ray.statistics.words import arm_words
+from symnoise_ray.statistics.words import arm_words, points
 
 
 def comparisons_of(results: SweepResult) -> list[Comparison]:
@@ -47,7 +47,7 @@ def confirmation(results: SweepResult) -> Section:
         )
     return Section(
         "Confirmation",
-        (CONFIRMED.format(reference=reference),),
+        (CONFIRMED.format(reference=reference, effect=points(results.verdict.effect)),),
         (
             Table(
                 "llrrrrl",
@@ -85,9 +85,10 @@ def confirmation(results: SweepResult) -> Section:
 
 CONFIRMED = (
     "The settings that the search chose, again, on fresh seeds and fresh prompts: against "
-    "{reference} at its own best setting, and at the arm's shared settings. A verdict needs both. "
-    "Its level of 5 % is spent over the looks and shared by the arms (Holm); the intervals are at "
-    "that level, so one that leaves 50 % is a verdict."
+    "{reference} at its own best setting, and at the arm's shared settings. A verdict needs all "
+    "intervals of an arm: it is better if all lie above 50 %, worse if all lie below, and makes no "
+    "difference if all lie within {effect} of 50 %. The level of 5 % is spent over the looks and "
+    "shared by the arms (Holm); the intervals are at the level that is left."
 )
 STOPPED = {
     "decided": "stopped: decided",

@@ -231,6 +231,20 @@ def test_a_choice_that_was_not_made_by_a_fit_says_how() -> None:
     assert "## Choice of settings" not in report.markdown(results(choices=[]))
 
 
+def test_one_interval_that_leaves_one_half_is_called_no_verdict() -> None:
+    """It takes the intervals against both opponents, whichever verdict it is."""
+    given = content()
+    apart = COMPARISON | {"opponent": "shared", "interval_95": [0.51, 0.66]}
+    given["verdict"]["decisions"][0]["comparisons"].append(apart)
+    given["verdict"]["effect"] = 0.04
+    for text in (report.markdown(read(given)), _words(html(read(given)))):
+        assert (
+            "it is better if all lie above 50 %, worse if all lie below, and makes no difference "
+            "if all lie within 4 points of 50 %."
+        ) in text
+        assert "so one that leaves 50 % is a verdict" not in text
+
+
 def test_a_verdict_that_is_withheld_is_marked() -> None:
     given = content()
     given["verdict"]["decisions"][0]["withheld"] = "2 of its 4 trainings failed"
