@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from symnoise_ray.noise.types import NOISES, adds_noise
 from symnoise_ray.records.files import read_lines
 from symnoise_ray.records.layout import COMPLETIONS, PREFERENCES
 from symnoise_ray.records.results import SweepResult, TrialResult
 from symnoise_ray.report import words
 from symnoise_ray.report.section import printable, shortened
+from symnoise_ray.statistics.words import arm_words
 
 MOST_CHARACTERS = 4_000_000
 """Characters of different texts, after which no further seed is added."""
@@ -50,14 +50,12 @@ class Answers(NamedTuple):
 def confirmed_answers(results: SweepResult) -> Answers | None:
     """The answers to all confirmed prompts, of as many seeds as a page can hold, one at least.
 
-    Without a confirmation, those of the searched trial with noise that won most; None if there is
-    none.
+    Without a confirmation, those of the searched trial that won most, the reference left out; None
+    if there is none.
     """
-    trials = _confirmed(results)
-    note = CONFIRMED if trials else SEARCHED
-    if not trials:
-        best = _best_noise(results.part("search"))
-        trials = [best] if best else []
+    trials, note = _confirmed(results), CONFIRMED
+    if not trials and (best := _best_searched(results)):
+        trials, note = [best], SEARCHED.format(printable(arm_words(results.verdict, best.arm)))
     texts: dict[str, int] = {}
     entries: list[Entry] = []
     seeds = sorted({trial.seed for trial in trials})
@@ -80,8 +78,8 @@ CONFIRMED = (
     "Every confirmed prompt, with the trial's answer beside the reference's of the same seed."
 )
 SEARCHED = (
-    "Nothing was confirmed, so these are the answers of the search's best trial with noise; its "
-    "win rate is flattered."
+    "Nothing was confirmed, so these are the answers of the search's best trial, the reference's "
+    "left out. Its arm is {}, and its win rate is flattered."
 )
 FEWER = (
     " These are the first {} of {} seeds; the others lie in the trials' folders, as "
@@ -95,15 +93,19 @@ def _confirmed(results: SweepResult) -> list[TrialResult]:
     return [trial for trial in results.part("confirm") if trial.is_done and trial.arm != reference]
 
 
-def _has_noise(arm: str) -> bool:
-    """Whether an arm adds noise; one that this version does not know may."""
-    return arm not in NOISES or adds_noise(arm)
+def _best_searched(results: SweepResult) -> TrialResult | None:
+    """The searched trial of an arm that won most; a baseline where nothing was searched.
 
-
-def _best_noise(trials: Sequence[TrialResult]) -> TrialResult | None:
-    """The searched trial with noise that won most; a baseline where nothing was searched."""
-    noisy = [trial for trial in trials if trial.win_rate is not None and _has_noise(trial.arm)]
-    return max(noisy, key=lambda trial: (not trial.baseline, trial["win_rate"]), default=None)
+    The reference is no arm. Its own trial is known even where the sweep was killed and left no
+    verdict that names it.
+    """
+    reference = results.verdict.reference
+    rated = [
+        trial
+        for trial in results.part("search")
+        if trial.win_rate is not None and trial.arm != reference and not trial.is_reference
+    ]
+    return max(rated, key=lambda trial: (not trial.baseline, trial["win_rate"]), default=None)
 
 
 def _entries(directory: Path, trial: TrialResult, texts: dict[str, int]) -> Iterator[Entry]:
