@@ -14,7 +14,7 @@ from symnoise_ray.records.files import read_lines
 from symnoise_ray.records.layout import COMPLETIONS, PREFERENCES
 from symnoise_ray.records.results import SweepResult, TrialResult
 from symnoise_ray.report import words
-from symnoise_ray.report.section import printable, shortened
+from symnoise_ray.report.section import cleaned, shortened
 from symnoise_ray.statistics.words import arm_words
 
 MOST_CHARACTERS = 4_000_000
@@ -55,7 +55,7 @@ def confirmed_answers(results: SweepResult) -> Answers | None:
     """
     trials, note = _confirmed(results), CONFIRMED
     if not trials and (best := _best_searched(results)):
-        trials, note = [best], SEARCHED.format(printable(arm_words(results.verdict, best.arm)))
+        trials, note = [best], SEARCHED.format(cleaned(arm_words(results.verdict, best.arm)))
     texts: dict[str, int] = {}
     entries: list[Entry] = []
     seeds = sorted({trial.seed for trial in trials})
@@ -125,11 +125,11 @@ def _entries(directory: Path, trial: TrialResult, texts: dict[str, int]) -> Iter
             number(first["output_1"]),
             number(first["output_2"]),
             outcome([row["preference"] for row in (first, *others)]),
-            printable(trial.arm),
-            printable(first.get("dataset") or ""),
+            cleaned(trial.arm),
+            cleaned(first.get("dataset") or ""),
             trial.seed,
-            printable(f"{trial.trial}: {words.setting(trial)}"),
-            printable(first["generator_1"]),
+            cleaned(f"{trial.trial}: {words.setting(trial)}"),
+            cleaned(first["generator_1"]),
         )
 
 

@@ -40,7 +40,7 @@ from symnoise_ray.report.heading import footer, sentence, status
 from symnoise_ray.report.overfitting import overfitting
 from symnoise_ray.report.reading import reading
 from symnoise_ray.report.response import fitted_lines
-from symnoise_ray.report.section import Section, printable
+from symnoise_ray.report.section import Section, cleaned
 
 FEWEST_TRIALS = 16
 """Finished trials of an arm below which an importance says nothing."""
@@ -82,7 +82,7 @@ def shown(results: SweepResult, curves: Curves, found: Importances) -> Shown:
         found: Arm -> setting -> its importance, a share of 1; empty where trials are too few.
     """
     names = [trial.arm for trial in results.trials]
-    arms = arms_of(map(printable, [*names, *(each.arm for each in results.comparisons)]))
+    arms = arms_of(map(cleaned, [*names, *(each.arm for each in results.comparisons)]))
     settings = varied_numbers(results)
     data = {
         "trials": of_trials(results, settings),
@@ -92,7 +92,7 @@ def shown(results: SweepResult, curves: Curves, found: Importances) -> Shown:
         "choices": of_choices(results.choices, settings),
         "importances": columns(
             [
-                {"arm": printable(arm), "setting": printable(name), "importance": share}
+                {"arm": cleaned(arm), "setting": cleaned(name), "importance": share}
                 for arm, shares in found.items()
                 for name, share in shares.items()
             ]

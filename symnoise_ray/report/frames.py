@@ -15,7 +15,7 @@ from symnoise_ray.records.metrics import OWN_PHASES
 from symnoise_ray.records.results import SweepResult, TrialResult
 from symnoise_ray.records.verdict import Choice, Comparison
 from symnoise_ray.report import words
-from symnoise_ray.report.section import printable
+from symnoise_ray.report.section import cleaned
 from symnoise_ray.report.trial_tables import ranked
 from symnoise_ray.space.trials import show
 
@@ -99,10 +99,10 @@ def _positive(value: Any) -> float | None:
 def _trial(trial: TrialResult) -> dict[str, Any]:
     low, high = trial.interval_95 or (None, None)
     return {
-        "trial": printable(trial.trial),
-        "arm": printable(trial.arm),
+        "trial": cleaned(trial.trial),
+        "arm": cleaned(trial.arm),
         "part": trial.part,
-        "setting": printable(words.setting(trial) + words.role(trial)),
+        "setting": cleaned(words.setting(trial) + words.role(trial)),
         "baseline": trial.baseline,
         "win_rate": _finite(trial.win_rate),
         "low": _finite(low),
@@ -123,13 +123,13 @@ def of_comparisons(comparisons: Iterable[Comparison]) -> Columns:
         [
             {
                 "number": number,
-                "label": printable(
+                "label": cleaned(
                     f"{row.arm} {kinds[row.opponent]}"
                     if row.opponent in kinds
                     else words.setting(row)
                 ),
-                "arm": printable(row.arm),
-                "setting": printable(words.setting(row)),
+                "arm": cleaned(row.arm),
+                "setting": cleaned(words.setting(row)),
                 "win_rate": _finite(row.win_rate),
                 "low": _finite(row.interval_95[0]),
                 "high": _finite(row.interval_95[1]),
@@ -144,8 +144,8 @@ def of_choices(choices: Iterable[Choice], settings: Sequence[str]) -> Columns:
     return columns(
         [
             {
-                "arm": printable(choice.arm),
-                "choice": printable(show(dict(choice.params))),
+                "arm": cleaned(choice.arm),
+                "choice": cleaned(show(dict(choice.params))),
                 "win_rate": _finite(choice.win_rate),
                 **{f"setting_{n}": _positive(choice.params.get(k)) for n, k in enumerate(settings)},
             }
@@ -165,9 +165,9 @@ def of_curves(trials: Sequence[TrialResult], curves: Curves) -> Columns:
     highest = 1.2 * max((losses[0] for losses in measured if losses), default=math.inf)
     rows = [
         {
-            "trial": printable(trial.trial),
-            "arm": printable(trial.arm),
-            "setting": printable(words.setting(trial) + words.role(trial)),
+            "trial": cleaned(trial.trial),
+            "arm": cleaned(trial.arm),
+            "setting": cleaned(words.setting(trial) + words.role(trial)),
             "baseline": trial.baseline,
             **row,
             "clean_loss": None if row["clean_loss"] is None else min(row["clean_loss"], highest),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from symnoise_ray.report.section import Table, printable
+from symnoise_ray.report.section import Table, cleaned
 
 _REORDERS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 """Marks after which a line is shown in another order, its neighbours in it included."""
@@ -12,7 +12,7 @@ _REORDERS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 def escape_markdown(text: object) -> str:
     """Text that Markdown shows as it is, in one line, also inside a table."""
-    line = _REORDERS.sub("\ufffd", printable(text))
+    line = _REORDERS.sub("\ufffd", cleaned(text))
     line = " ".join(line.replace("&", "&amp;").split())
     line = re.sub(r"<(?=\S)", "&lt;", line)
     marks = r"[\\`*\[\]|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"

@@ -24,7 +24,7 @@ from markupsafe import Markup
 
 from symnoise_ray.records.files import write_text
 from symnoise_ray.report.content import Shown
-from symnoise_ray.report.section import Table, printable, shortened
+from symnoise_ray.report.section import Table, cleaned, shortened
 
 ROWS_AT_ONCE = 50
 """Rows of a table that are written as HTML; the page's script shows the others, so many at once."""
@@ -87,8 +87,8 @@ def _rest(table: Table) -> dict[str, Any]:
     """The rows of a table that are not written as HTML."""
     return {
         "rows": [[shortened(cell) for cell in row] for row in table.rows[ROWS_AT_ONCE:]],
-        "arms": [printable(arm) for arm in table.arms[ROWS_AT_ONCE:]],
-        "trials": [printable(trial) for trial in table.trials[ROWS_AT_ONCE:]],
+        "arms": [cleaned(arm) for arm in table.arms[ROWS_AT_ONCE:]],
+        "trials": [cleaned(trial) for trial in table.trials[ROWS_AT_ONCE:]],
     }
 
 

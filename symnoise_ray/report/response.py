@@ -17,7 +17,7 @@ from symnoise_ray.records.layout import SWEEP
 from symnoise_ray.records.results import SweepResult
 from symnoise_ray.records.verdict import Choice
 from symnoise_ray.report.frames import Columns, columns
-from symnoise_ray.report.section import printable
+from symnoise_ray.report.section import cleaned
 from symnoise_ray.statistics.fit import Curves, coordinates, floored
 
 _PLACES = 41
@@ -93,7 +93,7 @@ def _rows(
         fit = curves.at(numbers[choice.arm], new_MD[start : start + len(line)])
         start += len(line)
         for value, mean, deviation in zip(at, fit.mean_N, fit.deviation_N, strict=True):
-            row = {"arm": printable(choice.arm), "setting": setting, "at": float(f"{value:.6g}")}
+            row = {"arm": cleaned(choice.arm), "setting": setting, "at": float(f"{value:.6g}")}
             ends = {"fit": mean, "low": mean - deviation, "high": mean + deviation}
             rows.append(row | {key: round(float(end), 5) for key, end in ends.items()})
     return rows

@@ -34,14 +34,14 @@ class Section(NamedTuple):
     tables: tuple[Table, ...] = ()
 
 
-def printable(text: object) -> str:
+def cleaned(text: object) -> str:
     """Text without the characters that HTML or UTF-8 cannot hold, or that steer a terminal."""
     return _CONTROL.sub("\ufffd", str(text))
 
 
 def shortened(text: object) -> str:
-    """A text as the page shows it: printable, and not longer than a reader looks at."""
+    """A text as the page shows it: cleaned, and not longer than a reader looks at."""
     shown = str(text)
     if len(shown) <= LONGEST:
-        return printable(shown)
-    return f"{printable(shown[:LONGEST])}\u2026 ({len(shown):,} characters in all)"
+        return cleaned(shown)
+    return f"{cleaned(shown[:LONGEST])}\u2026 ({len(shown):,} characters in all)"

@@ -15,12 +15,9 @@ from symnoise_ray.records.verdict import Comparison
 from symnoise_ray.report import words
 from symnoise_ray.report.section import Table
 from symnoise_ray.report.words import DASH, interval, percent
+from symnoise_ray.statistics.win_rate import ONE_SIDED
 
 Row = TypeVar("Row", TrialResult, Comparison)
-
-EXTRAPOLATED = 0.05
-"""Where the longer answer is the trial's on less than this share of the prompts, or on more than
-the rest, the rate at equal lengths is an extrapolation."""
 
 
 def ranked(trials: Iterable[Row]) -> list[Row]:
@@ -44,7 +41,7 @@ def at_equal_lengths(
     if rate is None:
         return DASH
     text = f"{percent(rate)} ({interval(ends)})" if ends else percent(rate)
-    if longer is None or EXTRAPOLATED <= longer <= 1 - EXTRAPOLATED:
+    if longer is None or ONE_SIDED <= longer <= 1 - ONE_SIDED:
         return text
     return f"{text}, longer on {percent(longer)} %"
 
