@@ -35,7 +35,7 @@ Axes = tuple[str, str]
 
 
 def confirmed(arms: Sequence[Arm], effect: float, count: int) -> Figure:
-    """Win rates of the confirmation with their intervals, around the zone that matters not."""
+    """Win rates and intervals of the confirmation, over the differences that do not matter."""
     y = alt.Y("label:N", sort=alt.EncodingSortField("number", op="min"), title=None)
     zone = alt.Chart(alt.InlineData(values=[{}])).mark_rect(color="#888", opacity=0.13)
     zone = zone.encode(x=alt.datum(0.5 - effect), x2=alt.datum(0.5 + effect))

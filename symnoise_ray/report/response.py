@@ -59,7 +59,7 @@ def _tuned(results: SweepResult, trial: str) -> dict[str, Any]:
 
 
 def _places(points: Sequence[Point], name: str) -> list[float]:
-    """Evenly spread values of a setting, by their logarithm; none where an arm varied it not."""
+    """Evenly spread values of a setting, by their logarithm; none where the arm did not vary it."""
     values = [float(point[name]) for point in points if point.get(name)]
     if len(set(values)) < 2:
         return []
