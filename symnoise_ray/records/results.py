@@ -290,6 +290,7 @@ def read_sweep(directory: Path) -> SweepResult:
             paths,
             config["name"],
             INTERRUPTED,
+            verdict=_asked(config.get("question", {})),
             tracking_uri=config["tracking"]["uri"] or default_tracking_uri(directory),
             experiment=config["tracking"]["experiment"],
         )
@@ -302,6 +303,14 @@ def read_sweep(directory: Path) -> SweepResult:
     if not ended and paths.results.is_file():
         return found
     trials = sorted((*found.trials, *ended), key=lambda each: (each.part != "search", each.trial))
-    return replace(
-        found, status=INTERRUPTED, verdict=Verdict(NO_END), trials=tuple(trials), finished=""
-    )
+    verdict = replace(found.verdict, sentence=NO_END, decisions=())
+    if not paths.results.is_file():
+        own = (trial.arm for trial in trials if trial.is_reference)
+        verdict = replace(verdict, reference=next(own, verdict.reference))
+    return replace(found, status=INTERRUPTED, verdict=verdict, trials=tuple(trials), finished="")
+
+
+def _asked(question: Mapping[str, Any]) -> Verdict:
+    """A verdict that is still to be given on a sweep's question."""
+    names = ("treatment", "effect", "population")
+    return Verdict(**{name: question[name] for name in names if name in question})

@@ -117,7 +117,7 @@ def _decision_row(row: Decision) -> tuple[str, ...]:
     needed = f"about {row.seeds_needed}" if row.seeds_needed else DASH
     return (
         row.label or row.arm,
-        row.verdict + (" (withheld)" if row.withheld else ""),
+        words.verdict(row.verdict, row.withheld),
         ", ".join(map(str, row.looks)) or DASH,
         STOPPED.get(row.stopped, DASH),
         f"{row.num_failed} of {row.num_trained}",

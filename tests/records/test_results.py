@@ -132,6 +132,19 @@ def test_a_sweep_without_its_end_is_loaded_with_the_trials_that_ended(tmp_path: 
     assert loaded.tracking_uri == f"sqlite:///{tmp_path.parent / 'mlflow.db'}"
 
 
+def test_a_sweep_without_its_end_knows_its_question(tmp_path: Path):
+    question = {"treatment": "lora.rank", "reference": 8, "effect": 0.05, "population": "x"}
+    tracking = {"uri": None, "experiment": "symnoise_ray"}
+    content = {"name": "small", "tracking": tracking, "question": question}
+    write_json(content, tmp_path / SWEEP)
+    for trial in (replace(DONE, arm="rank-16"), replace(FAILED, arm="rank-8", is_reference=True)):
+        write_json(trial.to_json(), tmp_path / "trials" / trial.trial / RESULT)
+    verdict = symnoise_ray.load(str(tmp_path)).verdict
+    assert (verdict.treatment, verdict.reference) == ("lora.rank", "rank-8")
+    assert (verdict.effect, verdict.population) == (0.05, "x")
+    assert verdict.sentence.startswith("The sweep was interrupted")
+
+
 def test_a_verdict_from_before_the_newest_trials_is_not_given(tmp_path: Path):
     write_json(sweep(tmp_path).to_json(), tmp_path / RESULTS)
     newer = TrialResult("003-neftune", values={"win_rate": 0.5})
