@@ -156,8 +156,8 @@ class _Drawn:
 
 
 def cautious(spread: Spread, num_prompts: float, freedom: int) -> Spread:
-    """Components to plan with: few seeds say little of how much seeds differ, so the upper end of
-    their variance's 80 % interval takes the place of the estimate.
+    """Components to plan with: few seeds say little of how much seeds differ, so a bound that their
+    variance is below in 80 % of samples takes the place of the estimate.
 
     Args:
         spread: Variance components as estimated.

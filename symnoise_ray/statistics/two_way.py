@@ -37,12 +37,6 @@ class Spread(NamedTuple):
     seeds: float
     rest: float
 
-    def mean_squares(self, num_prompts: float, num_seeds: float) -> MeanSquares:
-        """Their expectation over so many prompts and seeds."""
-        return MeanSquares(
-            self.rest + num_seeds * self.prompts, self.rest + num_prompts * self.seeds, self.rest
-        )
-
 
 def half_width(
     squares: MeanSquares, num_prompts: float, num_seeds: float, confidence: float
