@@ -183,6 +183,7 @@ def cut(lines: list[list[int]], count: int) -> list[list[list[int]]]:
     """Lines in so many micro-batches, none empty; if need be, lines of several rows are split."""
     while len(lines) < count:
         fullest = max(lines, key=len)
+        assert len(fullest) > 1, "there must be a row for each micro-batch"
         lines = [line for line in lines if line is not fullest] + [fullest[::2], fullest[1::2]]
     size, larger = divmod(len(lines), count)
     starts = [index * size + min(index, larger) for index in range(count + 1)]

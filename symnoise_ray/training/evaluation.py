@@ -24,10 +24,10 @@ _NOISE_SEED = 23
 
 
 class _Share(NamedTuple):
-    """A worker's batches of some rows, and their weight: 0 if other workers have all rows."""
+    """A worker's batches of some rows; those from `num_own` on only keep it in step with others."""
 
     batches: list[Batch]
-    weight: int
+    num_own: int
 
 
 class Evaluation:
@@ -87,8 +87,8 @@ class Evaluation:
         """Mean loss per answer token under each copy's noise, over all workers; and the mean over
         rows of how far the last two copies' losses of the row are apart."""
         sums = torch.zeros(len(copies) + 3, device=self.device, dtype=torch.float64)
-        for batch in share.batches:
-            batch = batch.to(self.device)
+        for number, batch in enumerate(share.batches):
+            batch, weight = batch.to(self.device), int(number < share.num_own)
             losses_CB = []
             for copy in copies:
                 with self.probe.applied((copy,), batch.sample_BL, batch.position_BL, step=0):
@@ -96,7 +96,7 @@ class Evaluation:
             tokens_B = batch.row_counts()
             apart_B = (losses_CB[-1] - losses_CB[-min(2, len(copies))]).abs() / tokens_B
             found = [*(loss_B.sum() for loss_B in losses_CB), tokens_B.sum(), apart_B.sum()]
-            sums += share.weight * torch.stack([*found, torch.ones_like(tokens_B).sum()])
+            sums += weight * torch.stack([*found, torch.ones_like(tokens_B).sum()])
         if dist.get_world_size() > 1:
             dist.all_reduce(sums)
         *totals, num_tokens, apart, num_rows = sums.tolist()
@@ -110,12 +110,13 @@ class Evaluation:
 def _share(table: TokenTable, chosen: list[int], size: int, pad_id: int) -> _Share:
     """This worker's share of the chosen rows, in batches of at most `size`.
 
-    All workers get the same number of batches, since they must gather sharded weights together.
+    All workers get the same number of batches, since they must gather sharded weights together. A
+    worker whose own rows do not fill so many takes the shortest row of all for the rest.
     """
     rank, world_size = dist.get_rank(), dist.get_world_size()
     chosen = sorted(chosen, key=lambda number: table.lengths[number])
-    own = chosen[rank::world_size]
+    own = [[number] for number in chosen[rank::world_size]]
     num_batches = -(-len(chosen[::world_size]) // size)
-    lines = [[number] for number in own or chosen[:1]]
-    batches = [collate(part, table, pad_id) for part in cut(lines, num_batches)]
-    return _Share(batches, int(bool(own)))
+    parts = cut(own, min(num_batches, len(own))) if own else []
+    fillers = [[chosen[:1]]] * (num_batches - len(parts))
+    return _Share([collate(part, table, pad_id) for part in (*parts, *fillers)], len(parts))

@@ -9,7 +9,7 @@ import torch
 from symnoise_ray.config import TrialConfig
 from symnoise_ray.data.token_table import TokenTable
 from symnoise_ray.data.tokens import IGNORE_INDEX, TokenRow, TokenRows
-from symnoise_ray.training.batches import Batches, collate
+from symnoise_ray.training.batches import Batches, collate, cut
 from symnoise_ray.training.schedule import num_steps
 
 
@@ -112,3 +112,9 @@ def test_steps_are_the_whole_batches_in_the_epochs(
         {"train": {"num_epochs": epochs, "global_batch_size": size, "max_steps": max_steps}}
     )
     assert num_steps(config, count) == steps
+
+
+def test_a_micro_batch_without_a_row_is_never_made() -> None:
+    assert cut([[1, 2, 3], [4]], 3) == [[[4]], [[1, 3]], [[2]]]
+    with pytest.raises(AssertionError, match="a row for each micro-batch"):
+        cut([[1], [2]], 3)

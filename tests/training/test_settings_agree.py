@@ -107,6 +107,21 @@ def test_two_workers_train_like_one(trial: Trial, tmp_path: Path) -> None:
         assert got == pytest.approx(curve(expected), rel=2e-4, abs=1e-4), way
 
 
+@pytest.mark.usefixtures("process_group")
+def test_workers_measure_rows_that_do_not_divide_among_them(trial: Trial, tmp_path: Path) -> None:
+    uneven = {"train__micro_batch_size": 1, "train__num_clean_rows": 3, "train__max_steps": 1}
+    alone = trial(**{**COMMON, **uneven})
+    configs = [alone, trial(**{**COMMON, **uneven, "train__zero_stage": 3})]
+    for rank in range(2):
+        texts = [config.model_dump_json() for config in configs]
+        (tmp_path / f"{rank}.json").write_text(json.dumps(texts))
+    told = run_ranks(SCRIPT, tmp_path)[0]
+    found = [json.loads(line) for line in told.splitlines() if line.startswith("[{")]
+    assert len(found) == len(configs)
+    for records in found:
+        assert curve(records) == pytest.approx(curve(run(alone)), rel=2e-4, abs=1e-4)
+
+
 @pytest.mark.slow
 def test_workers_that_were_told_different_trials_do_not_start(trial: Trial, tmp_path: Path) -> None:
     for rank, lr in enumerate((1e-3, 2e-3)):
