@@ -32,6 +32,8 @@ _PLAIN: dict[str, tuple[type, ...]] = {
     "object": (dict,),
 }
 _OUTPUT = re.compile(r"--output[= ]([^\s\"']+)")
+_SWEEP = re.compile(r"symnoise_ray\.tune|symnoise-ray tune")
+_GPUS = re.compile(r"workers\.gpus_per_worker=(?!0+(\.0*)?(\s|$))")
 
 
 @cache
@@ -61,6 +63,7 @@ def check(document: Document) -> Iterator[Complaint]:
     yield from _dashboard(document, cluster)
     yield from _groups(document, cluster)
     yield from _output(document, cluster)
+    yield from _first_room(document, cluster)
 
 
 def unchecked() -> Iterator[str]:
@@ -169,12 +172,11 @@ def _groups(document: Document, cluster: KeyPath) -> Iterator[Complaint]:
 
 def _output(document: Document, cluster: KeyPath) -> Iterator[Complaint]:
     """The folder that the sweep writes to is a claim's, on the head and on all workers."""
-    entrypoint = str(document.get("spec", "entrypoint") or "")
+    entrypoint = _entrypoint(document)
     if problem := syntax_problem(entrypoint):
         yield document.at(("spec", "entrypoint"), f"bash must read it, but says: {problem[1]}")
-    is_sweep = re.search(r"symnoise_ray\.tune|symnoise-ray tune", entrypoint)
     found = _OUTPUT.search(entrypoint)
-    if is_sweep and found is None:
+    if _SWEEP.search(entrypoint) and found is None:
         text = (
             "a sweep in pods must have --output on the shared volume, or its results go with them"
         )
@@ -191,6 +193,31 @@ def _output(document: Document, cluster: KeyPath) -> Iterator[Complaint]:
                 f"--output {found[1]} must lie on a volume of a claim in every pod, but here it is "
                 "the pod's own disk; mount a persistentVolumeClaim there",
             )
+
+
+def _first_room(document: Document, cluster: KeyPath) -> Iterator[Complaint]:
+    """A sweep counts the pods that exist when it starts, unless it is told how many will come."""
+    entrypoint = _entrypoint(document)
+    groups = document.items(*cluster, "workerGroupSpecs")
+    if not groups or not _SWEEP.search(entrypoint) or "workers.max_slots=" in entrypoint:
+        return
+    head = document.mapping(*cluster, "headGroupSpec", "rayStartParams")
+    head_trains = str(head.get("num-cpus")) != "0" and not _GPUS.search(entrypoint)
+    starts = [
+        group.get("replicas") or group.get("minReplicas")
+        for group in groups
+        if isinstance(group, Mapping)
+    ]
+    if not head_trains and not any(starts):
+        yield document.at(
+            ("spec", "entrypoint"),
+            "a sweep must have a worker pod when it starts or know how many will come, but every "
+            "worker group begins with 0; add workers.max_slots=N, the trials that all pods hold",
+        )
+
+
+def _entrypoint(document: Document) -> str:
+    return str(document.get("spec", "entrypoint") or "")
 
 
 def _is_shared(document: Document, pod: KeyPath, folder: str) -> bool:

@@ -102,6 +102,7 @@ MISTAKES = {
         Mistake(
             "/mnt/symnoise/runs", "/elsewhere/runs", "must lie on a volume of a claim", line="spec:"
         ),
+        Mistake(" workers.max_slots=5", "", "add workers.max_slots=N", line="entrypoint:"),
         Mistake("fsGroup: 100", "fsGrup: 100", "'fsGrup' was unexpected"),
         Mistake("ray.io/v1\n", "ray.io/v1alpha1\n", "apiVersion must be ray.io/v1"),
     ],
@@ -150,6 +151,33 @@ def test_a_mistake_is_named_with_its_line(name: str, mistake: Mistake, tmp_path:
     found = complaints(planted(name, mistake, tmp_path))
     where = mistake.line or mistake.new.strip()
     assert any(where in line and mistake.said in said for line, said in found), found
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("minReplicas: 0", "minReplicas: 1"),
+        ("replicas: 0", "replicas: 1"),
+        ('num-cpus: "0"', 'num-cpus: "4"'),
+    ],
+)
+def test_a_sweep_that_has_room_at_its_start_needs_no_number_of_trials(
+    old: str, new: str, tmp_path: Path
+):
+    text = (CLUSTERS / "kuberay" / "rayjob.yaml").read_text(encoding="utf-8")
+    assert old in text
+    text = text.replace(" workers.max_slots=5", "").replace(old, new, 1)
+    path = tmp_path / "job.yaml"
+    path.write_text(text.replace("gpus_per_worker=1", "gpus_per_worker=0"), encoding="utf-8")
+    assert complaints(path) == []
+
+
+def test_a_head_without_gpus_is_no_room_for_trials_that_need_them(tmp_path: Path):
+    mistake = Mistake(" workers.max_slots=5", "", "")
+    path = planted("kuberay/rayjob.yaml", mistake, tmp_path)
+    path.write_text(path.read_text().replace('num-cpus: "0"', 'num-cpus: "4"'))
+    ((_, said),) = complaints(path)
+    assert "every worker group begins with 0" in said
 
 
 def test_all_mistakes_of_a_file_are_told(tmp_path: Path):
