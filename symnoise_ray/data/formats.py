@@ -100,11 +100,11 @@ def to_example(row: Any, fields: Fields | None = None, *, prompt: bool = False) 
         if row.get(key) is not None:
             return _conversation(row[key], key, row, prompt)
     if row.get("instances") is not None and "instruction" in row:
-        return _self_instruct(row)
+        return _self_instruct(row, prompt)
     if prompt and row.get("turns") is not None:
         return _questions(row)
     if _has(row, "instruction", "output", prompt):
-        return _alpaca(row)
+        return _alpaca(row, prompt)
     if _has(row, "prompt", "completion", prompt):
         return _completion(row, prompt)
     keys = ", ".join(sorted(map(str, row))) or "none"
@@ -146,23 +146,28 @@ def _has(row: dict[str, Any], request: str, answer: str, prompt: bool) -> bool:
     return request in row and (answer in row or prompt)
 
 
-def _alpaca(row: dict[str, Any]) -> Example:
-    """Stanford Alpaca's columns; `history` and `system` as LLaMA-Factory adds them."""
-    turns = [*_history(row.get("history")), (_text(row, "instruction"), _answer(row, "output"))]
+def _alpaca(row: dict[str, Any], prompt: bool) -> Example:
+    """Stanford Alpaca's columns; `history` and `system` as LLaMA-Factory adds them.
+
+    A row without an answer is left out later, unless its earlier turns have some.
+    """
+    earlier, answer = _history(row.get("history")), _answer(row, "output")
+    if earlier and not prompt and not answer.strip():
+        raise RowError("a turn must not be empty", "output is")
     return Example(
-        tuple(turns),
+        (*earlier, (_text(row, "instruction"), answer)),
         input=_optional(row, "input"),
         system=_optional(row, "system"),
         dataset=str(row.get("dataset") or ""),
     )
 
 
-def _self_instruct(row: dict[str, Any]) -> Example:
+def _self_instruct(row: dict[str, Any], prompt: bool) -> Example:
     """Self-Instruct's tasks: the input and output stand in a list of instances."""
     instances = row["instances"]
     if not isinstance(instances, list) or len(instances) != 1 or not isinstance(instances[0], dict):
         raise RowError("instances must be a list of one object")
-    return _alpaca({"instruction": row["instruction"], **instances[0]})
+    return _alpaca({"instruction": row["instruction"], **instances[0]}, prompt)
 
 
 def _questions(row: dict[str, Any]) -> Example:

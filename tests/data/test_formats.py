@@ -178,6 +178,11 @@ def test_turns_that_are_no_questions_are_refused(turns: Any, told: str) -> None:
         to_example({"turns": turns}, prompt=True)
 
 
+def test_a_prompt_with_earlier_turns_needs_no_answer() -> None:
+    row = {"instruction": "Two?", "output": "", "history": [["One?", "1"]]}
+    assert to_example(row, prompt=True) == Example((("One?", "1"), ("Two?", "")))
+
+
 # What is refused
 
 
@@ -193,6 +198,7 @@ def test_turns_that_are_no_questions_are_refused(turns: Any, told: str) -> None:
         (sharegpt(("human", "a"), ("gpt", " \n")), r"must not be empty, but turn 2 \(assistant\)"),
         (sharegpt(("human", ""), ("gpt", "b")), r"must not be empty, but turn 1 \(user\)"),
         ({"instruction": "a", "output": "b", "history": [["c", ""]]}, "empty, but history"),
+        ({"instruction": "a", "output": " ", "history": [["c", "d"]]}, "not be empty, but output"),
         ({"instruction": "a", "output": "b", "history": ["c"]}, "history must be a list of"),
         ({"instruction": "a", "output": "b", "history": {}}, "history must be .* but got dict"),
         ({"instruction": "a", "output": "b", "history": [[1, "c"]]}, "history must be text"),
