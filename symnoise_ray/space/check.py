@@ -6,18 +6,29 @@ place and the key.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from symnoise_ray.config import SweepConfig
 from symnoise_ray.config.faults import KeyPath, nearest
 from symnoise_ray.config.loading import OVERRIDE, Document
 from symnoise_ray.errors import UserError
-from symnoise_ray.space.design import Arms, design, reference_baseline, treatment_of
+from symnoise_ray.space.design import (
+    FRESH_SEED,
+    Arms,
+    Cell,
+    design,
+    first_seed,
+    reference_baseline,
+    treatment_of,
+)
 from symnoise_ray.space.parameters import Params, Space, corners, in_range, leaf_paths, resolve
 
 Fault = Callable[[KeyPath, str], UserError]
 """Makes the error about a place of the space, as `Document.fault` does."""
+
+_SEEDS = 2**32
+"""Seeds are below it, as `train.seed` says."""
 
 
 def check_sweep(sweep: SweepConfig, document: Document | None = None) -> None:
@@ -56,6 +67,7 @@ def check_sweep(sweep: SweepConfig, document: Document | None = None) -> None:
     points = [cell.point for cell in cells if cell.point is not None]
     for point in (*corners(_searched(sweep)), *points):
         resolve(sweep, point, document, where(("parameters",)))
+    _check_seeds(sweep, cells, fault)
     _check_budget(sweep, len(cells), fault)
 
 
@@ -215,6 +227,22 @@ def _check_question(sweep: SweepConfig, known: list[str], fault: Fault) -> None:
             path,
             f"the values of {treatment} must differ in letters, digits, dots or hyphens, "
             f"since they name files, but are {listed}",
+        )
+
+
+def _check_seeds(sweep: SweepConfig, cells: Sequence[Cell], fault: Fault) -> None:
+    """The seeds that are counted from the trial's must be seeds too, to the last look's."""
+    arms, blocks = Arms.of(sweep), [cell.block for cell in cells]
+    further = max(blocks, default=0)
+    if sweep.confirm.arms:
+        further = max(further, FRESH_SEED + sweep.confirm.looks[-1] - 1)
+    seed = max(first_seed(sweep, arms.treatment, value) for value in arms.values)
+    if seed + further >= _SEEDS:
+        is_arm = arms.treatment == "train.seed" and "train.seed" in sweep.parameters
+        raise fault(
+            ("parameters", "train.seed") if is_arm else ("trial", "train", "seed"),
+            f"train.seed must be {_SEEDS - 1 - further} at most, since the sweep's trials count up "
+            f"to {further} on from it and a seed must be below 2**32, but is {seed}",
         )
 
 

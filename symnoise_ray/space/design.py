@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from symnoise_ray.config import Parameter, SweepConfig, TrialConfig
+from symnoise_ray.config import Parameter, SweepConfig, TrainConfig, TrialConfig
 from symnoise_ray.errors import UserError
 from symnoise_ray.space.parameters import Params, Space, flat, resolve
 from symnoise_ray.space.spread import draws_of, value_at
@@ -22,6 +22,8 @@ from symnoise_ray.space.spread import draws_of, value_at
 NUM_STARTUP = 10
 """Blocks that an adaptive sampler is given before it proposes; Optuna's own number."""
 ADAPTIVE = ("tpe", "gp")
+FRESH_SEED = 1000
+"""Distance of the first confirmation's seeds from the search's."""
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -103,6 +105,16 @@ def fixed_value(sweep: SweepConfig, name: str) -> Any:
     if isinstance(given, dict) and key in given:
         return given[key]
     return flat(TrialConfig()).get(name)
+
+
+def first_seed(sweep: SweepConfig, treatment: str, arm: Any) -> int:
+    """The training seed that an arm's further seeds are counted from.
+
+    All arms share it, whatever seeds the search varied. Where the seed is the treatment, each arm
+    has its own: so a setting can meet itself.
+    """
+    seed = arm if treatment == "train.seed" else fixed_value(sweep, "train.seed")
+    return TrainConfig(seed=seed).seed
 
 
 def _conditional_on(treatment: str, parameters: dict[str, Parameter]) -> set[str]:

@@ -20,10 +20,11 @@ from symnoise_ray.records.layout import COMPLETIONS, CONFIG, trial_directory
 from symnoise_ray.records.results import TrialResult
 from symnoise_ray.space.check import check_sweep
 from symnoise_ray.space.design import (
+    FRESH_SEED,
     Arms,
     Cell,
     design,
-    fixed_value,
+    first_seed,
     reference_baseline,
     treatment_of,
 )
@@ -33,8 +34,6 @@ from symnoise_ray.space.step_costs import with_cost
 
 _OF_SEED = re.compile(r"-seed\d+|-prompts\d+$")
 """What the name of a trial of the confirmation has beside its setting's."""
-FRESH_SEED = 1000
-"""Distance of the first confirmation's seeds from the search's."""
 ADDED = 100_000
 """Trials that were added by an order are numbered from here on, past every design that may still
 grow; each is a block of its own."""
@@ -184,13 +183,7 @@ class SweepPlans:
         )
 
     def _fresh_seed(self, arm: Any, number: int) -> int:
-        """All arms share the fresh seeds, whatever seeds the search varied.
-
-        Where the seed is the treatment, each arm has its own: so a setting can meet itself.
-        """
-        of_arm = self.arms.treatment == "train.seed"
-        first: int = arm if of_arm else fixed_value(self.sweep, "train.seed")
-        return first + self.fresh + number
+        return first_seed(self.sweep, self.arms.treatment, arm) + self.fresh + number
 
     def _seeded(self, point: Params, block: int) -> Params:
         if "train.seed" in point:

@@ -14,9 +14,8 @@ from symnoise_ray.config import SweepConfig
 from symnoise_ray.preflight.power import Confirmation, declaration
 from symnoise_ray.records.files import read_json, write_json
 from symnoise_ray.records.layout import DESIGN, LOCK
-from symnoise_ray.space.design import Arms, design
+from symnoise_ray.space.design import FRESH_SEED, Arms, design
 from symnoise_ray.space.parameters import resolve
-from symnoise_ray.space.trials import FRESH_SEED
 from symnoise_ray.statistics.looks import declared_looks
 from symnoise_ray.sweep import ordered
 from symnoise_ray.sweep.earlier import used_seeds

@@ -26,7 +26,8 @@ from symnoise_ray.records.results import SweepResult, TrialResult
 from symnoise_ray.records.verdict import Choice, Decision
 from symnoise_ray.report.board import Board
 from symnoise_ray.space.counts import size_text
-from symnoise_ray.space.trials import FRESH_SEED, SweepPlans, first_point, known_points
+from symnoise_ray.space.design import FRESH_SEED
+from symnoise_ray.space.trials import SweepPlans, first_point, known_points
 from symnoise_ray.sweep.budget import Budget
 from symnoise_ray.sweep.directory import claim_directory
 from symnoise_ray.sweep.earlier import used_prompts

@@ -8,6 +8,7 @@ from symnoise_ray.cli.main import main
 from symnoise_ray.config.loading import load_sweep
 from symnoise_ray.errors import UserError
 from symnoise_ray.space.check import check_sweep
+from symnoise_ray.space.trials import SweepPlans
 
 SPACE = """\
 name: asked
@@ -177,3 +178,48 @@ def test_effects_up_to_one_half_are_taken(effect: str, tmp_path: Path) -> None:
 
 def test_without_a_confirmation_there_need_be_no_question(tmp_path: Path) -> None:
     check(tmp_path, space(confirm="arms: 0").replace("num_trials: 3", "num_trials: 2"))
+
+
+# Seeds
+
+
+@pytest.mark.parametrize(("looks", "most"), [("[2, 3]", 2**32 - 1003), ("[3, 5, 8]", 2**32 - 1008)])
+def test_the_seeds_of_the_last_look_are_checked_before_anything_starts(
+    looks: str, most: int, tmp_path: Path
+) -> None:
+    def text(seed: int) -> str:
+        return space(confirm=f"arms: 1, looks: {looks}", trial=f"train: {{seed: {seed}}}")
+
+    check(tmp_path, text(most))
+    told = rf"space\.yaml:3: train\.seed must be {most} at most, .* but is {most + 1}"
+    with pytest.raises(UserError, match=told):
+        check(tmp_path, text(most + 1))
+
+
+def test_the_seeds_of_a_search_without_confirmation_count_its_blocks(tmp_path: Path) -> None:
+    def text(seed: int) -> str:
+        searched = space(confirm="arms: 0", trial=f"train: {{seed: {seed}}}")
+        return searched.replace("num_trials: 3", "num_trials: 4")
+
+    check(tmp_path, text(2**32 - 3))
+    with pytest.raises(UserError, match=r"space\.yaml:3: train\.seed must be 4294967293 at most"):
+        check(tmp_path, text(2**32 - 2))
+
+
+def test_a_seed_that_is_an_arm_leaves_room_for_its_fresh_seeds(tmp_path: Path) -> None:
+    text = space("treatment: train.seed, reference: 1").replace(
+        "optim.schedule: {type: categorical, choices: [linear, cosine]}",
+        "train.seed: {type: categorical, choices: [1, 4294967290]}",
+    )
+    text = text.replace("[{noise.type: none}]", "[{noise.type: none, train.seed: 1}]")
+    with pytest.raises(UserError, match=r"space\.yaml:8: train\.seed must be 4294966293 at most"):
+        check(tmp_path, text)
+
+
+def test_a_seed_that_is_written_as_text_is_counted_on_from(tmp_path: Path) -> None:
+    text = space(trial='train: {seed: "5"}')
+    (tmp_path / "space.yaml").write_text(text)
+    sweep, document = load_sweep(str(tmp_path / "space.yaml"))
+    check_sweep(sweep, document)
+    plan = SweepPlans(sweep, tmp_path).confirm({"noise.type": "none"}, 0)
+    assert plan.config.train.seed == 1005

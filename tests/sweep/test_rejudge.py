@@ -17,7 +17,8 @@ from symnoise_ray.errors import EXIT_FAILED, EXIT_OK, EXIT_USER
 from symnoise_ray.records.files import write_json
 from symnoise_ray.records.layout import DESIGN, SWEEP
 from symnoise_ray.records.results import read_sweep
-from symnoise_ray.space.trials import FRESH_SEED, SweepPlans
+from symnoise_ray.space.design import FRESH_SEED
+from symnoise_ray.space.trials import SweepPlans
 from symnoise_ray.sweep.decide import decision
 from symnoise_ray.sweep.results import assemble
 from symnoise_ray.tracking.store import Store
