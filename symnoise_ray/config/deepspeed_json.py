@@ -16,6 +16,8 @@ AUTO = "auto"
 """Hugging Face's word for a value that the trainer fills in."""
 
 _OPTIMIZERS = ("adamw", "adam")
+_SECTIONS = ("fp16", "amp", "data_types")
+"""Keys that hold settings, beside those that `fixed` leads through."""
 
 
 class Fixed(NamedTuple):
@@ -54,17 +56,21 @@ def canonical(value: Any) -> str:
 
 
 def contradiction(text: str, fixed: dict[str, Fixed]) -> str | None:
-    """The first key whose value is not the trial's, with both values; None if there is none.
+    """The first key whose value is not the trial's, or that cannot hold it; None if there is none.
 
     Args:
         text: Settings in canonical form.
         fixed: DeepSpeed's dotted keys -> the trial's values of them.
     """
+    sections = {*_SECTIONS, *(key[:end] for key in fixed for end in _dots(key))}
     for key, value in _leaves(json.loads(text)):
         given = f"{key}={json.dumps(value)}"
         section = key.split(".")[0]
         if value == AUTO:
             continue
+        if key in sections and not isinstance(value, dict):
+            got = json.dumps(value)
+            return f"{key} must be a mapping of settings, but got {got}; write one or leave it out"
         if key in fixed:
             if not _same(value, fixed[key].value):
                 return f'{given} contradicts {fixed[key].setting}; make them equal or write "auto"'
@@ -102,6 +108,10 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def _dots(key: str) -> Iterator[int]:
+    return (place for place, sign in enumerate(key) if sign == ".")
 
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:

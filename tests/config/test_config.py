@@ -529,6 +529,37 @@ def test_a_deepspeed_setting_that_contradicts_the_trial_is_refused_with_both_val
         with_deepspeed(given)
 
 
+@pytest.mark.parametrize(
+    ("given", "key", "shown"),
+    [
+        ({"bf16": True}, "bf16", "true"),
+        ({"fp16": True}, "fp16", "true"),
+        ({"amp": [1]}, "amp", r"\[1\]"),
+        ({"data_types": "fp32"}, "data_types", '"fp32"'),
+        ({"zero_optimization": True}, "zero_optimization", "true"),
+        ({"zero_optimization": None}, "zero_optimization", "null"),
+        (
+            {"zero_optimization": {"offload_optimizer": "cpu"}},
+            r"zero_optimization\.offload_optimizer",
+            '"cpu"',
+        ),
+        ({"optimizer": {"params": 3}}, r"optimizer\.params", "3"),
+    ],
+)
+def test_a_deepspeed_section_that_is_no_mapping_is_refused(
+    given: dict[str, Any], key: str, shown: str
+) -> None:
+    told = rf"train\.deepspeed: {key} must be a mapping of settings, but got {shown}; write one"
+    with pytest.raises(ValidationError, match=told):
+        with_deepspeed(given, train={"offload": "optimizer"})
+
+
+@pytest.mark.parametrize("empty", ["bf16", "fp16", "zero_optimization"])
+def test_a_deepspeed_section_may_be_empty_or_open(empty: str) -> None:
+    for value in ({}, "auto"):
+        assert with_deepspeed({empty: value}).train.deepspeed is not None
+
+
 def test_a_deepspeed_file_may_say_what_the_trial_says_or_leave_it_open() -> None:
     agreeing = {
         "train_batch_size": "auto",
