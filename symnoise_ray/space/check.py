@@ -221,6 +221,7 @@ def _check_question(sweep: SweepConfig, known: list[str], fault: Fault) -> None:
             f"{treatment} must take two values at least, one to be compared with "
             f"{question.reference}, but takes only {listed}",
         )
+    _check_contrasts(sweep, arms, fault)
     names = list(map(arms.name, arms.values))
     if len(set(names)) < len(names):
         raise fault(
@@ -228,6 +229,19 @@ def _check_question(sweep: SweepConfig, known: list[str], fault: Fault) -> None:
             f"the values of {treatment} must differ in letters, digits, dots or hyphens, "
             f"since they name files, but are {listed}",
         )
+
+
+def _check_contrasts(sweep: SweepConfig, arms: Arms, fault: Fault) -> None:
+    """Another arm would be left out without a word, and so would the reference."""
+    known = [arms.name(value) for value in arms.values if value != arms.reference]
+    for name in (name for pair in sweep.confirm.contrasts for name in pair):
+        if name not in known:
+            raise fault(
+                ("confirm", "contrasts"),
+                f"confirm.contrasts must name arms that are compared with {arms.reference}, which "
+                f"are {', '.join(known)}, but got {name}; take another, or make it a value of "
+                "noise.type",
+            )
 
 
 def _check_seeds(sweep: SweepConfig, cells: Sequence[Cell], fault: Fault) -> None:

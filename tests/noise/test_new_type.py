@@ -23,10 +23,10 @@ SPACE = f"""
 name: new
 trial: {{data: {{train: demo}}, train: {{probe_alpha: 1}}}}
 parameters:
-  noise.type: {{type: categorical, choices: [none, {NEW}]}}
-  noise.alpha: {{type: float, low: 1, high: 9, when: {{noise.type: [{NEW}]}}}}
+  noise.type: {{type: categorical, choices: [none, symnoise, {NEW}]}}
+  noise.alpha: {{type: float, low: 1, high: 9, when: {{noise.type: [symnoise, {NEW}]}}}}
 baselines: [{{noise.type: none}}, {{noise.type: {NEW}, noise.alpha: 5}}]
-search: {{num_trials: 2}}
+search: {{num_trials: 4}}
 confirm: {{arms: 1, contrasts: [[symnoise, {NEW}]]}}
 """
 Trial = Callable[..., TrialConfig]

@@ -180,6 +180,28 @@ def test_without_a_confirmation_there_need_be_no_question(tmp_path: Path) -> Non
     check(tmp_path, space(confirm="arms: 0").replace("num_trials: 3", "num_trials: 2"))
 
 
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        ("", "none, which are symnoise, but got neftune"),
+        ("reference: symnoise", "symnoise, which are none, but got symnoise"),
+        (
+            "treatment: optim.schedule, reference: linear",
+            "linear, which are schedule-cosine, but got symnoise",
+        ),
+    ],
+)
+def test_a_contrast_names_two_arms_that_are_compared(
+    question: str, said: str, tmp_path: Path
+) -> None:
+    text = space(question, "arms: 1, looks: [2, 3], contrasts: [[symnoise, neftune]]")
+    told = (
+        rf"space\.yaml:\d+: confirm\.contrasts must name arms that are compared with {said}; take"
+    )
+    with pytest.raises(UserError, match=told):
+        check(tmp_path, text)
+
+
 # Seeds
 
 
