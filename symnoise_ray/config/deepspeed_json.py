@@ -48,7 +48,7 @@ def canonical(value: Any) -> str:
             raise ValueError(f"must be a readable JSON file or its text, but {error}") from None
     try:
         settings = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"must be JSON, but in {source}: {error}") from None
     if not isinstance(settings, dict):
         raise ValueError(f"must hold a JSON object, but {source} holds {settings!r}")

@@ -40,7 +40,7 @@ class JudgeConfig(Section):
     model behind an OpenAI-compatible endpoint. `local`: a Hugging Face model of your own, in
     a sweep on Ray workers that all trials share. `alpaca_eval`: an annotator of AlpacaEval's
     package (the extra `alpaca-eval`), with its own prompt, parser and keys."""
-    reference: str = "baseline"
+    reference: str = Field("baseline", min_length=1)
     """`baseline` (the plain fine-tuned trial of this sweep) or a file of AlpacaEval model
     outputs."""
     model: Annotated[str | None, MODEL] = None

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import ConstructorError, RoundTripConstructor
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
@@ -27,6 +28,7 @@ Config = TypeVar("Config", bound=BaseModel)
 Names = tuple[str, ...]
 Anchor = Callable[[dict[str, Any], Path], None]
 """Makes the paths of files in a document's values absolute, in place; they begin at the folder."""
+_TOO_DEEP = "{}: must be a few levels deep, but is nested too deeply to be read"
 OVERRIDE = "override "
 """How the place of an override begins."""
 
@@ -77,17 +79,41 @@ def read_yaml(text: str, source: str) -> Document:
         UserError: the text is not YAML, has a duplicate key, or is not a mapping.
     """
     try:
-        tree = YAML().load(text)
+        tree = _parser().load(text)
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         problem = str(getattr(error, "problem", None) or error).splitlines()[0].strip()
-        raise UserError(f"{source}{line}: must be valid YAML, but {problem}") from None
+        told = problem.removeprefix("but ")
+        raise UserError(f"{source}{line}: must be valid YAML, but {told}") from None
+    except RecursionError:
+        raise UserError(_TOO_DEEP.format(source)) from None
     if not isinstance(tree, Mapping):
         raise UserError(f"{source}: must hold a mapping of settings, but got {type(tree).__name__}")
     lines: dict[KeyPath, int] = {}
-    values = _plain(tree, (), lines)
+    try:
+        values = _plain(tree, (), lines)
+    except RecursionError:
+        raise UserError(_TOO_DEEP.format(source)) from None
     return Document(values, {path: f"{source}:{line}" for path, line in lines.items()}, source)
+
+
+class _Constructor(RoundTripConstructor):
+    """Says where a value stands that is not of the type that its form or its tag claims."""
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError) as error:
+            kind = str(node.tag).rpartition(":")[2]
+            problem = f"the value here is no {kind}; put it into quotes if it is text"
+            raise ConstructorError(problem=problem, problem_mark=node.start_mark) from error
+
+
+def _parser() -> YAML:
+    parser = YAML()
+    parser.Constructor = _Constructor
+    return parser
 
 
 def _plain(node: Any, path: KeyPath, lines: dict[KeyPath, int]) -> Any:

@@ -17,13 +17,13 @@ class Parameter(Section):
 
     type: Literal["float", "int", "categorical"]
     """Kind of the values: numbers, whole numbers, or a list of choices."""
-    low: float | None = None
+    low: float | None = Field(None, allow_inf_nan=False)
     """Smallest value of a `float` or `int`."""
-    high: float | None = None
+    high: float | None = Field(None, allow_inf_nan=False)
     """Largest value of a `float` or `int`."""
     log: bool = False
     """Sample the logarithm of the value uniformly; `low` must then be above 0."""
-    step: float | None = Field(None, gt=0)
+    step: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Distance between neighbouring values, above 0. By default a `float` is continuous, and an
     `int` takes every whole number."""
     choices: tuple[bool | int | float | str | None, ...] | None = None

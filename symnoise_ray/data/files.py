@@ -11,6 +11,7 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ _CODECS = {
     b"\x28\xb5\x2f\xfd": "zstd",
 }
 """First bytes of a compressed file -> pyarrow's name of the method."""
+_TOO_DEEP = "it is nested too deeply to be read"
 _ARCHIVES = {b"PK\x03\x04": "a zip archive", b"\xfd7zXZ\x00": "an xz file"}
 
 
@@ -83,9 +85,11 @@ def _json_records(text: str, path: Path) -> Iterator[tuple[str, Any]]:
     """Records of a JSON list, or of one JSON object per line."""
     if text.lstrip().startswith("["):
         try:
-            rows = json.loads(text)
+            rows = json.loads(text, parse_int=_number)
         except json.JSONDecodeError as error:
             raise DataError(f"{path}:{error.lineno}: must be valid JSON, but {error.msg}") from None
+        except RecursionError:
+            raise DataError(f"{path}: must be a list of rows, but {_TOO_DEEP}") from None
         yield from ((f"{path} row {number}", row) for number, row in enumerate(rows, 1))
         return
     _refuse_single_object(text, path)
@@ -97,9 +101,19 @@ def _json_records(text: str, path: Path) -> Iterator[tuple[str, Any]]:
 
 def _parsed(line: str) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(line, parse_int=_number)
     except json.JSONDecodeError as error:
         return RowError("a line must be one JSON object", f"{error.msg} at column {error.colno}")
+    except RecursionError:
+        return RowError("a line must be one JSON object", _TOO_DEEP)
+
+
+def _number(digits: str) -> int | Decimal:
+    """A whole number; Python makes no int of thousands of digits, and no field takes such one."""
+    try:
+        return int(digits)
+    except ValueError:
+        return Decimal(digits)
 
 
 def _refuse_single_object(text: str, path: Path) -> None:

@@ -70,7 +70,7 @@ def read_documents(text: str, source: str) -> list[Document]:
     Raises:
         UserError: the text is not YAML, or a document is not a mapping.
     """
-    loader = yaml.SafeLoader(text)
+    loader = _Loader(text)
     documents = []
     try:
         while loader.check_node():
@@ -89,9 +89,29 @@ def read_documents(text: str, source: str) -> list[Document]:
         where = f":{mark.line + 1}" if mark else ""
         problem = str(getattr(error, "problem", None) or error).splitlines()[0]
         raise UserError(f"{source}{where}: must be valid YAML, but {problem}") from None
+    except RecursionError:
+        text = "must be a few levels deep, but is nested too deeply to be read"
+        raise UserError(f"{source}: {text}") from None
     finally:
         loader.dispose()
     return documents
+
+
+class _Loader(yaml.SafeLoader):
+    """Says where a value stands that is not of the type that its form or its tag claims."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError) as error:
+            kind = node.tag.rpartition(":")[2]
+            raise _problem(
+                node, f"the value here is no {kind}; put it into quotes if it is text"
+            ) from error
+
+
+def _problem(node: yaml.Node, text: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=text, problem_mark=node.start_mark)
 
 
 class _Places:
@@ -102,9 +122,17 @@ class _Places:
         self.lines: dict[KeyPath, int] = {}
         self.repeated: list[Complaint] = []
         self._visited: set[int] = set()
+        self._around: list[yaml.Node] = []
 
     def note(self, node: yaml.Node, path: KeyPath) -> None:
-        """Walk a node; a key that `<<` merges in has the line of its origin."""
+        """Walk a node; a key that `<<` merges in has the line of its origin.
+
+        Raises:
+            MarkedYAMLError: a key is a list or a mapping, or an alias leads to what it is part of.
+        """
+        if any(node is other for other in self._around):
+            raise _problem(node, "an alias must not stand within what it names")
+        self._around.append(node)
         self.lines.setdefault(path, node.start_mark.line + 1)
         if isinstance(node, yaml.MappingNode):
             if id(node) not in self._visited:  # an alias leads here again
@@ -112,16 +140,20 @@ class _Places:
                 self._note_repeated(node)
                 self.loader.flatten_mapping(node)
             for key, value in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    raise _problem(key, "a key must be a word, and not a list or a mapping")
                 self.lines[(*path, key.value)] = key.start_mark.line + 1
                 self.note(value, (*path, key.value))
         elif isinstance(node, yaml.SequenceNode):
             for index, value in enumerate(node.value):
                 self.note(value, (*path, index))
+        self._around.pop()
 
     def _note_repeated(self, node: yaml.MappingNode) -> None:
         seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+        keys = (key for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for key in keys:
+            if key.value in seen:
                 text = f"'{key.value}' must be given once, but comes again; delete one of the two"
                 self.repeated.append(Complaint(key.start_mark.line + 1, text))
             seen.add(key.value)

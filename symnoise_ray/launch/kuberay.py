@@ -47,6 +47,10 @@ def _kinds() -> dict[str, dict[str, str]]:
 def check(document: Document) -> Iterator[Complaint]:
     """All complaints about one document, but for its images."""
     kind, version = document.get("kind"), str(document.get("apiVersion"))
+    for key in ("apiVersion", "kind"):
+        if not isinstance(document.get(key), str | None):
+            yield _wrong(document, (key,), document.get(key), "text")
+            return
     if not version.startswith("ray.io/"):
         yield from _kubernetes(document, (), document.values)
         yield from _claim(document)

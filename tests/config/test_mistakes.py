@@ -71,6 +71,24 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     "a wrong indent": ("  train:", "   train:", ":4: must be valid YAML, but "),
     "a key twice": ("search:", "name: other\nsearch:", ":11: must be valid YAML, but "),
     "an unclosed brace": ("high: 1e-2, log: true}", "high: 1e-2", " must be valid YAML, but "),
+    "a number that is none": (
+        "num_epochs: 1",
+        "num_epochs: 1, seed: !!int seven",
+        ":4: must be valid YAML, but the value here is no int; put it into quotes",
+    ),
+    "a day that there is not": (
+        "num_epochs: 1",
+        "num_epochs: 1, seed: 2024-13-45",
+        ":4: must be valid YAML, but the value here is no timestamp; put it into quotes",
+    ),
+    "a number of thousands of digits": ("num_epochs: 1", "seed: " + "9" * 5000, ":4: must be val"),
+    "another document": ("confirm:", "---\nconfirm:", ":12: must be valid YAML, but found another"),
+    "brackets without end": ("{name: demo}", "[" * 2000 + "]" * 2000, "is nested too deeply"),
+    "an end that is infinite": (
+        "optim.lr: {type: float, low: 1e-4, high: 1e-2, log: true}",
+        "train.num_clean_rows: {type: int, low: 1, high: .inf}",
+        ":8: parameters.train.num_clean_rows.high: must be a finite number, but got inf",
+    ),
     "a range the wrong way round": ("low: 1e-4", "low: 1", "low <= high must hold, but got low=1"),
     "the logarithm of zero": ("low: 1e-4", "low: 0", "low > 0 must hold when log is true, but got"),
     "an empty list of choices": ("[none, symnoise]", "[]", "needs a non-empty list of choices"),
@@ -139,6 +157,10 @@ OVERRIDES = {
     "a section that is replaced": (
         ["train={num_epochs: x}"],
         "override train={num_epochs: x}: train.num_epochs: must be a number, but got 'x'",
+    ),
+    "a file without a name": (
+        ["judge.reference=''"],
+        "override judge.reference='': judge.reference: string should have at least 1 character",
     ),
     "no equals sign": (["train.num_epochs"], "an override must be key=value, but got"),
     "a key of another type": (

@@ -195,6 +195,11 @@ def test_turns_must_alternate_and_end_with_an_answer(
         ('{"messages": [{"content": "a"}]}', r":2: a role must be one of .* but turn 1 has None"),
         ('{"instruction": "a", ', r":2: a line must be one JSON object, but .* at column \d+"),
         ("nonsense", r":2: a line must be one JSON object, but .* at column 1"),
+        (
+            '{"instruction": "a", "output": ' + "9" * 5000 + "}",
+            r":2: output must be text, but got Decimal",
+        ),
+        ("[" * 100_000, r":2: a line must be one JSON object, but it is nested too deeply"),
         # Half a surrogate pair is valid JSON but no text: no tokenizer takes it.
         ('{"instruction": "a", "output": "\\ud83d"}', r"rows\.jsonl:2: .*output"),
     ],
@@ -211,6 +216,28 @@ def test_a_broken_row_of_a_list_is_told_by_its_number(file: Callable[..., Path])
     path = file(json.dumps([*ROWS, {"text": "x"}]), "rows.json")
     with pytest.raises(DataError, match=rf"^{re.escape(str(path))} row 3: a row must have"):
         read_train(data(path))
+
+
+def test_a_list_that_is_nested_too_deeply_is_told(file: Callable[..., Path]) -> None:
+    with pytest.raises(
+        DataError, match=r"rows\.json: must be a list of rows, but it is nested too"
+    ):
+        read_train(data(file("[" * 100_000, "rows.json")))
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
+def test_a_number_of_any_length_breaks_no_more_than_its_row(
+    file: Callable[..., Path], name: str
+) -> None:
+    number = "9" * 5000
+    rows = [
+        json.dumps(ROWS[0])[:-1] + f', "id": {number}' + "}",
+        '{"instruction": "a", "output": ' + number + "}",
+    ]
+    text = "\n".join(rows) if name.endswith("l") else f"[{','.join(rows)}]"
+    found = read_train(data(file(text, name), on_bad_row="skip"))
+    assert found.examples == EXAMPLES[:1]
+    assert found.left_out == {"rows skipped: output must be text": 1}
 
 
 def test_a_broken_list_is_told_with_its_line(file: Callable[..., Path]) -> None:
@@ -914,11 +941,12 @@ def test_a_field_that_is_not_ours_is_refused() -> None:
 
 
 def test_broken_lines_and_rows_are_counted_by_reason_when_asked(file: Callable[..., Path]) -> None:
-    lines = [json.dumps(ROWS[0]), "nonsense", '{"a": ', "[]", '{"instruction": 1, "output": "b"}']
+    broken = ["nonsense", '{"a": ', "[" * 100_000]
+    lines = [json.dumps(ROWS[0]), *broken, "[]", '{"instruction": 1, "output": "b"}']
     rows = read_train(data(file("\n".join(lines)), on_bad_row="skip"))
     assert rows.examples == EXAMPLES[:1]
     assert rows.left_out == {
-        "rows skipped: a line must be one JSON object": 2,
+        "rows skipped: a line must be one JSON object": 3,
         "rows skipped: a row must be an object": 1,
         "rows skipped: instruction must be text": 1,
     }

@@ -201,11 +201,41 @@ def test_a_secret_is_never_shown(tmp_path: Path):
     assert not any(secret in said for _, said in found)
 
 
+RAY_JOB = "apiVersion: ray.io/v1\nkind: RayJob\n"
+
+
+@pytest.mark.parametrize("key", ["apiVersion", "kind"])
+def test_a_kind_that_is_no_text_is_told_with_its_line(key: str, tmp_path: Path):
+    path = tmp_path / "x.yaml"
+    path.write_text(re.sub(rf"{key}: .*", f"{key}: [1]", RAY_JOB))
+    assert complaints(path) == [(f"{key}: [1]", f"'{key}' must be text, but got a list")]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("cluster_name: [\n", "x.yaml:2: must be valid YAML, but"),
         ("provider: {type: aws}\n---\n- a list\n", "x.yaml:3: must hold a mapping, but got a list"),
+        (
+            f"{RAY_JOB}spec: 2024-13-45\n",
+            "x.yaml:3: must be valid YAML, but the value here is no ti",
+        ),
+        (
+            f"{RAY_JOB}spec: !!int seven\n",
+            "x.yaml:3: must be valid YAML, but the value here is no i",
+        ),
+        (
+            f"{RAY_JOB}spec: {{{{a: b}}: 3}}\n",
+            "x.yaml:3: must be valid YAML, but a key must be a wo",
+        ),
+        (
+            f"{RAY_JOB}spec: &a {{b: *a}}\n",
+            "x.yaml:3: must be valid YAML, but an alias must not stan",
+        ),
+        (
+            f"{RAY_JOB}spec: {'[' * 2000 + ']' * 2000}\n",
+            "x.yaml: must be a few levels deep, but is",
+        ),
     ],
 )
 def test_a_file_that_is_no_mapping_is_refused(text: str, said: str, tmp_path: Path):

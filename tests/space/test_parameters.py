@@ -222,7 +222,7 @@ def test_an_integer_parameter_contains_integers_only() -> None:
             r"choices belong to categorical, but type is float",
         ),
         ({"low": "9e-7", "high": "1e-7"}, r"low <= high must hold, but got low=9e-07, high=1e-07"),
-        ({"low": float("nan"), "high": 1}, r"low <= high must hold"),
+        ({"low": float("nan"), "high": 1}, r"low: must be a finite number, but got nan"),
         ({"type": "int", "low": 1.5, "high": 3.5}, r"low|int"),
         ({"type": "int", "low": 1, "high": 9, "step": 0.5}, r"step|int"),
         ({"type": "categorical"}, r"needs a non-empty list of choices"),
