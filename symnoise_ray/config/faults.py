@@ -31,6 +31,8 @@ _KINDS = {
     "float_parsing": "must be a number",
     "finite_number": "must be a finite number",
     "missing": "must be given",
+    "choice": "must be a number, text, true, false or null",
+    "scalar": "must be a number, text, true or false",
 }
 _SHAPES = {
     "Parameter": (
@@ -84,6 +86,8 @@ def explain(error: Mapping[str, Any], model: type[BaseModel], prefix: KeyPath) -
     """
     path, kind = setting_path(error), error["type"]
     key = ".".join(map(str, path)) or "settings"
+    if _is_any_scalar(error):
+        kind = "choice" if "choices" in path else "scalar"
     if kind == "extra_forbidden":
         return f"'{key}' is not a setting.{_meant(key, path, model)}"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
@@ -102,7 +106,13 @@ def setting_path(error: Mapping[str, Any]) -> KeyPath:
     """The path of the setting: pydantic adds the member of a union that it tried."""
     path: KeyPath = tuple(error["loc"])
     kept = [part for part in path if not re.search(r"[\[\]'(]", str(part))]
-    return tuple(part for part in kept if part not in ("tuple", "str", "dict", "list"))
+    kept = [part for part in kept if part not in ("tuple", "str", "dict", "list")]
+    return tuple(kept[:-1] if _is_any_scalar(error) else kept)
+
+
+def _is_any_scalar(error: Mapping[str, Any]) -> bool:
+    """Whether any single value may stand there; the first kind that pydantic tries is `bool`."""
+    return bool(error["loc"]) and error["loc"][-1] == "bool" and error["type"].startswith("bool")
 
 
 def _literal(message: str, kind: str) -> str | None:

@@ -91,6 +91,16 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     ),
     "a range the wrong way round": ("low: 1e-4", "low: 1", "low <= high must hold, but got low=1"),
     "the logarithm of zero": ("low: 1e-4", "low: 0", "low > 0 must hold when log is true, but got"),
+    "a list for a choice": (
+        "[none, symnoise]",
+        "[none, [symnoise]]",
+        ":6: parameters.noise.type.choices.1: must be a number, text, true, false or null\n",
+    ),
+    "a list for the reference": (
+        "confirm:",
+        "question: {reference: [none]}\nconfirm:",
+        ":12: question.reference: must be a number, text, true or false\n",
+    ),
     "an empty list of choices": ("[none, symnoise]", "[]", "needs a non-empty list of choices"),
     "a choice that there is not": (
         "choices: [none, symnoise]",
