@@ -20,6 +20,7 @@ PEAK_FLOPS = {
     "H100": 989e12,
     "A100": 312e12,
     "L40S": 362e12,
+    "L40": 181e12,
     "L4": 121e12,
     "A10G": 70e12,
     "RTX 4090": 165e12,
@@ -72,18 +73,34 @@ class Meter:
         if self.device.type != "cuda" or self.model.dtype != torch.bfloat16:
             return None
         name = torch.cuda.get_device_name(self.device)
-        peak = next((rate for part, rate in PEAK_FLOPS.items() if part in name), None)
+        peak = peak_of(name)
         return None if peak is None else peak * torch.distributed.get_world_size()
 
     def _flops(self) -> float:
         """Operations per token, without those of the embedding, which is looked up."""
         embedding = self.model.get_input_embeddings()  # type: ignore[operator]
         tied = self.model.get_output_embeddings()  # type: ignore[operator]
-        looked_up = 0 if tied is None or tied.weight is embedding.weight else _size(embedding)
+        looked_up = 0 if tied is None or tied.weight is embedding.weight else num_weights(embedding)
         frozen = all(not p.requires_grad for p in embedding.parameters())
-        return (4 if frozen else 6) * (_size(self.model) - looked_up)
+        return (4 if frozen else 6) * (num_weights(self.model) - looked_up)
 
 
-def _size(module: nn.Module) -> int:
-    """Weights, sharded ones counted whole."""
-    return sum(int(getattr(p, "ds_numel", p.numel())) for p in module.parameters())
+def peak_of(name: str) -> float | None:
+    """The peak rate of one device in operations per second; None of an unknown one."""
+    return next((rate for part, rate in PEAK_FLOPS.items() if part in name), None)
+
+
+def num_weights(module: nn.Module) -> int:
+    """Weights, sharded ones counted whole, and of 4-bit ones both that a byte holds.
+
+    Source: peft's count, `PeftModel.get_nb_trainable_parameters`.
+    """
+    return sum(
+        int(getattr(p, "ds_numel", p.numel())) * (2 * p.element_size() if _is_packed(p) else 1)
+        for p in module.parameters()
+    )
+
+
+def _is_packed(parameter: nn.Parameter) -> bool:
+    # By its name: the package need not be there.
+    return type(parameter).__name__ == "Params4bit"
