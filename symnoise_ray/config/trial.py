@@ -104,7 +104,9 @@ class TrialConfig(Section):
         on_cpu = {True: "cpu", False: "none"}
         offload = f"train.offload={train.offload}"
         fixed = deepspeed_json.Fixed
-        return {
+        only = f"model.dtype={self.model.dtype}, in which train.zero_stage=0 adds up gradients"
+        adds = {"data_types.grad_accum_dtype": fixed(only, self.model.dtype)}
+        return (adds if train.zero_stage == 0 else {}) | {
             "train_batch_size": fixed(f"train.global_batch_size={batch}", batch),
             "train_micro_batch_size_per_gpu": fixed(
                 f"train.micro_batch_size={micro_batch}", micro_batch

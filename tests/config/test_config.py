@@ -529,6 +529,20 @@ def test_a_deepspeed_setting_that_contradicts_the_trial_is_refused_with_both_val
         with_deepspeed(given)
 
 
+def test_gradients_are_added_up_in_fp32_where_deepspeed_can() -> None:
+    given = {"data_types": {"grad_accum_dtype": "fp32"}}
+    bf16 = {"dtype": "bf16"}
+    for stage in (1, 2, 3):
+        assert with_deepspeed(given, train={"zero_stage": stage}, model=bf16).train.deepspeed
+    told = (
+        r'data_types\.grad_accum_dtype="fp32" contradicts model\.dtype=bf16, in which '
+        r"train\.zero_stage=0 adds up gradients"
+    )
+    with pytest.raises(ValidationError, match=told):
+        with_deepspeed(given, train={"zero_stage": 0}, model=bf16)
+    assert with_deepspeed(given, train={"zero_stage": 0}).train.deepspeed
+
+
 @pytest.mark.parametrize(
     ("given", "key", "shown"),
     [
