@@ -82,8 +82,8 @@ class DataConfig(Section):
     """The same for the rows of `eval_prompts` and `confirm_prompts`."""
     on_bad_row: Literal["error", "skip"] = "error"
     """What happens to a row or a prompt that breaks a rule, or that the tokenizer's chat template
-    cannot say. `error`: the command ends, and its message names the file and the row. `skip`: it is
-    left out, of the prompts for all trials, and such rows are counted by reason."""
+    cannot render. `error`: the command ends, and its message names the file and the row. `skip`: it
+    is left out, of the prompts for all trials, and such rows are counted by reason."""
     eval_prompts: AnySource | None = None
     """Where the prompts of the search come from, one source of the kinds of `train`, or
     `alpaca-eval`, the 805 prompts of AlpacaEval. Every model answers them, and the judge compares

@@ -40,7 +40,7 @@ _LONG_OPTIONS = (
     ),
     *("thread-spec", "threads-per-core", "time", "time-min", "tmp", "tres-bind", "tres-per-task"),
     *("uid", "use-min-nodes", "verbose", "wait", "wait-all-nodes", "wckey", "wrap", "bb", "bbf"),
-    *("container", "container-id", "export-file", "power", "segment", "stepmgr", "tres-per-job"),
+    *("container", "container-id", "power", "segment", "stepmgr", "tres-per-job"),
 )
 _DIRECTIVE = re.compile(r"#SBATCH\s+(?:--(?P<name>[\w-]+)(?:[=\s]|$)|-(?P<letter>\w))")
 _OUTPUT = re.compile(r"--output[= ][\"']?([^\s\"']+)")

@@ -3,7 +3,8 @@
 In: a model's layers, the noise settings, and for every forward pass the tokens' samples and
 positions, and the step. Out: h + sign * alpha * std(h) * e in place of each layer's output h. The
 random numbers are those of `embedding`, with a draw of its own for every layer. They are drawn when
-a layer needs them, so one layer's noise exists at a time, and recomputed layers see it again.
+a layer hands on, so one layer's noise exists at a time. Transformers recomputes a layer without its
+hooks, so its noise is drawn once; a model whose own code runs them again gets the same noise.
 
 Shape letters: B rows, L positions, D width, C copies.
 """
