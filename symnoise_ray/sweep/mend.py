@@ -93,7 +93,7 @@ def _set_aside(path: Path) -> None:
 
 
 def _read_study(path: Path) -> None:
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
         (found,) = database.execute("PRAGMA integrity_check").fetchone()
     if found != "ok":
         raise ValueError(found)

@@ -140,6 +140,20 @@ def test_a_damaged_study_is_built_again_from_the_trials(
     assert scores_of(again) == before
 
 
+@pytest.mark.parametrize("name", ["50%41", "a?b", "#1", "two words"])
+def test_a_whole_study_is_read_in_a_folder_of_any_name(name: str, tmp_path: Path):
+    directory = tmp_path / name / "small"
+    directory.mkdir(parents=True)
+    plans = begun(directory, adaptive())
+    study = Proposals(plans, directory / "optuna.db")
+    running = plans.search(0, study.propose(0)).directory
+    write_json({}, running / "outcome.json")
+    study.storage.engine.dispose()
+    assert mend(directory) == []
+    assert running.exists(), "a trial that was on its way goes on from where it was"
+    assert [path.name for path in tmp_path.iterdir()] == [name], "no other file was made"
+
+
 def test_an_empty_study_is_no_damage(tmp_path: Path):
     with closing(sqlite3.connect(tmp_path / "optuna.db")):
         pass
