@@ -6,12 +6,14 @@ writes into for as long as it runs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from symnoise_ray.errors import UserError
+from symnoise_ray.errors import DataError, UserError
 from symnoise_ray.preflight.resources import in_ray_job
+from symnoise_ray.records.files import read_json
 from symnoise_ray.records.layout import OWNER, PREFLIGHT, SWEEP
 from symnoise_ray.sweep.lease import hold
 
@@ -91,11 +93,18 @@ def _first_free(root: Path, name: str) -> Path:
 
 
 def _last(root: Path, name: str) -> Path | None:
-    """The last numbered directory that holds a sweep."""
-    last = None
-    for directory in _numbered(root, name):
-        if not directory.exists():
-            return last
-        if (directory / SWEEP).is_file():
-            last = directory
-    return last
+    """The directory of the highest number that holds a sweep; those before it may be gone."""
+    form = re.compile(re.escape(name) + r"(?:-([1-9]\d*))?")
+    numbers = {}
+    for path in root.iterdir() if root.is_dir() else ():
+        match = form.fullmatch(path.name)
+        if match and (path / SWEEP).is_file() and not _is_of_another(path, name):
+            numbers[int(match[1] or 1)] = path
+    return numbers[max(numbers)] if numbers else None
+
+
+def _is_of_another(directory: Path, name: str) -> bool:
+    """Whether the sweep there says another name: `small-2` may be what a sweep itself is called."""
+    with suppress(DataError, LookupError, TypeError):  # a damaged file is told of later
+        return bool(read_json(directory / SWEEP)["name"] != name)
+    return False

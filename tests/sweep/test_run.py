@@ -374,6 +374,38 @@ def test_sweeps_of_one_name_take_directories_of_their_own(
 
 
 @pytest.mark.parametrize(
+    ("there", "taken"),
+    [
+        (["small-2"], "small-2"),
+        (["small", "small-2", "small-10"], "small-10"),
+        (["small-3", "small-x", "smaller", "small-03"], "small-3"),
+        (["small-x"], "small"),
+    ],
+    ids=["gap", "highest", "other names", "none"],
+)
+def test_going_on_takes_the_last_sweep_of_the_name_though_earlier_ones_are_gone(
+    there: list[str], taken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name in there:
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "sweep.json").write_text('{"name": "small"}')
+    with claim_directory("small", None, resume=True) as directory:
+        assert directory == tmp_path / "runs" / taken
+
+
+def test_a_sweep_whose_own_name_ends_in_a_number_is_not_gone_on_with_as_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("small", "small-2"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "sweep.json").write_text(f'{{"name": "{name}"}}')
+    with claim_directory("small", None, resume=True) as directory:
+        assert directory == tmp_path / "runs" / "small"
+
+
+@pytest.mark.parametrize(
     ("place", "why"), [("file/x", "Not a directory"), ("full", "new or empty")]
 )
 def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path, place: str, why: str):
