@@ -247,7 +247,7 @@ def _run_sync(arguments: argparse.Namespace) -> int:
 
     sweep = read_sweep(arguments.directory)
     store = store_again(sweep.tracking_uri, sweep.experiment, arguments.uri, os.environ)
-    count = replay(arguments.directory, store.uri, store.experiment)
+    count = replay(sweep.paths.directory, store.uri, store.experiment)
     print(f"{count} events sent")
     return EXIT_OK
 

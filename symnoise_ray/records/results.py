@@ -7,6 +7,7 @@ In: trial.json, results.json, or what a running sweep assembles. Out: `TrialResu
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -282,7 +283,7 @@ def read_sweep(directory: Path) -> SweepResult:
             f"{RESULTS}"
         )
     if paths.results.is_file():
-        found = _whole(paths.results)
+        found = _with_own_store(_whole(paths.results))
     else:
         _require_never_written(paths)
         config = read_json(directory / SWEEP)
@@ -314,3 +315,12 @@ def _asked(question: Mapping[str, Any]) -> Verdict:
     """A verdict that is still to be given on a sweep's question."""
     names = ("treatment", "effect", "population")
     return Verdict(**{name: question[name] for name in names if name in question})
+
+
+def _with_own_store(found: SweepResult) -> SweepResult:
+    """The result with the default store at the place where the runs folder lies now."""
+    directory = found.paths.directory
+    with suppress(DataError, LookupError, TypeError):  # without its settings, what was written
+        if read_json(directory / SWEEP)["tracking"]["uri"] is None:
+            return replace(found, tracking_uri=default_tracking_uri(directory))
+    return found

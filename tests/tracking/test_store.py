@@ -11,6 +11,8 @@ from symnoise_ray.config import TrackingConfig
 from symnoise_ray.config.redaction import without_password
 from symnoise_ray.errors import SymnoiseError, UserError
 from symnoise_ray.records.files import write_json
+from symnoise_ray.records.layout import SweepPaths
+from symnoise_ray.records.results import SweepResult
 from symnoise_ray.tracking.journal import Journal
 from symnoise_ray.tracking.mlflow_runs import Tracker, replay
 from symnoise_ray.tracking.store import (
@@ -180,6 +182,44 @@ def test_runs_that_were_moved_with_their_store_are_not_sent_again(
     Journal(tmp_path / "moved" / "small").append("start", "small", parent="", params={}, tags={})
     assert replay(tmp_path / "moved" / "small", uri, "tests") == 1
     assert len(mlflow.MlflowClient(uri).search_runs(["1"])) == 1, "the sweep goes on with its run"
+
+
+def sent(tmp_path: Path, store: Callable[[str], str]) -> Path:
+    """The directory of a sweep that has ended in its runs folder, and is whole in the store."""
+    directory = tmp_path / "runs" / "small"
+    directory.mkdir(parents=True)
+    uri = store("runs/mlflow")
+    tracking = {"uri": None, "experiment": "tests"}
+    write_json({"name": "small", "tracking": tracking}, directory / "sweep.json")
+    ended = SweepResult(SweepPaths(directory), "small", "whole", tracking_uri=uri,
+                        experiment="tests")  # fmt: skip
+    write_json(ended.to_json(), directory / "results.json")
+    Journal(directory).append("start", "small", parent="", params={}, tags={})
+    assert replay(directory, uri, "tests") == 1
+    return directory
+
+
+def test_sync_sends_nothing_twice_whatever_way_the_directory_is_named(
+    tmp_path: Path,
+    store: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sent(tmp_path, store)
+    monkeypatch.chdir(tmp_path)
+    assert main(["sync", "runs/small"]) == 0
+    assert main(["sync", str(tmp_path / "runs" / "small")]) == 0
+    assert capsys.readouterr().out.splitlines() == ["0 events sent", "0 events sent"]
+
+
+def test_sync_of_a_moved_runs_folder_goes_to_the_store_that_moved_with_it(
+    tmp_path: Path, store: Callable[[str], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sent(tmp_path, store)
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    assert main(["sync", str(tmp_path / "moved" / "small")]) == 0
+    assert capsys.readouterr().out == "0 events sent\n"
+    assert not (tmp_path / "runs").exists(), "nothing is made at the old place"
 
 
 PAGE = "#/experiments/1/runs?viewStateShareKey=k"
