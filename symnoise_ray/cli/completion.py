@@ -18,6 +18,7 @@ def add_completion(verbs: Verbs) -> None:
         "Print a script with which a shell completes verbs and options.",
         'eval "$(symnoise-ray completion bash)"',
         _run_completion,
+        prints_last=True,
     )
     parser.add_argument("shell", choices=SHELLS, help="the shell that reads the script")
 

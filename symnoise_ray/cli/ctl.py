@@ -30,6 +30,7 @@ def add_ctl(verbs: Verbs) -> None:
         "Steer a sweep that runs: see its trials, stop, pause, resume, add, change its budget.",
         "symnoise-ray ctl runs/quickstart stop 004-symnoise",
         _run_ctl,
+        prints_last=True,
     )
     parser.add_argument(
         "sweep",

@@ -17,6 +17,7 @@ def add_export(verbs: Verbs) -> None:
         "Write a sweep's winner for TRL, axolotl or LLaMA-Factory, or its verdicts for AlpacaEval.",
         "symnoise-ray export runs/quickstart --to trl --output train.py",
         _run_export,
+        prints_last=True,
     )
     parser.add_argument("directory", type=Path, metavar="DIR", help="directory of the sweep")
     parser.add_argument(

@@ -2,7 +2,8 @@
 
 Imports are lazy, so that `--help`, `validate` and `score` answer at once. An error is one line on
 stderr and an exit status: 1 failed, 2 the user's input, 3 some trials failed, 4 `verdict` has
-none to give, 130 and 143 interrupted. `--debug` shows the traceback.
+none to give, 130 and 143 interrupted, 141 the reader of the output left. `--debug` shows the
+traceback.
 """
 
 from __future__ import annotations
@@ -33,7 +34,14 @@ from symnoise_ray.cli.sweeps import (
     add_validate,
 )
 from symnoise_ray.cli.verdict import add_verdict
-from symnoise_ray.errors import EXIT_FAILED, EXIT_OK, EXIT_SIGINT, SymnoiseError, reason_of
+from symnoise_ray.errors import (
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_SIGINT,
+    EXIT_SIGPIPE,
+    SymnoiseError,
+    reason_of,
+)
 from symnoise_ray.report.words import printable
 from symnoise_ray.workers.session import leave
 
@@ -46,7 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    debug = "--debug" in (sys.argv if argv is None else argv)
+    words = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in words
+    arguments = argparse.Namespace(prints_last=True)  # as `--help` does
     try:
         arguments = _arguments(argv)
         warnings.filterwarnings("default" if debug else "ignore")
@@ -54,19 +64,38 @@ def _run(argv: Sequence[str] | None) -> int:
         return status
     except KeyboardInterrupt as interrupt:
         code = getattr(interrupt, "exit_code", EXIT_SIGINT)
-        words = sys.argv[1:] if argv is None else argv
-        on = "; the same command with --resume goes on from there" if "tune" in words[:1] else ""
-        print(f"interrupted; what was done is kept{on}", file=sys.stderr)
+        print(f"interrupted; {_kept(words)}", file=sys.stderr)
         return code
     except SymnoiseError as error:
         _tell(error.message, debug)
         return error.exit_code
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
+    except BrokenPipeError:
+        return _unread(words, whole=arguments.prints_last)
     except Exception as error:
         _tell(reason_of(error) + ("" if debug else " (--debug shows where)"), debug)
         return EXIT_FAILED
+
+
+def _unread(words: Sequence[str], *, whole: bool) -> int:
+    """The exit status where the reader of the output, such as `head`, has left."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    if whole:
+        return EXIT_OK
+    try:
+        print(
+            "error: the output must be read to its end, but its reader has left; "
+            f"{_kept(words)}; to read a part of the output, send it into a file",
+            file=sys.stderr,
+        )
+    except BrokenPipeError:  # both go to that reader
+        os.dup2(nowhere, sys.stderr.fileno())
+    return EXIT_SIGPIPE
+
+
+def _kept(words: Sequence[str]) -> str:
+    on = "; the same command with --resume goes on from there" if "tune" in words[:1] else ""
+    return f"what was done is kept{on}"
 
 
 def _tell(message: str, debug: bool) -> None:
@@ -97,7 +126,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Fine-tune with embedding noise, and find out honestly whether it helps.",
         epilog=(
             "exit status: 0 all is done, 1 failed, 2 the input must be changed, 3 some trials "
-            "failed, 4 not decided yet (verdict), 130 or 143 interrupted"
+            "failed, 4 not decided yet (verdict), 130 or 143 interrupted, 141 the reader of the "
+            "output left"
         ),
     )
     parser.set_defaults(root=parser)  # `completion` tells of all verbs

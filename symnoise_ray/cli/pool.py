@@ -49,6 +49,7 @@ def add_pool(verbs: Verbs) -> None:
         "Combine what several finished sweeps found, as a random-effects meta-analysis.",
         "symnoise-ray pool runs/alpaca-llama2-7b runs/sharegpt-llama2-7b",
         _run_pool,
+        prints_last=True,
     )
     parser.add_argument(
         "directories", nargs="+", type=Path, metavar="DIR", help="directories of sweeps"

@@ -29,6 +29,7 @@ def add_score(verbs: Verbs) -> None:
         "Win rates with their intervals, from preferences.jsonl or AlpacaEval's annotations.json.",
         "symnoise-ray score preferences.jsonl --json",
         _run_score,
+        prints_last=True,
     )
     parser.add_argument(
         "preferences",

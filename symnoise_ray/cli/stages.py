@@ -25,6 +25,7 @@ def add_inspect(verbs: Verbs) -> None:
         "Show training rows as the model sees them, and what is left out.",
         "symnoise-ray inspect data.train=alpaca.json --rows 5",
         _run_inspect,
+        prints_last=True,
     )
     parser.add_argument(
         "config", nargs="?", metavar="CONFIG", help="a trial's YAML or config.json, or a space"

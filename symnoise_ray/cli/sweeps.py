@@ -59,6 +59,7 @@ def add_validate(verbs: Verbs) -> None:
         "Check a search space, its data and its model, or a launch file; start nothing.",
         "symnoise-ray validate my_space.yaml model.name=./model",
         _run_validate,
+        prints_last=True,
     )
     add_space(parser)
 
@@ -104,6 +105,7 @@ def add_plan(verbs: Verbs) -> None:
         "Forecast steps, memory, disk and judge calls; start nothing, load no weights.",
         "symnoise-ray plan quickstart model.name=./model --gpu-memory 80",
         _run_plan,
+        prints_last=True,
     )
     add_space(parser)
     parser.add_argument("--json", action="store_true", help="the same as JSON, sizes in GiB")
@@ -158,6 +160,7 @@ def add_report(verbs: Verbs) -> None:
         "Write a sweep's report again from its files, or one page of several sweeps.",
         "symnoise-ray report runs/quickstart",
         _run_report,
+        prints_last=True,
     )
     parser.add_argument(
         "directories", type=Path, nargs="+", metavar="DIR", help="directory of a sweep"
@@ -214,6 +217,7 @@ def add_card(verbs: Verbs) -> None:
         "Write a model card and a summary of the evidence of a finished sweep.",
         "symnoise-ray card runs/quickstart",
         _run_card,
+        prints_last=True,
     )
     parser.add_argument("directory", type=Path, metavar="DIR", help="directory of the sweep")
 
@@ -260,6 +264,7 @@ def add_schema(verbs: Verbs) -> None:
         "Print the JSON Schema of search spaces, for editors, or of results.json, for programs.",
         "symnoise-ray schema > schema.json",
         _run_schema,
+        prints_last=True,
     )
     parser.add_argument("--results", action="store_true", help="that of results.json")
 

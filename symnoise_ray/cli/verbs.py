@@ -15,8 +15,20 @@ def add_verb(
     summary: str,
     example: str,
     run: Callable[[argparse.Namespace], int],
+    *,
+    prints_last: bool = False,
 ) -> argparse.ArgumentParser:
-    """Add a verb that `run` carries out; returns its parser, to take the verb's own arguments."""
+    """Add a verb that `run` carries out; returns its parser, to take the verb's own arguments.
+
+    Args:
+        verbs: Where it is added.
+        name: Of the verb.
+        summary: What it does, in one sentence.
+        example: A command that works.
+        run: Takes the arguments, returns the exit status.
+        prints_last: All is done before it prints, and its exit status tells nothing else: a reader
+            that leaves early, such as `head`, is no error.
+    """
     parser = verbs.add_parser(
         name,
         help=summary,
@@ -25,7 +37,7 @@ def add_verb(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--debug", action="store_true", help="show tracebacks and warnings")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, prints_last=prints_last)
     return parser
 
 

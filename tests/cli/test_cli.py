@@ -1,6 +1,7 @@
 """The command line: bad input is one line and exit status 2, and every stage runs alone."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from symnoise_ray.errors import (
     EXIT_OK,
     EXIT_PARTIAL,
     EXIT_SIGINT,
+    EXIT_SIGPIPE,
     EXIT_SIGTERM,
     EXIT_USER,
 )
@@ -165,7 +167,8 @@ def test_the_help_names_the_exit_statuses(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     told = capsys.readouterr().out
-    for status in (EXIT_OK, EXIT_FAILED, EXIT_USER, EXIT_PARTIAL, EXIT_SIGINT, EXIT_SIGTERM):
+    failed = (EXIT_FAILED, EXIT_USER, EXIT_PARTIAL, EXIT_SIGINT, EXIT_SIGTERM, EXIT_SIGPIPE)
+    for status in (EXIT_OK, *failed):
         assert f"{status} " in told.split("exit status: ")[1]
 
 
@@ -526,6 +529,32 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     )
     assert shown.stdout == "{\n"
     assert shown.stderr == ""
+
+
+def unread(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """A command whose reader has left before its first line."""
+    there, gone = os.pipe()
+    os.close(there)
+    command = [sys.executable, "-u", "-m", "symnoise_ray", *arguments]
+    ended = subprocess.run(
+        command, stdout=gone, stderr=subprocess.PIPE, text=True, cwd=cwd, check=False
+    )
+    os.close(gone)
+    return ended
+
+
+def test_work_whose_reader_has_left_is_not_said_to_be_done(tmp_path: Path) -> None:
+    (tmp_path / "trial.yaml").write_text("train: {max_steps: 2, num_clean_rows: 8}\n")
+    ended = unread("train", "trial.yaml", "--output", "out", cwd=tmp_path)
+    assert not (tmp_path / "out" / "model").exists()
+    assert ended.returncode == EXIT_SIGPIPE
+    assert ended.stderr.startswith("error: the output must be read to its end, but its reader")
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_a_verb_that_only_prints_is_done_when_its_reader_leaves(tmp_path: Path) -> None:
+    ended = unread("schema", cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (EXIT_OK, "")
 
 
 def test_overrides_may_stand_on_either_side_of_an_option(capsys: pytest.CaptureFixture[str]):
