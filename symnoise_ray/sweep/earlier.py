@@ -1,4 +1,4 @@
-"""What earlier sweeps of the same folder have used up: seeds and prompts that were confirmed on.
+"""What other sweeps of the same folder have taken: seeds and prompts of their confirmations.
 
 In: the folder of the sweeps. Out: the seeds, and the names of the sweeps. A verdict on seeds or
 prompts that an earlier verdict rests on is not independent of it. A directory that is broken or of
@@ -15,29 +15,36 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from symnoise_ray.config import DataConfig
+from symnoise_ray.config import DataConfig, SweepConfig
 from symnoise_ray.config.data import HELD_BACK, AnySource, Source
 from symnoise_ray.errors import DataError
 from symnoise_ray.records.files import read_json
-from symnoise_ray.records.layout import LOCK, SWEEP, TRIALS
+from symnoise_ray.records.layout import DESIGN, LOCK, SWEEP, TRIALS
+from symnoise_ray.space.design import Arms, fixed_value
 
+_SEED = "train.seed"
 _SOURCE: TypeAdapter[AnySource | None] = TypeAdapter(AnySource | None)
 _CONFIRMED = re.compile(r"confirm-.+-seed(\d+)(-.+)?")
 """The name of a confirmed trial's directory."""
 
 
 def used_seeds(runs_folder: Path, except_directory: Path) -> set[int]:
-    """Training seeds that other sweeps have confirmed on.
+    """Training seeds that other sweeps have confirmed on, or have declared that they will.
 
-    Only names of directories are read, so it is quick beside thousands of trials.
+    Of trials only the names of their directories are read, so it is quick beside thousands.
 
     Args:
         runs_folder: The folder that holds the directories of sweeps.
         except_directory: The sweep that asks.
     """
-    return {
-        seed for sweep in _others(runs_folder, except_directory) for seed in _confirmed_seeds(sweep)
-    }
+    others = _others(runs_folder, except_directory)
+    return {seed for each in others for seed in _confirmed_seeds(each) | _declared_seeds(each)}
+
+
+def search_seeds(config: SweepConfig) -> list[int]:
+    """The training seeds that a sweep's fresh seeds are counted from: one, or one of each arm."""
+    arms = Arms.of(config)
+    return list(arms.values) if arms.treatment == _SEED else [fixed_value(config, _SEED)]
 
 
 def used_prompts(
@@ -89,6 +96,18 @@ def _confirmed_seeds(sweep: Path) -> set[int]:
     except OSError:
         return set()
     return {int(match[1]) for name in names if (match := _CONFIRMED.fullmatch(name))}
+
+
+def _declared_seeds(sweep: Path) -> set[int]:
+    """The seeds of the looks that a sweep has declared; none where its files do not say."""
+    declared = _read(sweep / DESIGN)
+    with suppress(LookupError, TypeError, ValueError):
+        if declared["arms_confirmed"] > 0:
+            config = SweepConfig.model_validate(_read(sweep / SWEEP))
+            num_seeds = max(number for part in declared["parts"] for number in part["looks"])
+            begins = [seed + declared["fresh_seeds_from"] for seed in search_seeds(config)]
+            return {first + number for first in begins for number in range(num_seeds)}
+    return set()
 
 
 class _Origin(NamedTuple):

@@ -2,7 +2,7 @@
 
 In: a sweep and its directory. Out: design.json. It is written once and grows only by a part after a
 verdict, so that what was done otherwise can be seen. It also holds where the confirmation's seeds
-begin: no other sweep of the same folder has confirmed on them.
+begin: no other sweep of the same folder confirms on them.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from symnoise_ray.preflight.power import Confirmation, declaration
 from symnoise_ray.records.files import read_json, write_json
 from symnoise_ray.records.layout import DESIGN, LOCK
 from symnoise_ray.space.design import FRESH_SEED, Arms, design
-from symnoise_ray.space.parameters import resolve
 from symnoise_ray.statistics.looks import declared_looks
 from symnoise_ray.sweep import ordered
-from symnoise_ray.sweep.earlier import used_seeds
+from symnoise_ray.sweep.earlier import search_seeds, used_seeds
 from symnoise_ray.sweep.schedule import Part
 
 _APART = 1000
@@ -79,11 +78,11 @@ def _part(config: SweepConfig, num_prompts: int) -> Part:
 
 
 def _fresh_seeds(config: SweepConfig, directory: Path) -> int:
-    """Distance of the first fresh seed from the search's, past all that were confirmed on here."""
+    """Distance of the first fresh seed from the search's, past all that other sweeps here take."""
     used = used_seeds(directory.parent, directory)
-    first = resolve(config, config.baselines[0] if config.baselines else {}).train.seed
+    apart = {seed - first for seed in used for first in search_seeds(config)}
     distance = FRESH_SEED
-    while any(first + distance <= seed < first + distance + _APART for seed in used):
+    while any(distance <= seed < distance + _APART for seed in apart):
         distance += _APART
     return distance
 

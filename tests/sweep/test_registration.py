@@ -98,6 +98,45 @@ def test_fresh_seeds_begin_from_the_sweeps_own_seed(tmp_path: Path) -> None:
     assert register(own, tmp_path / "other", 0)["fresh_seeds_from"] == 2000
 
 
+def declared(directory: Path, **changes: Any) -> int:
+    """The first fresh seed of a sweep that has begun, and has not confirmed yet."""
+    own = sweep(**changes)
+    begin(own, directory, {"files": {}})
+    plans = SweepPlans(own, directory, register(own, directory, 0)["fresh_seeds_from"])
+    return plans.confirm(own.baselines[0], 0).config.train.seed
+
+
+def test_sweeps_that_are_declared_before_either_confirms_share_no_seed(tmp_path: Path) -> None:
+    begins = [declared(tmp_path / name) for name in ("a", "b", "c")]
+    assert begins == [1000, 2000, 3000]
+    assert declared(tmp_path / "d", trial={"train": {"seed": 3500}}) == 4500
+    assert declared(tmp_path / "e") == 5000, "another seed of the search is counted with"
+
+
+def test_a_seed_that_only_baselines_have_is_none_that_the_confirmation_begins_from(
+    tmp_path: Path,
+) -> None:
+    points = [{**point, "train.seed": 700} for point in sweep().model_dump()["baselines"]]
+    own = {"baselines": points, "search": {"sampler": "tpe", "num_trials": 8}}
+    sibling(tmp_path / "old", "confirm-none-seed1004")
+    assert declared(tmp_path / "a", **own) == 2000
+    assert declared(tmp_path / "b", **own) == 3000
+
+
+def test_a_sweep_that_confirms_nothing_takes_no_seeds(tmp_path: Path) -> None:
+    declared(tmp_path / "a", confirm={"arms": 0})
+    assert declared(tmp_path / "b") == 1000
+
+
+@pytest.mark.parametrize(
+    "design", ["{", "[]", "{}", '{"arms_confirmed": 1, "fresh_seeds_from": "x", "parts": 3}']
+)
+def test_a_broken_declaration_of_another_sweep_ends_nothing(design: str, tmp_path: Path) -> None:
+    declared(tmp_path / "a")
+    (tmp_path / "a" / DESIGN).write_text(design)
+    assert declared(tmp_path / "b") == 1000
+
+
 def test_the_sweeps_own_confirmed_seeds_are_not_passed_over(tmp_path: Path) -> None:
     sibling(tmp_path / "run", "confirm-none-seed1000")
     assert register(sweep(), tmp_path / "run", 0)["fresh_seeds_from"] == 1000
