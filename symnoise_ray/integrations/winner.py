@@ -7,12 +7,14 @@ the reference, so its own best settings are taken.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from symnoise_ray.config import TrialConfig
 from symnoise_ray.config.loading import load_sweep
-from symnoise_ray.errors import UserError
+from symnoise_ray.errors import DataError, UserError
+from symnoise_ray.records.files import read_json
 from symnoise_ray.records.layout import SWEEP
 from symnoise_ray.records.results import SweepResult, read_sweep
 from symnoise_ray.records.verdict import Choice, Decision, Verdict
@@ -52,8 +54,7 @@ def choose(directory: Path, arm: str | None = None) -> Winner:
     if not confirmed:
         raise UserError(
             f"{directory}: must be a sweep with a verdict, but has none: "
-            f"{result.verdict.sentence or 'nothing was confirmed.'} Confirm it with "
-            "confirm.arms=1 or more and --resume"
+            f"{result.verdict.sentence or 'nothing was confirmed.'} {_to_a_verdict(directory)}"
         )
     name, reason = _named(result.verdict, confirmed, arm)
     choice = next((each for each in result.choices if each.arm == name), None)
@@ -72,6 +73,17 @@ def choose(directory: Path, arm: str | None = None) -> Winner:
         reason=reason,
         sentence=result.verdict.sentence,
     )
+
+
+def _to_a_verdict(directory: Path) -> str:
+    """What leads to a verdict: a sweep that was to confirm nothing cannot do so later."""
+    with suppress(DataError, LookupError, TypeError):
+        if read_json(directory / SWEEP)["confirm"]["arms"] == 0:
+            return (
+                "Begin a new sweep with confirm.arms=1 or more; this one held back no prompts for "
+                "a confirmation, so --resume cannot add one"
+            )
+    return "Give the command that began it again, with --resume"
 
 
 def _named(verdict: Verdict, confirmed: list[Decision], arm: str | None) -> tuple[str, str]:

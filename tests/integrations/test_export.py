@@ -143,7 +143,7 @@ def test_without_an_output_the_text_is_printed(
 @pytest.mark.parametrize(
     ("decisions", "words", "message"),
     [
-        ([], [], "must be a sweep with a verdict, but has none: So it is. Confirm it with"),
+        ([], [], "must be a sweep with a verdict, but has none: So it is. Begin a new sweep with"),
         ([BETTER], ["--arm", "sym"], "--arm must be one of none, neftune, symnoise, gaussian, but"),
         ([BETTER], ["--arm", "gaussian"], "the setting of gaussian must have a finished training"),
     ],
@@ -156,6 +156,16 @@ def test_a_sweep_that_speaks_for_no_setting_is_refused(
     message: str,
 ) -> None:
     assert message in refused(write(tmp_path, *decisions), capsys, "trl", *words)
+
+
+def test_a_sweep_that_was_to_confirm_and_has_not_is_gone_on_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path)
+    settings = json.loads((tmp_path / SWEEP).read_text())
+    write_json({**settings, "confirm": {"arms": 1}}, tmp_path / SWEEP)
+    told = refused(tmp_path, capsys, "trl")
+    assert told.endswith("So it is. Give the command that began it again, with --resume")
 
 
 def test_no_sweep_and_no_trainer_are_refused(
