@@ -98,6 +98,8 @@ def give(directory: Path, verb: str, **values: Any) -> dict[str, Any]:
     partial = folder / f".{name}"
     try:
         partial.write_text(json.dumps({"verb": verb, "values": values}), encoding="utf-8")
+        # The sweep may be another user's, and must read it whatever the umask is here.
+        partial.chmod(0o644)
         partial.replace(order)
         _wait(directory, order, answer)
         found: dict[str, Any] = read_json(answer)

@@ -1,6 +1,7 @@
 """Orders to a sweep that runs: who may give them, what they do, and what is told of them."""
 
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -124,6 +125,25 @@ def test_whoever_may_not_write_into_the_directory_may_give_no_orders(
     monkeypatch.setattr("symnoise_ray.sweep.orders.os.access", lambda path, mode: False)
     with running(directory), pytest.raises(UserError, match="must be allowed to write into it"):
         give(directory, "pause")
+
+
+def test_a_sweep_of_another_user_can_read_an_order(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+):
+    modes: list[int] = []
+
+    def answered(_directory: Path, order: Path, answer: Path) -> None:
+        modes.append(order.stat().st_mode & 0o777)
+        write_json({"said": "so it is", "refused": False}, answer)
+
+    monkeypatch.setattr("symnoise_ray.sweep.orders._wait", answered)
+    with hold(directory), Desk(directory):
+        before = os.umask(0o077)
+        try:
+            give(directory, "pause")
+        finally:
+            os.umask(before)
+    assert modes == [0o644]
 
 
 def test_an_order_is_answered_and_leaves_no_file(directory: Path):
