@@ -5,7 +5,6 @@ In: the address of a store. Out: an SQLite file that MLflow can use, and where f
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -29,10 +28,22 @@ def make_database(uri: str) -> None:
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         mlflow.MlflowClient(sqlite_uri(partial)).get_experiment_by_name("Default")
-        with contextlib.suppress(FileExistsError):  # another process was first
-            os.link(partial, path)
+        _put_in_place(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _put_in_place(partial: Path, path: Path) -> None:
+    """Give a whole database its name, unless another process was first."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        return
+    except OSError:
+        # Storage without hard links. Two processes could pass this question at once, but only
+        # within the same microseconds.
+        if not path.exists():
+            partial.replace(path)
 
 
 def artifact_location(uri: str, sweep: Path) -> str | None:
