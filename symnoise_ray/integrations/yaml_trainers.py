@@ -155,5 +155,15 @@ def _noise_remark(trainer: str, winner: Winner) -> list[str]:
 
 
 def _scalar(value: Any) -> str:
-    """A value in YAML 1.1 and 1.2 alike: a number such as 1e-05 is text in 1.1 without its dot."""
-    return re.sub(r"^(-?\d+)e", r"\1.0e", json.dumps(value))
+    """A value in YAML 1.1 and 1.2 alike: a number such as 1e-05 is text in 1.1 without its dot.
+
+    Signs beyond ASCII are escaped, so that the text can be printed anywhere. JSON would write an
+    emoji as two halves, which YAML does not put together.
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    text = re.sub(r"[^ -~]", lambda sign: _escape(ord(sign[0])), text)
+    return re.sub(r"^(-?\d+)e", r"\1.0e", text)
+
+
+def _escape(code: int) -> str:
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

@@ -23,7 +23,7 @@ from typing import Any
 
 from symnoise_ray.config.redaction import without_password, without_secrets
 from symnoise_ray.errors import DataError, SymnoiseError, one_line
-from symnoise_ray.records.files import read_lines, write_json
+from symnoise_ray.records.files import read_json, read_lines, write_json
 from symnoise_ray.records.layout import APPLIED, default_tracking_uri
 from symnoise_ray.tracking import views
 from symnoise_ray.tracking.answers import judged_answers
@@ -58,7 +58,7 @@ class Applier:
         # By its place relative to the sweep where it is the default: a runs folder may be moved.
         own = uri == default_tracking_uri(directory)
         self._store = [None if own else without_password(uri), experiment]
-        state = json.loads(self._state_path.read_text()) if self._state_path.exists() else {}
+        state = read_json(self._state_path) if self._state_path.exists() else {}
         if state.get("store", self._store) != self._store:
             state = {}  # another store has nothing of this sweep yet
         self.num_applied: int = state.get("num_applied", 0)

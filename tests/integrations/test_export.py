@@ -266,6 +266,13 @@ def test_plain_fine_tuning_is_said_in_full(tmp_path: Path, trainer: str) -> None
     assert told["gradient_accumulation_steps"] == 3
 
 
+@pytest.mark.parametrize("name", ["models/🦙-süß", "back\\slash 🦙"])
+def test_a_name_with_any_sign_is_read_back_as_it_was(tmp_path: Path, name: str) -> None:
+    directory = write(tmp_path, OPEN, sections={"model": {"name": name}})
+    text = exported(directory, "axolotl", "--arm", "none")
+    assert yaml.safe_load(text)["base_model"].endswith(name)
+
+
 def test_each_trainer_gets_its_own_words(tmp_path: Path) -> None:
     sections = {"lora": {"rank": 4}, "model": {"dtype": "bf16", "attention": "eager"}}
     write(tmp_path, OPEN, sections=sections)

@@ -1,5 +1,8 @@
 """A sweep logs where its space, then the environment says, and no file or screen has a password."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -220,6 +223,24 @@ def test_sync_of_a_moved_runs_folder_goes_to_the_store_that_moved_with_it(
     assert main(["sync", str(tmp_path / "moved" / "small")]) == 0
     assert capsys.readouterr().out == "0 events sent\n"
     assert not (tmp_path / "runs").exists(), "nothing is made at the old place"
+
+
+RESTORE = """
+from pathlib import Path
+from symnoise_ray.tracking.mlflow_runs import Applier
+print(Applier(Path.cwd(), "http://a", "s\\xfc\\xdf").num_applied)
+"""
+
+
+def test_what_was_sent_is_known_where_text_is_not_utf_8_by_default(tmp_path: Path) -> None:
+    known = {"store": ["http://a", "süß"], "num_applied": 3, "runs": {}}
+    write_json(known, tmp_path / "journal.applied.json")
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ended = subprocess.run(
+        [sys.executable, "-c", RESTORE],
+        cwd=tmp_path, env={**os.environ, **plain}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.stdout == "3\n", ended.stderr
 
 
 PAGE = "#/experiments/1/runs?viewStateShareKey=k"
