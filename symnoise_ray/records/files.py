@@ -1,7 +1,7 @@
-"""What the stages hand to each other, and the files they lie in.
+"""Files of text, JSON and JSON lines, each written whole or not at all.
 
-`Completion`s are in AlpacaEval's shape with the gold answer beside it; `Preference`s are in its
-annotation shape, one line per item and order. All are JSON lines, written whole or not at all.
+In: values and a path. Out: the file, or the values of one that is there, or one line that says what
+is wrong with it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a trial and a sweep found, as their files hold it: frozen, and typed where it travels.
 
-In: trial.json, results.json, or what a running sweep assembles. Out: `TrialResult`, `Comparison`,
-`SweepResult`. Rates are fractions. A field that an older file lacks has its default.
+In: trial.json, results.json, or what a running sweep assembles. Out: `TrialResult`, `SweepResult`.
+Rates are fractions. A field that an older file lacks has its default.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 INTERRUPTED = "interrupted"
 """Status of a sweep that has not come to its end."""
 STOPPED = "stopped"
-"""Status of a trial of the search that was stopped early because it was behind."""
+"""Status of a trial of the search that was stopped: it was behind, or a person ordered it."""
 NO_END = "The sweep was interrupted before its end, so it gives no verdict."
 SCHEMA_VERSION = 2
 """Of results.json; 1 had comparisons without decisions, and no such number."""
@@ -83,7 +83,7 @@ class TrialResult:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether the search stopped the trial early, which is no failure."""
+        """Whether the search or an order stopped the trial before its end, which is no failure."""
         return self.status == STOPPED
 
     @property
