@@ -15,7 +15,6 @@ import logging
 import math
 import os
 import random
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
@@ -38,7 +37,7 @@ from symnoise_ray.generation.harness_tasks import task_index
 from symnoise_ray.models.deepspeed_engine import is_sharded
 from symnoise_ray.models.process import choose_device
 from symnoise_ray.models.weights import uncompiled
-from symnoise_ray.records.metrics import UPSTREAM
+from symnoise_ray.records.metrics import UPSTREAM, plain_name
 
 BOOTSTRAP_DRAWS = 100
 """Draws for the standard errors of metrics that are no means; those of means have a formula."""
@@ -254,17 +253,12 @@ def _named(results: Any) -> dict[str, float]:
     members = results["group_subtasks"]
     inside = {name for group in results.get("groups", ()) for name in _below(group, members)}
     return {
-        UPSTREAM + _plain(f"{name}/{key.removesuffix(',none').replace(',', '.')}"): float(value)
+        UPSTREAM + plain_name(f"{name}/{key.removesuffix(',none').replace(',', '.')}"): float(value)
         for name, metrics in results["results"].items()
         for key, value in metrics.items()
         if name not in inside and "," in key
         if isinstance(value, int | float | np.number) and math.isfinite(value)
     }
-
-
-def _plain(name: str) -> str:
-    """A name of letters, digits and the few signs that MLflow accepts."""
-    return re.sub(r"[^\w./: -]", "_", name)
 
 
 def _below(group: str, members: dict[str, list[str]]) -> set[str]:

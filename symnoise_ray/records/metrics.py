@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,11 @@ OWN_PHASES = tuple(phase for phase in PHASES if phase != "track")
 """Phases that take a trial's own time; tracking runs beside them."""
 UPSTREAM = "harness/"
 """What the names of scores in lm-evaluation-harness begin with: `harness/<task>/<metric>`."""
+
+
+def plain_name(name: str) -> str:
+    """A name of letters, digits and the few signs that MLflow accepts; `/` begins a group."""
+    return re.sub(r"[^\w./: -]", "_", name)
 
 
 class Metrics:

@@ -18,12 +18,11 @@ from symnoise_ray.space.design import FRESH_SEED, Arms, design
 from symnoise_ray.statistics.looks import declared_looks
 from symnoise_ray.sweep import ordered
 from symnoise_ray.sweep.earlier import search_seeds, used_seeds
+from symnoise_ray.sweep.resume import FREE
 from symnoise_ray.sweep.schedule import Part
 
 _APART = 1000
 """Distance of the seeds of one sweep of a folder from those of the next."""
-_FREE = ("workers.", "tracking.", "budget.", "trial.judge.")
-"""Settings whose change is no departure from the design."""
 
 
 def register(
@@ -98,6 +97,6 @@ def departures(directory: Path) -> tuple[str, ...]:
         found += [
             f"part {number}, {when}: {name} {was} -> {now}"
             for name, (was, now) in part["changed"].items()
-            if not name.startswith(_FREE)
+            if not name.startswith(FREE)
         ]
     return tuple(found)

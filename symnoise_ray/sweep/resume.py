@@ -40,7 +40,8 @@ FREE = (
         )
     ),
 )
-"""Settings that decide no number of a trial."""
+"""What the names of settings begin with that decide no number of a trial: they may change, and that
+is no departure from the design."""
 PROMPTS = "trial.data.max_confirm_prompts"
 GROWING = ("search.num_trials", "confirm.arms", "confirm.looks", PROMPTS)
 """Settings that may grow."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from symnoise_ray.records.metrics import UPSTREAM
+from symnoise_ray.records.metrics import UPSTREAM, plain_name
 from symnoise_ray.records.results import SweepResult, TrialResult
 from symnoise_ray.records.verdict import Comparison
 
@@ -164,5 +164,5 @@ def of_comparison(comparison: Comparison, group: str = "verdict") -> dict[str, f
 
 
 def _plain(arm: str) -> str:
-    """An arm with the signs that MLflow accepts in a name; a treatment may hold any text."""
-    return re.sub(r"[^\w.\- ]", "_", arm)
+    """An arm as one part of a name, without groups of its own; a treatment may hold any text."""
+    return re.sub("[/:]", "_", plain_name(arm))
