@@ -61,7 +61,7 @@ INTERRUPTED_CLOSE_SECONDS = 1.5
 
 
 SPENT = (
-    "{} was spent, so the sweep ended before its design did; it goes on with a larger one: "
+    "{} was spent, so the sweep ended before its design did; with a larger budget it goes on: "
     "--resume --output {}"
 )
 

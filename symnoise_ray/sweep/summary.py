@@ -6,10 +6,11 @@ In: what a sweep found, and where MLflow shows it. Out: lines on the board.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from symnoise_ray.records.files import short_path
-from symnoise_ray.records.results import SweepResult
+from symnoise_ray.records.results import SweepResult, TrialResult
 from symnoise_ray.report.board import Board
 from symnoise_ray.tracking.store import Store, opening
 
@@ -26,11 +27,21 @@ def summarise(result: SweepResult, store: Store, page: str, board: Board) -> Non
     board.summary()
     phases = ", ".join(f"{name} {value:.0f} s" for name, value in result.by_phase.items())
     board.say(f"\n{result.seconds['wall']:.0f} s in all; over all trials: {phases}")
-    left_out = {what: number for trial in result.trials for what, number in trial.counts.items()}
-    for what, number in left_out.items():
-        board.say(f"{number} {what}")
+    for line in _left_out(result.trials):
+        board.say(line)
     board.say(f"\nVerdict: {result.verdict.sentence}\n")
     python = short_path(Path(sys.executable))
     board.say(f"report:  {python} -m webbrowser {result.paths.report.as_uri()}")
     for line in opening(store, page):
         board.say(line)
+
+
+def _left_out(trials: Iterable[TrialResult]) -> Iterator[str]:
+    """What was left out or cut in a trial, a line of each kind; most trials read the same rows."""
+    by_kind: dict[str, list[int]] = {}
+    for trial in trials:
+        for what, number in trial.counts.items():
+            by_kind.setdefault(what, []).append(number)
+    for what, numbers in by_kind.items():
+        low, high = min(numbers), max(numbers)
+        yield f"{low} {what}" if low == high else f"{low} to {high} {what}, by trial"
