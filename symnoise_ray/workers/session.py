@@ -259,8 +259,8 @@ def _kill(processes: Collection[psutil.Process]) -> None:
 
 def _lost(name: str) -> InfrastructureError:
     return InfrastructureError(
-        f"Ray must run to the end, but its process {name} was lost; give the same command again, "
-        "tune with --resume: what was done is kept"
+        f"Ray must run to the end, but its process {name} was lost; give the same command again; "
+        "for tune add --resume: what was done is kept"
     )
 
 

@@ -247,6 +247,9 @@ def test_whoever_waits_for_a_lost_ray_ends_with_its_reason_before_ray_ends_it(
     *traceback, line = run.stdout.splitlines()
     reason = line.partition(": ")[2]
     assert reason.startswith(f"Ray must run to the end, but its process {victim} was lost; ")
+    assert reason.endswith(
+        "give the same command again; for tune add --resume: what was done is kept"
+    )
     assert bool(traceback) == (driver is SCRIPT), run.stdout
     assert run.returncode == EXIT_FAILED
     assert set(psutil.Process().children()) - before == set()
