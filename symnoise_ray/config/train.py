@@ -55,9 +55,8 @@ class TrainConfig(Section):
     micro_batch_size: int = Field(16, ge=1)
     """Most rows per forward pass of one worker; with packing, most lines. It changes memory and
     speed, and the gradient by rounding alone. With `model.dtype: bf16` the passes of a step are
-    added up in bf16, so many passes round more: on the demo the gradient was 1.7 % from that of
-    fp32 with 16 rows per pass, and 3.3 % with 1. `train.deepspeed: {data_types: {grad_accum_dtype:
-    fp32}}` adds them up in fp32 at ZeRO stages 1 to 3."""
+    added up in bf16, so many small ones round more. A file for `train.deepspeed` with
+    `{"data_types": {"grad_accum_dtype": "fp32"}}` adds them up in fp32, at ZeRO stages 1 to 3."""
     packing: Literal["auto", "on", "off"] = "auto"
     """Whether several short rows share one line of the batch. No row may see another, and no line
     is longer than the longest row. `auto` packs if a test pass shows that the model keeps the rows

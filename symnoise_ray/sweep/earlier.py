@@ -20,9 +20,8 @@ from symnoise_ray.config.data import HELD_BACK, AnySource, Source
 from symnoise_ray.errors import DataError
 from symnoise_ray.records.files import read_json
 from symnoise_ray.records.layout import DESIGN, LOCK, SWEEP, TRIALS
-from symnoise_ray.space.design import Arms, fixed_value
+from symnoise_ray.space.design import Arms, first_seed
 
-_SEED = "train.seed"
 _SOURCE: TypeAdapter[AnySource | None] = TypeAdapter(AnySource | None)
 _CONFIRMED = re.compile(r"confirm-.+-seed(\d+)(-.+)?")
 """The name of a confirmed trial's directory."""
@@ -44,7 +43,7 @@ def used_seeds(runs_folder: Path, except_directory: Path) -> set[int]:
 def search_seeds(config: SweepConfig) -> list[int]:
     """The training seeds that a sweep's fresh seeds are counted from: one, or one of each arm."""
     arms = Arms.of(config)
-    return list(arms.values) if arms.treatment == _SEED else [fixed_value(config, _SEED)]
+    return sorted({first_seed(config, arms.treatment, value) for value in arms.values})
 
 
 def used_prompts(
