@@ -107,6 +107,7 @@ def test_two_workers_train_like_one(trial: Trial, tmp_path: Path) -> None:
         assert got == pytest.approx(curve(expected), rel=2e-4, abs=1e-4), way
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("process_group")
 def test_workers_measure_rows_that_do_not_divide_among_them(trial: Trial, tmp_path: Path) -> None:
     uneven = {"train__micro_batch_size": 1, "train__num_clean_rows": 3, "train__max_steps": 1}

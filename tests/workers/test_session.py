@@ -25,13 +25,11 @@ import subprocess, sys, time
 from symnoise_ray.workers.guard import Guard
 
 def sleeper():
-    # Without the guard's mark, as one of Ray's processes that writes over its environment.
-    return subprocess.Popen(["sleep", "600"], env={}, stdout=subprocess.DEVNULL).pid
+    return subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL).pid
 
 print(sleeper(), flush=True)
-time.sleep(1)
+time.sleep(0.1)  # times of birth are counted in hundredths of a second
 with Guard():
-    time.sleep(1)
     print(sleeper(), flush=True)
     sys.stdin.read()
 """
@@ -116,11 +114,11 @@ def test_the_guard_of_a_killed_driver_ends_what_came_after_it_and_nothing_older(
     )
     assert driver.stdout is not None
     older, younger = (psutil.Process(int(driver.stdout.readline())) for _ in range(2))
-    time.sleep(3 * POLL_SECONDS)  # for it to look
+    time.sleep(4 * POLL_SECONDS)  # for the guard to look
     driver.kill()
     driver.wait()
     assert younger in psutil.wait_procs([younger], timeout=60)[0]
-    time.sleep(3 * POLL_SECONDS)
+    time.sleep(POLL_SECONDS)
     assert older.is_running()
     older.kill()
 
