@@ -31,8 +31,8 @@ ALWAYS = (
     "The search's best number is flattered: it is the largest of many uncertain ones. This is why "
     "the confirmation trains the best settings again, with fresh seeds and on fresh prompts, and "
     "why only the confirmation decides.",
-    "An interval of the search covers another choice of prompts; an interval of the confirmation "
-    "covers other training seeds as well.",
+    "An interval of the search covers another choice of prompts; an interval of a confirmation on "
+    "several seeds covers other training seeds as well.",
     "\u201cCannot tell yet\u201d is a result. It is said where the intervals neither all lie on "
     "one side of 50 % nor all exclude a difference that matters. It is also said where a verdict "
     "is withheld, and where nothing could be compared. \u201cNo difference\u201d is another "
