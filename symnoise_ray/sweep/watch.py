@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any, Self
 
-from symnoise_ray.errors import DivergedError, OutOfMemoryError
+from symnoise_ray.errors import DivergedError, OutOfMemoryError, one_line
 from symnoise_ray.records.layout import METRICS, OUTCOME, RESULT, TRIALS
 from symnoise_ray.records.metrics import Tail
 from symnoise_ray.records.results import TrialResult, read_result
@@ -113,12 +113,16 @@ class Watch:
         self.board.start(plan.name, show(plan.params), baseline=plan.baseline, confirms=confirms)
 
     def _run(self) -> None:
+        told = False
         while not self._stop.wait(POLL_SECONDS):
             try:
                 self.poll()
-            except (Exception, SystemExit):  # rich exits where nobody reads what it prints any more
+                told = False
+            except (Exception, SystemExit) as error:  # rich exits where nobody reads any more
                 # A full disk may have room again. The budget counts what this thread has seen.
-                log.warning("trials could not be followed", exc_info=True)
+                if not told:
+                    log.warning("trials cannot be followed for now: %s", one_line(error))
+                told = True
 
     def poll(self) -> None:
         """Read what is new in every unfinished trial's directory."""
@@ -143,7 +147,8 @@ class Watch:
 
     def _end(self, plan: TrialPlan, result: TrialResult) -> None:
         events.end_trial(self.tracker, plan, result)
-        del self._plans[plan.name]
+        for known in (self._plans, self._tails, self._unlogged):
+            del known[plan.name]
         self._close(plan, result)
 
     def _close(self, plan: TrialPlan, result: TrialResult) -> None:

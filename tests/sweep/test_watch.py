@@ -33,10 +33,10 @@ def plan_of(directory: Path, name: str) -> TrialPlan:
 @pytest.mark.parametrize("failing", ["metrics", "end"])
 @pytest.mark.parametrize("error", [OSError("no space left on device"), SystemExit(1)])
 def test_what_could_not_be_logged_is_logged_later_and_the_trial_counts_once(
-    failing: str, error: BaseException, tmp_path: Path
+    failing: str, error: BaseException, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     logged: list[tuple[str, Any]] = []
-    failures = iter([error])
+    failures = iter([error] * 3)
 
     def log(kind: str, run: str, **values: Any) -> None:
         if kind == failing and (failure := next(failures, None)):
@@ -52,6 +52,8 @@ def test_what_could_not_be_logged_is_logged_later_and_the_trial_counts_once(
         while not watch.results and time.monotonic() < deadline:
             time.sleep(0.05)
     assert [result.trial for result in watch.results] == ["000-none"]
+    assert len(caplog.records) == 1, "it is told once"
+    assert caplog.records[0].exc_info is None
     steps = [row["step"] for kind, rows in logged if kind == "metrics" for row in rows]
     assert steps[:3] == [0, 1, 2]
     assert [kind for kind, _ in logged][-1] == "end"
